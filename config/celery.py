@@ -1,0 +1,32 @@
+"""The Celery application: a dispatcher of job ids. What is true about a job stands in Postgres, not in the broker."""
+
+import os
+
+from celery import Celery
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+app = Celery("touchstone")
+app.conf.update(
+    broker_url=settings.CELERY_BROKER_URL,
+    task_ignore_result=True,
+    # Acknowledged before the work starts: both brokers hand an unacknowledged hours-long task to a second worker.
+    task_acks_late=False,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+    # A publish must fail within a request's patience; the reconciler publishes again.
+    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10, "max_retries": 1},
+    task_publish_retry=False,
+    task_default_queue="default",
+    task_routes={
+        "rlhf.tasks.run_training_job": {"queue": "train"},
+        "rlhf.tasks.run_generation_job": {"queue": "generate"},
+    },
+    beat_schedule={
+        "reconcile": {"task": "rlhf.tasks.reconcile", "schedule": settings.RECONCILE_SECONDS},
+        "expire-assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30},
+    },
+)
+app.autodiscover_tasks(["annotation", "rlhf"])

@@ -1,0 +1,204 @@
+"""All settings, driven by the environment. `.env.example` lists every variable that is read here, and only here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.FileAwareEnv()
+if (BASE_DIR / ".env").exists():
+    env.read_env(str(BASE_DIR / ".env"))
+
+DEBUG = env.bool("DEBUG", default=False)
+
+# ── Where data lives ─────────────────────────────────────────────────────────────────────────────────────────────
+DATA_DIR = Path(env.str("TOUCHSTONE_DATA", default=str(BASE_DIR / "var"))).resolve()
+MODELS_DIR = DATA_DIR / "models"
+JOBS_DIR = DATA_DIR / "jobs"
+LOG_DIR = DATA_DIR / "log"
+
+
+def _socket_dir() -> Path:
+    """The folder of the embedded servers' Unix sockets; a short one where the data folder's path is too deep.
+
+    A Unix socket path holds about 107 bytes, and Postgres appends `/.s.PGSQL.5432`.
+    """
+    direct = DATA_DIR / "run"
+    if len(str(direct)) <= 80:
+        return direct
+    digest = hashlib.sha256(str(DATA_DIR).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"touchstone-{os.getuid()}-{digest}"
+
+
+SOCKET_DIR = _socket_dir()
+
+
+def _secret_key() -> str:
+    """DJANGO_SECRET_KEY, or one made on first need and kept in the data folder, readable by its owner only."""
+    if given := env.str("DJANGO_SECRET_KEY", default=""):
+        return given
+    path = DATA_DIR / "secret_key"
+    if not path.exists():
+        DATA_DIR.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f"secret_key.{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(48))
+        with contextlib.suppress(FileExistsError):  # another process was first: its key stands
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text()
+
+
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+
+# ── Applications ─────────────────────────────────────────────────────────────────────────────────────────────────
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "csp",
+    "annotation",
+    "rlhf",
+    "config",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.DatabaseDownMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "csp.context_processors.nonce",
+            ],
+        },
+    },
+]
+
+# ── Database: embedded unless DATABASE_URL says otherwise ────────────────────────────────────────────────────────
+DATABASE_URL = env.str("DATABASE_URL", default="")
+EMBEDDED_POSTGRES = not DATABASE_URL
+DATABASES = {
+    "default": env.db_url_config(DATABASE_URL)
+    if DATABASE_URL
+    else {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "touchstone",
+        "USER": "app",
+        "HOST": str(SOCKET_DIR),
+    }
+}
+DATABASES["default"]["CONN_MAX_AGE"] = 60
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# ── Celery: only a dispatcher; Postgres holds the truth about jobs (docs/adr/0003) ───────────────────────────────
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="")
+EMBEDDED_BROKER = not CELERY_BROKER_URL
+if EMBEDDED_BROKER:
+    CELERY_BROKER_URL = f"redis+socket://{SOCKET_DIR}/valkey.sock"
+JOB_LEASE_SECONDS = env.int("TOUCHSTONE_JOB_LEASE_SECONDS", default=75)
+JOB_HEARTBEAT_SECONDS = env.int("TOUCHSTONE_JOB_HEARTBEAT_SECONDS", default=15)
+RECONCILE_SECONDS = env.int("TOUCHSTONE_RECONCILE_SECONDS", default=20)
+
+# ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# An OpenAI-compatible server that loads the model directory named in each request; `up` starts one here.
+MODEL_SERVER_URL = env.str("TOUCHSTONE_MODEL_SERVER_URL", default="http://127.0.0.1:8017/v1")
+EMBEDDED_MODEL_SERVER = "TOUCHSTONE_MODEL_SERVER_URL" not in os.environ
+STARTER_MODEL = "smollm2-135m-instruct"
+
+# ── Annotation ───────────────────────────────────────────────────────────────────────────────────────────────────
+ASSIGNMENT_LEASE_SECONDS = env.int("TOUCHSTONE_ASSIGNMENT_LEASE_SECONDS", default=900)
+
+# ── Sign-in ──────────────────────────────────────────────────────────────────────────────────────────────────────
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "login"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+
+HTTPS = env.bool("TOUCHSTONE_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+if HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000)
+    SECURE_SSL_REDIRECT = True
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'", "'nonce'"],
+        # uPlot and KaTeX position with style attributes; annotation/markdown.py strips any from model output.
+        "style-src": ["'self'", "'unsafe-inline'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# ── The rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
+LANGUAGE_CODE = "en"
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+USE_TZ = True
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": DATA_DIR / "files"}},
+    # Frozen data sets. Another Django storage (S3 …) can be named here.
+    "snapshots": {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": DATA_DIR / "snapshots"},
+    },
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = DEBUG
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
+}

@@ -1,0 +1,69 @@
+"""Every test runs on a real Postgres: the one that DATABASE_URL names, or an embedded one in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before Django reads its settings: tests never touch the developer's own data folder.
+_DATA = Path(tempfile.mkdtemp(prefix="touchstone-tests-"))
+os.environ["TOUCHSTONE_DATA"] = str(_DATA)
+# Playwright's synchronous API runs an event loop in the test's thread, which Django takes for asynchronous code.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    from django.conf import settings
+
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    if settings.EMBEDDED_POSTGRES:
+        from config.embedded import postgres
+
+        config.stash[_server] = postgres.start(_DATA, settings.SOCKET_DIR, _DATA / "log" / "postgres.log")
+
+
+_server = pytest.StashKey()  # type: ignore[var-annotated]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    from config.embedded import postgres
+
+    if _server in config.stash:
+        from django.db import connections
+
+        connections.close_all()
+        postgres.stop(config.stash[_server])
+    shutil.rmtree(_DATA, ignore_errors=True)
+
+
+@pytest.fixture
+def data_dir(settings, tmp_path: Path) -> Iterator[Path]:  # type: ignore[no-untyped-def]
+    """A data folder of the test's own."""
+    settings.DATA_DIR = tmp_path
+    settings.JOBS_DIR = tmp_path / "jobs"
+    settings.MODELS_DIR = tmp_path / "models"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "snapshots": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": tmp_path / "snapshots"},
+        },
+    }
+    yield tmp_path
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Public human data kept beside the project (see docs/data.md); continuous integration has it."""
+    if not SHARED_DATA.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"{SHARED_DATA} is missing; continuous integration must have it")
+        pytest.skip(f"{SHARED_DATA} is missing: tests on real human data are skipped")
+    return SHARED_DATA

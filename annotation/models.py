@@ -134,8 +134,8 @@ class Comparison(models.Model):
     external_id = models.CharField(max_length=200, blank=True, help_text="The id in the imported file.")
     meta = models.JSONField(default=dict, blank=True)
     required_count = models.PositiveSmallIntegerField(default=1)
-    # Leased + submitted assignments. Kept on the locked row because a count subquery over-assigns under concurrency;
-    # changed only by services.claim_assignment, skip_assignment, expire_assignments and release_assignments.
+    # How many assignments hold a place. Kept on the locked row because a count subquery over-assigns under
+    # concurrency; changed only together with Assignment.holds_place, in services.py.
     assigned_count = models.PositiveSmallIntegerField(default=0)
     # Spreads the queue over prompts and batches; drawn once, so that the order can be replayed.
     queue_key = models.FloatField(default=0.0)
@@ -146,6 +146,9 @@ class Comparison(models.Model):
             models.CheckConstraint(condition=~Q(response_a=F("response_b")), name="comparison_responses_differ"),
             models.CheckConstraint(
                 condition=Q(assigned_count__lte=F("required_count")), name="comparison_not_over_assigned"
+            ),
+            models.UniqueConstraint(
+                fields=["response_a", "response_b"], condition=Q(external_id=""), name="comparison_pair_once"
             ),
             models.UniqueConstraint(
                 fields=["project", "external_id"], condition=~Q(external_id=""), name="comparison_external_id_once"
@@ -207,9 +210,11 @@ class Assignment(models.Model):
     status = models.CharField(max_length=20, choices=AssignmentStatus, default=AssignmentStatus.LEASED)
     # What the annotator saw is data: never drawn again.
     a_shown_on_left = models.BooleanField()
-    # The one on the screen and the one prefetched behind it: never more than two leases a person and project.
+    # 0 and 1: the one on the screen and the one prefetched behind it. 2: one that was skipped and called back.
     slot = models.PositiveSmallIntegerField(default=0)
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    # Whether it fills one of its comparison's places. A late vote finds its place taken: it counts, beyond k.
+    holds_place = models.BooleanField(default=True)
     skip_reason = models.CharField(max_length=40, blank=True)
     leased_at = models.DateTimeField(default=timezone.now)
     lease_expires_at = models.DateTimeField()
@@ -219,16 +224,22 @@ class Assignment(models.Model):
         constraints = [
             models.CheckConstraint(condition=one_of("status", AssignmentStatus), name="assignment_status_known"),
             models.UniqueConstraint(fields=["comparison", "annotator"], name="assignment_once_per_annotator"),
-            models.CheckConstraint(condition=Q(slot__in=[0, 1]), name="assignment_slot_known"),
+            models.CheckConstraint(condition=Q(slot__in=[0, 1, 2]), name="assignment_slot_known"),
             models.UniqueConstraint(
                 fields=["annotator", "project", "slot"],
                 condition=Q(status="leased"),
-                name="assignment_two_leases_at_most",
+                name="assignment_slot_holds_one",
             ),
             models.CheckConstraint(
                 condition=Q(status="submitted", submitted_at__isnull=False)
                 | (~Q(status="submitted") & Q(submitted_at__isnull=True)),
                 name="assignment_submitted_has_time",
+            ),
+            models.CheckConstraint(
+                condition=Q(status="leased", holds_place=True)
+                | Q(status="submitted")
+                | Q(status__in=["skipped", "expired"], holds_place=False),
+                name="assignment_place_fits_status",
             ),
         ]
         indexes = [

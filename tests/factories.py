@@ -1,0 +1,80 @@
+"""Plain functions that make rows for tests, with every argument optional."""
+
+from __future__ import annotations
+
+import itertools
+from uuid import uuid4
+
+from django.contrib.auth.models import User
+
+from annotation import services
+from annotation.models import Annotator, Comparison, Judgment, Project, Prompt, Response, ResponseSource
+
+_numbers = itertools.count(1)
+
+
+def make_user(username: str = "", *, is_staff: bool = False, password: str = "a-long-password") -> User:
+    create = User.objects.create_superuser if is_staff else User.objects.create_user
+    return create(username or f"user{next(_numbers)}", password=password)
+
+
+def make_annotator(user: User | None = None) -> Annotator:
+    return services.annotator_for(user or make_user())
+
+
+def make_project(slug: str = "", *, judgments_per_comparison: int = 1, members: list[User] | None = None) -> Project:
+    slug = slug or f"project-{next(_numbers)}"
+    project = services.create_project(slug=slug, name=slug, judgments_per_comparison=judgments_per_comparison)
+    project.members.set(members or [])
+    return project
+
+
+def make_prompt(project: Project, text: str = "") -> Prompt:
+    return services.add_prompt(project, [{"role": "user", "content": text or f"Question {next(_numbers)}?"}])
+
+
+def make_source(name: str = "", *, kind: str = "imported", served_model: str = "") -> ResponseSource:
+    return ResponseSource.objects.get_or_create(
+        name=name or f"source-{next(_numbers)}", defaults={"kind": kind, "served_model": served_model}
+    )[0]
+
+
+def make_response(prompt: Prompt, source: ResponseSource | None = None, text: str = "") -> Response:
+    number = next(_numbers)
+    return services.add_response(
+        prompt,
+        source or make_source(),
+        number,
+        text or f"Answer {number}.",
+        seed=number,
+        sampling={},
+        template_sha256="",
+        finish_reason="stop",
+    )
+
+
+def make_comparison(
+    project: Project | None = None, *, prompt: Prompt | None = None, a_text: str = "", b_text: str = ""
+) -> Comparison:
+    project = project or make_project()
+    prompt = prompt or make_prompt(project)
+    a, b = make_response(prompt, text=a_text), make_response(prompt, text=b_text)
+    services.create_comparisons(project, [(a, b)])
+    return Comparison.objects.get(response_a=a, response_b=b)
+
+
+def make_judgment(
+    comparison: Comparison,
+    preference: str = "a",
+    strength: int | None = None,
+    *,
+    annotator: Annotator | None = None,
+) -> Judgment:
+    """A stored verdict without the browser's part (no assignment), as imported data has it."""
+    return Judgment.objects.create(
+        public_id=uuid4(),
+        comparison=comparison,
+        annotator=annotator or make_annotator(),
+        preference=preference,
+        strength=strength,
+    )

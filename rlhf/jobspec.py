@@ -17,7 +17,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
+import re
+import shutil
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +41,9 @@ LOG_FILE = "stdout.log"
 Method = Literal["sft", "reward", "dpo"]
 FailureClass = Literal["infrastructure", "out_of_memory", "bad_data", "unknown"]
 CancelMode = Literal["keep", "discard"]
+
+
+CHECKPOINT_NAME = re.compile(r"step-\d+")
 
 
 class SpecError(ValueError):
@@ -112,6 +118,9 @@ class DPOOptions(TrainingOptions):
 OPTIONS: dict[str, type[TrainingOptions]] = {"sft": SFTOptions, "reward": RewardOptions, "dpo": DPOOptions}
 
 
+_JSON_WORDS = {int: "a whole number", str: "a string", dict: "an object"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
     """Everything a training process needs to know, beside the rows."""
@@ -136,8 +145,10 @@ class JobSpec:
             raw = json.loads(path.read_text())
         except FileNotFoundError:
             raise SpecError(f"{path} does not exist: this is not a job directory") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # not JSON, or not even UTF-8
             raise SpecError(f"{path} is not valid JSON: {error}") from None
+        if not isinstance(raw, dict):
+            raise SpecError(f"{path} must hold one JSON object, not {type(raw).__name__}")
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(raw) - known:
             raise SpecError(f"{path}: unknown key {sorted(unknown)[0]!r}")
@@ -145,6 +156,12 @@ class JobSpec:
             raise SpecError(f"{path}: key {sorted(missing)[0]!r} is missing")
         if raw.get("format_version", 1) != 1:
             raise SpecError(f"{path}: format_version {raw['format_version']} is newer than this code understands (1)")
+        for key, kind in {"job_id": int, "method": str, "base_model_dir": str, "options": dict}.items():
+            if not isinstance(raw[key], kind) or isinstance(raw[key], bool):
+                raise SpecError(f"{path}: {key} must be {_JSON_WORDS[kind]}, not {raw[key]!r}")
+        resume_from = raw.get("resume_from", "")
+        if resume_from != "" and not (isinstance(resume_from, str) and CHECKPOINT_NAME.fullmatch(resume_from)):
+            raise SpecError(f"{path}: resume_from must name a checkpoint such as step-50, not {resume_from!r}")
         return cls(**{**raw, "options": build_options(raw["method"], raw["options"])})
 
 
@@ -205,7 +222,7 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     except (TypeError, ValueError):
         raise SpecError(f"{name}: {value!r} is not a number") from None
     if kind is int:
-        if number != int(number):
+        if not math.isfinite(number) or number != int(number):
             raise SpecError(f"{name}: {value!r} is not a whole number")
         return int(number)
     return number
@@ -246,11 +263,25 @@ def _check(options: TrainingOptions) -> None:
 def write_json_atomically(path: Path, value: Any) -> None:
     """Write, flush to disk, rename: a reader sees the old file or the whole new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("w") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    fsync_path(path.parent)
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file's content, or a directory's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sha256_of_file(path: Path) -> str:
@@ -269,12 +300,32 @@ def write_manifest(directory: Path) -> str:
     return sha256_of_file(directory / MANIFEST_FILE)
 
 
+def publish_directory(draft: Path, final: Path) -> str:
+    """Make a finished draft directory complete under its final name, in one step that a crash cannot halve.
+
+    Writes the manifest, flushes every file and renames. A directory that stands under the final name is replaced.
+    Gives the manifest's own sha256.
+    """
+    manifest_sha256 = write_manifest(draft)
+    for path in sorted(draft.rglob("*"), reverse=True):
+        fsync_path(path)
+    fsync_path(draft)
+    if final.exists():
+        shutil.rmtree(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    draft.replace(final)
+    fsync_path(final.parent)
+    return manifest_sha256
+
+
 def check_manifest(directory: Path) -> None:
     """Raise SpecError, naming the file, where a directory does not hold what its manifest says."""
     try:
         files = json.loads((directory / MANIFEST_FILE).read_text())
     except FileNotFoundError:
         raise SpecError(f"{directory} has no {MANIFEST_FILE}: it was not written to the end") from None
+    except ValueError:
+        raise SpecError(f"{directory / MANIFEST_FILE} is not valid JSON: it was not written to the end") from None
     for name, sha256 in files.items():
         path = directory / name
         if not path.is_file():
@@ -287,4 +338,6 @@ def complete_checkpoints(directory: Path) -> list[str]:
     """Names of the complete checkpoints of a job directory, oldest first."""
     folder = directory / CHECKPOINTS_DIR
     names = [path.parent.name for path in folder.glob(f"step-*/{MANIFEST_FILE}")]
-    return sorted(names, key=lambda name: int(name.removeprefix("step-")))
+    return sorted(
+        (name for name in names if CHECKPOINT_NAME.fullmatch(name)), key=lambda name: int(name.removeprefix("step-"))
+    )

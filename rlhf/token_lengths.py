@@ -1,0 +1,125 @@
+"""How many tokens a conversation has for a model: its chat template rendered, then tokenized.
+
+The web side counts with this before a job starts and the training process leaves rows out with it, so both always
+agree. It needs only `tokenizers` and `jinja2`; importing transformers costs 250 MB and more than a second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from rlhf.jobspec import SpecError
+
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class UncountableRowError(SpecError):
+    """Messages that the model's chat template refuses."""
+
+
+class TokenCounter:
+    """Counts tokens as training does: the template over all messages, without a generation prompt."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read a model directory's tokenizer and chat template. Raises SpecError."""
+        directory = Path(directory)
+        try:
+            self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        except Exception as error:  # the library raises plain Exception, for a missing file too
+            raise SpecError(f"{directory / 'tokenizer.json'} cannot be read: {error}") from None
+        # Settings left in the file by whoever tokenized with it last would cut or pad what is counted.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        config = _read_config(directory / "tokenizer_config.json")
+        try:
+            self._template = _environment().from_string(_chat_template(directory, config))
+        except jinja2.TemplateSyntaxError as error:
+            raise SpecError(f"{directory}: the chat template cannot be parsed: {error}") from None
+        self._special_tokens = {
+            name: token["content"] if isinstance(token, dict) else token
+            for name in _SPECIAL_TOKENS
+            if (token := config.get(name))
+        }
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """The text that the model sees. Raises UncountableRowError."""
+        try:
+            return self._template.render(
+                messages=messages, tools=None, documents=None, add_generation_prompt=False, **self._special_tokens
+            )
+        except (jinja2.TemplateError, TypeError) as error:
+            raise UncountableRowError(f"the model's chat template refuses these messages: {error}") from None
+
+    def count(self, messages: list[dict[str, str]]) -> int:
+        """Tokens of a conversation, special ones included. Raises UncountableRowError."""
+        # The template writes the special tokens itself; the tokenizer must not add them again.
+        return len(self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids)
+
+    def count_row(self, row: dict[str, Any]) -> int:
+        """Tokens of the longest conversation in a training row: with `chosen`, `rejected` or `completion`."""
+        return max(
+            self.count(row["prompt"] + row[side]) for side in ("chosen", "rejected", "completion") if side in row
+        )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise SpecError(f"{path} is not valid JSON") from None
+
+
+def _chat_template(directory: Path, config: dict[str, Any]) -> str:
+    """chat_template.jinja, which wins over the older place in tokenizer_config.json."""
+    file = directory / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        template = next((entry["template"] for entry in template if entry.get("name") == "default"), None)
+    if not template:
+        raise SpecError(f"{directory} has no chat template: add a chat_template.jinja, as chat models have")
+    return template
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}` marks assistant text for the trainer; it renders as what it holds."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_render"), [], [], body).set_lineno(line)
+
+    def _render(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    """What transformers gives a chat template (utils/chat_template_utils.py, 5.23), sandboxed: it is foreign code."""
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def to_json(value: Any, **options: Any) -> str:
+        return json.dumps(value, **{"ensure_ascii": False, **options})
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    return environment

@@ -6,6 +6,8 @@ are written only by the transition functions in `services.py`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
@@ -57,6 +59,7 @@ class LeasedJob(models.Model):
     owner = models.CharField(max_length=200, blank=True, help_text="host:pid:token of the worker that holds the lease")
     attempt = models.PositiveIntegerField(default=0)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
+    dispatched_at = models.DateTimeField(null=True, blank=True, help_text="When a message was last sent for it.")
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
     created_by = models.ForeignKey(
@@ -156,6 +159,10 @@ class TrainingJob(LeasedJob):
     def __str__(self) -> str:
         return self.name or f"{self.method}-{self.pk}"
 
+    @property
+    def directory(self) -> Path:
+        return settings.JOBS_DIR / str(self.pk)
+
 
 class JobMetric(models.Model):
     """What the training process logged at one step; a retry from a checkpoint writes a step anew."""
@@ -182,6 +189,7 @@ class Checkpoint(models.Model):
 
     name = models.CharField(max_length=100, unique=True)
     kind = models.CharField(max_length=20, choices=CheckpointKind)
+    # Relative to the data folder where it lies inside, so that the folder can be moved.
     directory = models.CharField(max_length=500)
     manifest_sha256 = models.CharField(max_length=64)
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
@@ -204,6 +212,10 @@ class Checkpoint(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def path(self) -> Path:
+        return settings.DATA_DIR / self.directory
 
 
 class GenerationJob(LeasedJob):

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from annotation.management.script import ScriptCommand, find_project
+from annotation.models import Comparison, Response, ResponseSource
+from annotation.services import DomainError
+from rlhf import generation
+from rlhf.models import Checkpoint, GenerationJob
+from rlhf.services import find_checkpoint, publish_checkpoint, queue_generation_job
+
+
+class Command(ScriptCommand):
+    help = "Sample responses of a source for every prompt of a project and put them before the annotators."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--source", required=True, metavar="NAME", help="a published checkpoint, or one to publish"
+        )
+        parser.add_argument("--project", required=True, metavar="SLUG")
+        parser.add_argument("--per-prompt", type=int, default=2)
+        parser.add_argument(
+            "--against",
+            metavar="NAME",
+            help="compare with this source's responses; default: the checkpoint's parent, where it has been published",
+        )
+        parser.add_argument("--temperature", type=float)
+        parser.add_argument("--max-tokens", type=int)
+        parser.add_argument("--seed", type=int)
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        project = find_project(options["project"])
+        source = ResponseSource.objects.filter(name=options["source"]).first()
+        if source is None:
+            source = publish_checkpoint(find_checkpoint(options["source"]))
+        responses, comparisons = _counts(project.pk, source)
+        sampling = {key: options[key] for key in ("temperature", "max_tokens", "seed") if options[key] is not None}
+        job = queue_generation_job(
+            project=project,
+            source=source,
+            per_prompt=options["per_prompt"],
+            against=_against(source, options["against"]),
+            sampling=sampling,
+        )
+        self._wait(job)
+        if job.status == "failed":
+            raise DomainError(f"generation {job.pk} failed: {job.error}")
+        responses_now, comparisons_now = _counts(project.pk, source)
+        return {
+            "prompts": project.prompts.count(),
+            "responses": responses_now - responses,
+            "comparisons": comparisons_now - comparisons,
+        }
+
+    def _wait(self, job: GenerationJob) -> None:
+        queued_since = time.monotonic()
+        last_count = -1
+        while not job.is_finished:
+            if job.status == "queued" and time.monotonic() - queued_since > 3:
+                self.progress("no worker has taken it, generating here")
+                generation.run_generation_job(job.pk)
+            if job.response_count != last_count:
+                last_count = job.response_count
+                self.progress(f"{job.response_count} of {job.response_total} responses")
+            time.sleep(1)
+            job.refresh_from_db()
+
+
+def _against(source: ResponseSource, name: str | None) -> ResponseSource | None:
+    if name:
+        against = ResponseSource.objects.filter(name=name).first()
+        if against is None:
+            raise DomainError(f"there is no source {name!r} to compare with")
+        return against
+    checkpoint = Checkpoint.objects.filter(source=source).select_related("parent__source").first()
+    return checkpoint.parent.source if checkpoint and checkpoint.parent else None
+
+
+def _counts(project_id: int, source: ResponseSource) -> tuple[int, int]:
+    responses = Response.objects.filter(prompt__project=project_id, source=source).count()
+    pairs = Comparison.objects.filter(project=project_id, response_b__source=source).count()
+    return responses, pairs

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+
+from annotation.management.script import ScriptCommand
+from annotation.services import DomainError
+from rlhf import preflight, supervisor
+from rlhf.jobspec import OPTIONS
+from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
+from rlhf.services import find_checkpoint, queue_training_job, seconds_left
+
+
+class Command(ScriptCommand):
+    help = "Launch a training job on a frozen data set."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--method", required=True, choices=sorted(OPTIONS))
+        parser.add_argument("--snapshot", required=True, metavar="NAME")
+        parser.add_argument("--base", default=settings.STARTER_MODEL, metavar="NAME", help="checkpoint or directory")
+        parser.add_argument(
+            "--set", nargs="+", action="extend", default=[], metavar="key=value", dest="settings_given"
+        )
+        parser.add_argument("--name", default="", help="name of the job and of its checkpoint")
+        parser.add_argument(
+            "--wait", action="store_true", help="stay until the job ends; runs it here if no worker does"
+        )
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        snapshot = DatasetSnapshot.objects.filter(name=options["snapshot"]).first()
+        if snapshot is None:
+            known = ", ".join(DatasetSnapshot.objects.values_list("name", flat=True)) or "none yet"
+            raise DomainError(f"there is no data set {options['snapshot']!r}; known: {known}")
+        given = dict(_key_value(text) for text in options["settings_given"])
+        job = queue_training_job(
+            snapshot=snapshot,
+            method=options["method"],
+            base=find_checkpoint(options["base"]),
+            options=given,
+            name=options["name"],
+        )
+        for split, report in job.preflight.items():
+            self.progress(f"{split}: {preflight.describe(report)}")
+        if options["wait"]:
+            self._wait(job)
+        job.refresh_from_db()
+        if job.status == "failed":
+            raise DomainError(f"job {job.pk} failed: {job.error}")
+        checkpoint = Checkpoint.objects.filter(job=job).first()
+        return {
+            "job": job.pk,
+            "status": job.status,
+            "checkpoint": checkpoint.name if checkpoint else None,
+            "metrics": job.metrics,
+        }
+
+    def _wait(self, job: TrainingJob) -> None:
+        """Follow the job; where no worker has taken it within a few seconds, run it here."""
+        queued_since = time.monotonic()
+        last_step = -1
+        while not job.is_finished:
+            if job.status == "queued" and time.monotonic() - queued_since > 3:
+                self.progress(f"job {job.pk}: no worker has taken it, running it here")
+                supervisor.run_training_job(job.pk)
+            if job.step != last_step:
+                last_step = job.step
+                left = seconds_left(job)
+                remaining = f", about {left / 60:.0f} min left" if left is not None else ""
+                self.progress(f"job {job.pk}: {job.status}, step {job.step} of {job.total_steps or '?'}{remaining}")
+            time.sleep(1)
+            job.refresh_from_db()
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise DomainError(f"--set {text!r} is not of the form key=value")
+    return key, value

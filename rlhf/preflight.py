@@ -1,0 +1,105 @@
+"""What a snapshot's rows become for one method, counted before the start: used, too long, or without a verdict.
+
+The web side decides here which rows a job gets, and the training process counts tokens with the same code, so that
+nothing is cut or dropped later in silence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from annotation.export import Kind, training_rows
+from rlhf.models import DatasetSnapshot
+from rlhf.snapshots import SPLITS, snapshot_rows
+from rlhf.token_lengths import TokenCounter
+
+Report = dict[str, Any]
+
+
+def examine(snapshot: DatasetSnapshot, method: str, base_dir: Path, max_tokens: int) -> dict[str, Report]:
+    """Counts for both splits: `{"train": {…}, "eval": {…}}`.
+
+    Each: judged (comparisons), used (rows), too_long and, of those, too_long_chosen / too_long_rejected; refused
+    (by the model's chat template); dropped (verdict or reason → comparisons that give no row); longest_tokens among
+    the used rows; max_tokens.
+    """
+    counter = TokenCounter(base_dir)
+    report = {}
+    for split in SPLITS:
+        report[split] = _empty(max_tokens)
+        for _ in usable_rows(snapshot, split, method, counter, max_tokens, report[split]):
+            pass
+    return report
+
+
+def _empty(max_tokens: int) -> Report:
+    return {
+        "judged": 0,
+        "used": 0,
+        "too_long": 0,
+        "too_long_chosen": 0,
+        "too_long_rejected": 0,
+        "refused": 0,
+        "dropped": {},
+        "longest_tokens": 0,
+        "max_tokens": max_tokens,
+    }
+
+
+def usable_rows(
+    snapshot: DatasetSnapshot,
+    split: str,
+    method: str,
+    counter: TokenCounter,
+    max_tokens: int,
+    report: Report | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows that a job of this method trains on; `report`, if given, is filled on the way."""
+    report = _empty(max_tokens) if report is None else report
+    dropped: Counter[str] = Counter()
+
+    def judged() -> Iterator[dict[str, Any]]:
+        for row in snapshot_rows(snapshot, split):
+            report["judged"] += 1
+            if row["verdict"] not in ("a", "b"):
+                dropped[row["verdict"]] += 1
+            yield row
+
+    for row in training_rows(Kind(method), judged()):
+        try:
+            lengths = {
+                side: counter.count([*row["prompt"], *row[side]])
+                for side in ("completion", "chosen", "rejected")
+                if side in row
+            }
+        except ValueError:  # the model's chat template refuses these roles
+            report["refused"] += 1
+            continue
+        if max(lengths.values()) > max_tokens:
+            report["too_long"] += 1
+            for side in ("chosen", "rejected"):
+                report[f"too_long_{side}"] += lengths.get(side, 0) > max_tokens
+            continue
+        report["used"] += 1
+        report["longest_tokens"] = max(report["longest_tokens"], *lengths.values())
+        yield row
+    report["dropped"] = dict(dropped)
+
+
+def describe(report: Report) -> str:
+    """One split's counts as a sentence."""
+    parts = [f"{report['used']} of {report['judged']} judged comparisons used"]
+    if report["too_long"]:
+        sides = ""
+        if report["too_long_chosen"] or report["too_long_rejected"]:
+            sides = f" ({report['too_long_chosen']} chosen, {report['too_long_rejected']} rejected)"
+        parts.append(f"{report['too_long']} longer than {report['max_tokens']} tokens left out{sides}")
+    if report["refused"]:
+        parts.append(f"{report['refused']} refused by the model's chat template")
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(report["dropped"].items()))
+    if reasons:
+        parts.append(f"without a usable verdict: {reasons}")
+    return "; ".join(parts)

@@ -1,0 +1,22 @@
+"""Every write of the training side, by concept. Callers import from here."""
+
+from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, register_base_checkpoint
+from rlhf.services.demo import seed_demo
+from rlhf.services.generation import queue_generation_job
+from rlhf.services.jobs import queue_training_job, reconcile, seconds_left
+from rlhf.services.leases import dispatch_job, request_cancel
+from rlhf.services.snapshots import create_snapshot
+
+__all__ = [
+    "create_snapshot",
+    "dispatch_job",
+    "find_checkpoint",
+    "publish_checkpoint",
+    "queue_generation_job",
+    "queue_training_job",
+    "reconcile",
+    "register_base_checkpoint",
+    "request_cancel",
+    "seconds_left",
+    "seed_demo",
+]

@@ -1,0 +1,103 @@
+"""Checkpoints: bringing in a base model, registering what a job made, publishing it to the annotators."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from annotation.models import ResponseSource, SourceKind
+from annotation.services import DomainError
+from rlhf import jobspec
+from rlhf.models import Checkpoint, CheckpointKind, TrainingJob
+
+
+def register_base_checkpoint(name: str, directory: Path) -> Checkpoint:
+    """Bring in a model directory to train from. Registering the same one again gives the row that stands.
+
+    Raises DomainError where the directory is half-written or the name stands for other weights.
+    """
+    try:
+        jobspec.check_manifest(directory)
+    except jobspec.SpecError as error:
+        raise DomainError(str(error)) from None
+    sha256 = jobspec.sha256_of_file(directory / jobspec.MANIFEST_FILE)
+    known = Checkpoint.objects.filter(name=name).first()
+    if known is None:
+        return register_checkpoint(name=name, kind=CheckpointKind.POLICY, directory=directory)
+    if known.manifest_sha256 != sha256:
+        raise DomainError(f"checkpoint {name} stands for other weights than those in {directory}; use another name")
+    Checkpoint.objects.filter(pk=known.pk).update(directory=_stored_path(directory))
+    known.refresh_from_db()
+    return known
+
+
+def register_checkpoint(
+    *,
+    name: str,
+    kind: CheckpointKind,
+    directory: Path,
+    parent: Checkpoint | None = None,
+    job: TrainingJob | None = None,
+    step: int = 0,
+) -> Checkpoint:
+    """Store a row for a complete model directory."""
+    return Checkpoint.objects.create(
+        name=name,
+        kind=kind,
+        directory=_stored_path(directory),
+        manifest_sha256=jobspec.sha256_of_file(directory / jobspec.MANIFEST_FILE),
+        parent=parent,
+        job=job,
+        step=step,
+    )
+
+
+def _stored_path(directory: Path) -> str:
+    directory = directory.resolve()
+    with contextlib.suppress(ValueError):
+        return str(directory.relative_to(settings.DATA_DIR))
+    return str(directory)
+
+
+def find_checkpoint(name_or_directory: str) -> Checkpoint:
+    """The checkpoint of that name, or a local model directory brought in under its folder's name."""
+    known = Checkpoint.objects.filter(name=name_or_directory).first()
+    if known:
+        return known
+    directory = Path(name_or_directory)
+    if not directory.is_dir():
+        names = ", ".join(Checkpoint.objects.order_by("name").values_list("name", flat=True)) or "none yet"
+        raise DomainError(f"there is no checkpoint or directory {name_or_directory}; known: {names}")
+    if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+        raise DomainError(f"{directory} holds no config.json with *.safetensors beside it: not a model directory")
+    if not (directory / jobspec.MANIFEST_FILE).is_file():
+        jobspec.write_manifest(directory)
+    return register_base_checkpoint(directory.resolve().name, directory)
+
+
+def publish_checkpoint(checkpoint: Checkpoint) -> ResponseSource:
+    """Let a policy checkpoint write responses that people judge; publishing it again gives the same source.
+
+    Raises DomainError for a reward model, for a directory that is not whole, and for a name that data has taken.
+    """
+    if checkpoint.kind != CheckpointKind.POLICY:
+        raise DomainError(f"{checkpoint.name} is a reward model: it scores responses and cannot write any")
+    try:
+        jobspec.check_manifest(checkpoint.path)
+    except jobspec.SpecError as error:
+        raise DomainError(str(error)) from None
+    with transaction.atomic():
+        locked = Checkpoint.objects.select_for_update(of=("self",)).get(pk=checkpoint.pk)
+        if locked.source is not None:
+            return locked.source
+        source, is_new = ResponseSource.objects.get_or_create(
+            name=locked.name, defaults={"kind": SourceKind.MODEL, "served_model": locked.name}
+        )
+        if not is_new:
+            raise DomainError(f"a response source named {locked.name} exists already; train under another name")
+        locked.source = source
+        locked.save(update_fields=["source"])
+        return source

@@ -1,0 +1,110 @@
+"""Generation jobs: queueing them and storing what they sample."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+
+from annotation import services as annotation
+from annotation.models import Project, Prompt, Response, ResponseSource, SourceKind
+from annotation.services import DomainError
+from rlhf.models import GenerationJob, JobStatus
+from rlhf.services import leases
+
+# T = 0.7 reads better to people than 1.0 with a small model; top_k is left to the server's default.
+DEFAULT_SAMPLING = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 160, "seed": 17}
+
+
+def queue_generation_job(
+    *,
+    project: Project,
+    source: ResponseSource,
+    per_prompt: int = 2,
+    against: ResponseSource | None = None,
+    sampling: dict[str, Any] | None = None,
+    created_by: AbstractBaseUser | None = None,
+) -> GenerationJob:
+    """Ask a source for `per_prompt` responses to each prompt of a project.
+
+    The comparisons that follow pair its responses with those of `against`, or with each other where that is None.
+    Raises DomainError for a source that cannot be asked, an unknown sampling option, or a project without prompts.
+    """
+    if source.kind != SourceKind.MODEL:
+        raise DomainError(f"{source.name} is a name in imported data, not a model that can be asked")
+    if against is None and per_prompt < 2:
+        raise DomainError("one response to a prompt cannot be compared with itself; ask for at least 2")
+    if unknown := set(sampling or {}) - set(DEFAULT_SAMPLING):
+        known = ", ".join(DEFAULT_SAMPLING)
+        raise DomainError(f"unknown sampling option {sorted(unknown)[0]!r}; known: {known}")
+    prompt_count = project.prompts.count()
+    if not prompt_count:
+        raise DomainError(f"{project.name} has no prompts yet; add some first")
+    with transaction.atomic():
+        job = GenerationJob.objects.create(
+            project=project,
+            source=source,
+            against=against,
+            per_prompt=per_prompt,
+            sampling={**DEFAULT_SAMPLING, **(sampling or {})},
+            response_total=prompt_count * per_prompt,
+            response_count=Response.objects.filter(
+                prompt__project=project, source=source, sample_index__lt=per_prompt
+            ).count(),
+            created_by=created_by,
+        )
+        transaction.on_commit(lambda: leases.dispatch_job(job))
+    return job
+
+
+def sample_seed(source: ResponseSource, prompt: Prompt, sample_index: int, base_seed: int) -> int:
+    """The seed of one response: the same for the same source, prompt and index, and different for any other."""
+    name = f"{source.name}\n{prompt.content_sha256}\n{sample_index}\n{base_seed}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
+
+
+def missing_samples(job: GenerationJob) -> list[tuple[Prompt, int]]:
+    """What the job has still to sample, prompt by prompt, so that the first prompts can be judged early."""
+    done = set(
+        Response.objects.filter(
+            prompt__project=job.project, source=job.source, sample_index__lt=job.per_prompt
+        ).values_list("prompt_id", "sample_index")
+    )
+    prompts = Prompt.objects.filter(project=job.project).order_by("id")
+    return [
+        (prompt, index)
+        for prompt in prompts.iterator()
+        for index in range(job.per_prompt)
+        if (prompt.pk, index) not in done
+    ]
+
+
+def record_response_count(job: GenerationJob) -> bool:
+    """Bring the job's progress up to date; False where the lease was lost."""
+    count = Response.objects.filter(
+        prompt__project=job.project, source=job.source, sample_index__lt=job.per_prompt
+    ).count()
+    return leases.held(job).update(response_count=count) == 1
+
+
+def compare_new_responses(job: GenerationJob, prompt: Prompt) -> int:
+    """Put the prompt's new responses before the annotators, as far as they are there; gives how many pairs are new."""
+    new = list(
+        Response.objects.filter(prompt=prompt, source=job.source, sample_index__lt=job.per_prompt).order_by(
+            "sample_index"
+        )
+    )
+    if job.against_id is None:
+        pairs = list(zip(new[0::2], new[1::2], strict=False))
+    else:
+        old = Response.objects.filter(prompt=prompt, source=job.against, sample_index__lt=job.per_prompt)
+        by_index = {response.sample_index: response for response in old}
+        pairs = [(by_index[r.sample_index], r) for r in new if r.sample_index in by_index]
+    return annotation.create_comparisons(job.project, pairs)
+
+
+def finish_generation_job(job: GenerationJob, status: JobStatus, *, comparisons: int, error: str = "") -> bool:
+    """End the job; False where its lease was lost."""
+    return leases.finish_job(job, status, error=error, comparison_count=comparisons)

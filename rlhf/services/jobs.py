@@ -1,0 +1,208 @@
+"""Training jobs: queueing, what their worker reports, how they end, and what becomes of lost ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import connection, transaction
+from django.utils import timezone
+
+from annotation.services import DomainError
+from rlhf import jobspec, preflight
+from rlhf.jobspec import Result, SpecError
+from rlhf.models import (
+    Checkpoint,
+    CheckpointKind,
+    DatasetSnapshot,
+    FailureClass,
+    GenerationJob,
+    JobMetric,
+    JobStatus,
+    Method,
+    TrainingJob,
+)
+from rlhf.services import leases
+from rlhf.services.checkpoints import register_checkpoint
+
+logger = logging.getLogger(__name__)
+
+# How many failures of a class a job survives. A lost machine says nothing about the job; bad data will stay bad.
+FAILURE_BUDGETS = {
+    FailureClass.INFRASTRUCTURE: 5,
+    FailureClass.UNKNOWN: 1,
+    FailureClass.OUT_OF_MEMORY: 0,
+    FailureClass.BAD_DATA: 0,
+}
+_RECONCILER_LOCK = 0x70756368  # any number of our own: one reconciler at a time
+
+
+def queue_training_job(
+    *,
+    snapshot: DatasetSnapshot,
+    method: str,
+    base: Checkpoint,
+    options: dict[str, Any],
+    name: str = "",
+    created_by: AbstractBaseUser | None = None,
+) -> TrainingJob:
+    """Check everything that can be checked before a GPU is taken, store the job and tell the workers.
+
+    Raises DomainError with a sentence for an unknown option, a base that is missing or half-written, a base that
+    cannot be trained on, or a snapshot of which no row is usable.
+    """
+    if base.kind != CheckpointKind.POLICY:
+        raise DomainError(f"{base.name} is a reward model; choose a checkpoint that writes responses")
+    try:
+        built = jobspec.build_options(method, options)
+        jobspec.check_manifest(base.path)
+    except SpecError as error:
+        raise DomainError(str(error)) from None
+    report = preflight.examine(snapshot, method, base.path, built.max_tokens)
+    if not report["train"]["used"]:
+        raise DomainError(f"no row of {snapshot.name} can be used for {method}: {preflight.describe(report['train'])}")
+    with transaction.atomic():
+        job = TrainingJob.objects.create(
+            name=name,
+            method=method,
+            snapshot=snapshot,
+            base=base,
+            options=dataclasses.asdict(built),
+            preflight=report,
+            code_version=code_version(),
+            created_by=created_by,
+        )
+        transaction.on_commit(lambda: leases.dispatch_job(job))
+    return job
+
+
+def code_version() -> str:
+    """The version of this code, with the commit where it runs from a checkout."""
+    version = importlib.metadata.version("touchstone")
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=settings.BASE_DIR, capture_output=True, text=True
+    )
+    return f"{version}+{described.stdout.strip()}" if described.returncode == 0 else version
+
+
+def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> bool:
+    """Store what the training process logged since last time; False where the lease was lost."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        by_step.setdefault(int(line["step"]), {}).update(line)
+    if not by_step:
+        return True
+    last = max(by_step)
+    total = max(int(line.get("total_steps") or 0) for line in by_step.values())
+    with transaction.atomic():
+        if not leases.held(job).update(step=last, total_steps=total or job.total_steps):
+            return False
+        known = JobMetric.objects.filter(job=job, step__in=by_step).values_list("step", "values")
+        merged = {step: {**values, **by_step[step]} for step, values in known}
+        JobMetric.objects.bulk_create(
+            [JobMetric(job=job, step=step, values=merged.get(step, line)) for step, line in by_step.items()],
+            update_conflicts=True,
+            unique_fields=["job", "step"],
+            update_fields=["values"],
+        )
+    return True
+
+
+def finish_training_job(job: TrainingJob, result: Result) -> None:
+    """Store how the training process says it ended; a model it left becomes a checkpoint in the same transaction."""
+    status = JobStatus(result.status)
+    with transaction.atomic():
+        if status == JobStatus.FAILED:
+            fail_or_retry(job, result.failure_class or FailureClass.UNKNOWN, result.error)
+            return
+        if not leases.finish_job(job, status, metrics=result.metrics):
+            return
+        model_dir = job.directory / jobspec.MODEL_DIR
+        if model_dir.is_dir():
+            register_checkpoint(
+                name=_checkpoint_name(job),
+                kind=CheckpointKind.REWARD if job.method == Method.REWARD else CheckpointKind.POLICY,
+                directory=model_dir,
+                parent=job.base,
+                job=job,
+                step=int(result.metrics.get("steps", job.step)),
+            )
+
+
+def _checkpoint_name(job: TrainingJob) -> str:
+    name = job.name or f"{job.method}-{job.pk}"
+    return f"{name}-{job.pk}" if Checkpoint.objects.filter(name=name).exists() else name
+
+
+def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
+    """End a failed attempt: back to the queue from the last complete checkpoint while the class's budget lasts."""
+    logger.warning("attempt failed: job=%s attempt=%s class=%s error=%s", job.pk, job.attempt, failure_class, error)
+    counts = {
+        FailureClass.INFRASTRUCTURE: job.infrastructure_failures,
+        FailureClass.UNKNOWN: job.unknown_failures,
+    }
+    fields: dict[str, Any] = {"error": error, "failure_class": failure_class}
+    if failure_class == FailureClass.INFRASTRUCTURE:
+        fields["infrastructure_failures"] = job.infrastructure_failures + 1
+    elif failure_class == FailureClass.UNKNOWN:
+        fields["unknown_failures"] = job.unknown_failures + 1
+    if counts.get(FailureClass(failure_class), 0) >= FAILURE_BUDGETS[FailureClass(failure_class)]:
+        leases.finish_job(job, JobStatus.FAILED, **fields)
+    else:
+        requeue_training_job(job, **fields)
+
+
+def requeue_training_job(job: TrainingJob, **fields: Any) -> bool:
+    """Give the job back to the queue, to go on from its last complete checkpoint."""
+    complete = jobspec.complete_checkpoints(job.directory)
+    return leases.requeue_job(job, resume_from=complete[-1] if complete else "", **fields)
+
+
+def reconcile() -> dict[str, int]:
+    """Mend what crashes left: return lost jobs to the queue, and tell the workers again about waiting ones.
+
+    Safe to run from several places: an advisory lock lets one through at a time.
+    """
+    counts = {"lost": 0, "dispatched": 0}
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_RECONCILER_LOCK])
+            if not cursor.fetchone()[0]:
+                return counts
+        for job in leases.expired(TrainingJob):
+            counts["lost"] += 1
+            if job.cancel_requested_at:
+                leases.finish_job(job, JobStatus.CANCELLED)
+            else:
+                fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost")
+        for generation in leases.expired(GenerationJob):
+            counts["lost"] += 1
+            if generation.cancel_requested_at:
+                leases.finish_job(generation, JobStatus.CANCELLED)
+            elif generation.attempt > FAILURE_BUDGETS[FailureClass.INFRASTRUCTURE]:
+                leases.finish_job(generation, JobStatus.FAILED, error=f"the worker {generation.owner} was lost")
+            else:
+                leases.requeue_job(generation)
+    for model in leases.JOB_MODELS:
+        for waiting in leases.waiting_unheard(model):
+            counts["dispatched"] += leases.dispatch_job(waiting)
+    return counts
+
+
+def seconds_left(job: TrainingJob) -> float | None:
+    """An estimate from the steps of this attempt that were logged, or None before there is anything to go by."""
+    if job.status != JobStatus.RUNNING or not job.total_steps:
+        return None
+    recent = list(job.job_metrics.order_by("-step").values_list("step", "logged_at")[:50])
+    if len(recent) < 2:
+        return None
+    (last_step, last_at), (first_step, first_at) = recent[0], recent[-1]
+    pace = (last_at - first_at).total_seconds() / (last_step - first_step)
+    since = (timezone.now() - last_at).total_seconds()
+    return max(0.0, pace * (job.total_steps - last_step) - since)

@@ -1,0 +1,121 @@
+"""Leases on jobs: the only writers of `status`, `owner`, `attempt` and `lease_expires_at`.
+
+    queued ──claim──▶ running ──finish──▶ succeeded | failed | cancelled
+      ▲                  │
+      └─────requeue──────┘
+
+Each transition is one conditional UPDATE. What a worker writes is fenced by (owner, attempt): a worker that lost its
+lease changes no row, sees that, and leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TypeVar
+
+from celery import current_app
+from django.conf import settings
+from django.db.models import F, QuerySet
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+from kombu.exceptions import OperationalError as BrokerError
+
+from annotation.services import DomainError
+from rlhf.models import FINAL_STATUSES, GenerationJob, JobStatus, LeasedJob, TrainingJob
+
+logger = logging.getLogger(__name__)
+
+Job = TypeVar("Job", bound=LeasedJob)
+
+# A message that no worker has taken by then is thrown away, and the reconciler sends another.
+MESSAGE_LIFE_SECONDS = 60
+
+
+class IllegalTransitionError(DomainError):
+    """The job is not in a state that allows this."""
+
+
+def dispatch_job(job: LeasedJob) -> bool:
+    """Tell the workers that the job waits. False where the broker is away: the reconciler will tell them later."""
+    if isinstance(job, TrainingJob):
+        task, queue = "rlhf.tasks.run_training_job", "train"
+    else:
+        task, queue = "rlhf.tasks.run_generation_job", "generate"
+    type(job).objects.filter(pk=job.pk).update(dispatched_at=timezone.now())  # type: ignore[attr-defined]
+    try:
+        current_app.send_task(task, args=[job.pk], queue=queue, expires=MESSAGE_LIFE_SECONDS)
+    except (BrokerError, ConnectionError, OSError) as error:
+        logger.warning("broker away, job waits for the reconciler: job=%s error=%s", job.pk, error)
+        return False
+    return True
+
+
+def claim_job(model: type[Job], job_id: int, owner: str) -> Job | None:
+    """Take a queued job, or None where there is nothing to take (a duplicate message, a cancelled job)."""
+    claimed = model.objects.filter(pk=job_id, status=JobStatus.QUEUED).update(  # type: ignore[attr-defined]
+        status=JobStatus.RUNNING,
+        owner=owner,
+        attempt=F("attempt") + 1,
+        lease_expires_at=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS),
+        started_at=Coalesce("started_at", Now()),
+        error="",
+    )
+    return model.objects.get(pk=job_id) if claimed else None  # type: ignore[attr-defined]
+
+
+def held(job: Job) -> QuerySet[Job]:
+    """The job's row, if this worker still holds it."""
+    return type(job).objects.filter(  # type: ignore[attr-defined]
+        pk=job.pk, status=JobStatus.RUNNING, owner=job.owner, attempt=job.attempt
+    )
+
+
+def renew_lease(job: LeasedJob) -> bool:
+    """Prolong the lease; False means that it is lost and the work must stop."""
+    return held(job).update(lease_expires_at=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS)) == 1
+
+
+def finish_job(job: LeasedJob, status: JobStatus, **fields: object) -> bool:
+    """End a job that this worker holds; False where the lease was lost and nothing was written."""
+    assert status in FINAL_STATUSES
+    return held(job).update(status=status, owner="", lease_expires_at=None, finished_at=Now(), **fields) == 1
+
+
+def requeue_job(job: LeasedJob, **fields: object) -> bool:
+    """Give a running job back to the queue and tell the workers; False where the lease was lost."""
+    requeued = held(job).update(
+        status=JobStatus.QUEUED, owner="", lease_expires_at=None, queued_at=Now(), dispatched_at=None, **fields
+    )
+    return requeued == 1
+
+
+def request_cancel(job: LeasedJob, mode: str = "discard") -> None:
+    """Cancel a queued job at once, or ask the worker of a running one to stop; asking again may change the mode.
+
+    Raises IllegalTransitionError where the job has ended.
+    """
+    asked: dict[str, object] = {"cancel_requested_at": Now()}
+    if isinstance(job, TrainingJob):
+        asked["cancel_mode"] = mode
+    rows = type(job).objects.filter(pk=job.pk)  # type: ignore[attr-defined]
+    ended = rows.filter(status=JobStatus.QUEUED).update(status=JobStatus.CANCELLED, finished_at=Now(), **asked)
+    if ended or rows.filter(status=JobStatus.RUNNING).update(**asked):
+        return
+    job.refresh_from_db()
+    raise IllegalTransitionError(f"job {job.pk} has {job.status} already; there is nothing to cancel")
+
+
+def expired(model: type[Job]) -> QuerySet[Job]:
+    """Running jobs whose worker has not been heard of for a whole lease."""
+    return model.objects.filter(status=JobStatus.RUNNING, lease_expires_at__lt=Now())  # type: ignore[attr-defined]
+
+
+def waiting_unheard(model: type[Job]) -> QuerySet[Job]:
+    """Queued jobs for which no live message is under way."""
+    stale = timezone.now() - timedelta(seconds=MESSAGE_LIFE_SECONDS)
+    queued = model.objects.filter(status=JobStatus.QUEUED)  # type: ignore[attr-defined]
+    return queued.filter(dispatched_at=None) | queued.filter(dispatched_at__lt=stale)
+
+
+JOB_MODELS: tuple[type[LeasedJob], ...] = (TrainingJob, GenerationJob)

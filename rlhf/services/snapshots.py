@@ -1,0 +1,98 @@
+"""Frozen data sets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.core.files import File
+from django.core.files.storage import storages
+from django.db import IntegrityError, connection, transaction
+from django.utils.text import slugify
+
+from annotation.export import judged_rows
+from annotation.models import Judgment, Project, Prompt
+from annotation.services import DomainError
+from rlhf.models import DatasetSnapshot
+from rlhf.snapshots import SPLITS, snapshot_path
+
+
+def create_snapshot(
+    project: Project,
+    name: str,
+    *,
+    eval_share: float = 0.1,
+    humans_only: bool = True,
+    created_by: AbstractBaseUser | None = None,
+) -> DatasetSnapshot:
+    """Freeze every judged comparison of a project as two JSONL files, split by group.
+
+    Groups are ordered by the hash of their name and the first `eval_share` of them are held out, so that the same
+    group is on the same side in each snapshot as far as the share allows. Raises DomainError where nothing is judged,
+    where the name is taken or where the share is outside 0 … 0.9.
+    """
+    if not name or name != slugify(name):
+        raise DomainError(f"the name {name!r} must be of lower-case letters, digits and hyphens")
+    if not 0 <= eval_share <= 0.9:
+        raise DomainError(f"the held-out share {eval_share} is outside 0 … 0.9")
+    if DatasetSnapshot.objects.filter(name=name).exists():
+        raise DomainError(f"there is a data set named {name} already; data sets never change, so take another name")
+    with transaction.atomic(), tempfile.TemporaryFile("w+b") as train, tempfile.TemporaryFile("w+b") as held_out:
+        if connection.in_atomic_block and not connection.savepoint_ids:
+            with connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        files = {"train": train, "eval": held_out}
+        counts = {"train": 0, "eval": 0}
+        eval_groups = _eval_groups(project, eval_share, humans_only)
+        prompts: set[int] = set()
+        judgments = 0
+        for row in judged_rows(project, humans_only=humans_only):
+            split = "eval" if row["group"] in eval_groups else "train"
+            files[split].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            counts[split] += 1
+            prompts.add(row["prompt_id"])
+            judgments += sum(row["votes"].values())
+        if not counts["train"]:
+            raise DomainError(f"{project.name} has no judged comparison to freeze; judge some first")
+        digest = hashlib.sha256()
+        for split in SPLITS:
+            files[split].seek(0)
+            while chunk := files[split].read(1 << 20):
+                digest.update(chunk)
+        # The path holds the content's hash: whatever an interrupted or a concurrent attempt left there is the same.
+        storage = storages["snapshots"]
+        for split in SPLITS:
+            files[split].seek(0)
+            path = snapshot_path(digest.hexdigest(), split)
+            if not storage.exists(path):
+                storage.save(path, File(files[split]))
+        try:
+            return DatasetSnapshot.objects.create(
+                name=name,
+                project=project,
+                sha256=digest.hexdigest(),
+                eval_share=eval_share,
+                train_rows=counts["train"],
+                eval_rows=counts["eval"],
+                prompt_count=len(prompts),
+                judgment_count=judgments,
+                humans_only=humans_only,
+                created_by=created_by,
+            )
+        except IntegrityError:
+            raise DomainError(f"somebody froze a data set named {name} just now; take another name") from None
+
+
+def _eval_groups(project: Project, eval_share: float, humans_only: bool) -> set[str]:
+    judgments = Judgment.objects.filter(comparison__project=project, superseded_at=None)
+    if humans_only:
+        judgments = judgments.filter(annotator__is_human=True)
+    judged = judgments.values("comparison__prompt")
+    groups = set(Prompt.objects.filter(pk__in=judged).values_list("group", flat=True))
+    ordered = sorted(groups, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
+    count = round(len(ordered) * eval_share)
+    if eval_share and len(ordered) > 1:
+        count = min(max(count, 1), len(ordered) - 1)
+    return set(ordered[:count])

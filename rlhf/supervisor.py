@@ -1,0 +1,179 @@
+"""What a Celery worker does with a training job: claim it, run the child process, report, and end it.
+
+The worker never imports torch. Everything it writes is fenced by its lease; when the lease is lost, it kills its own
+child and leaves without a word, because somebody else has the job now.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import threading
+import time
+import uuid
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from annotation.services import DomainError
+from rlhf import launcher, preflight
+from rlhf.jobspec import JobSpec, Result, SpecError, build_options
+from rlhf.models import FailureClass, LeasedJob, TrainingJob
+from rlhf.services import jobs, leases
+from rlhf.snapshots import check_snapshot
+from rlhf.token_lengths import TokenCounter
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+# How long a child may take to reach a step boundary and save, after it was asked to stop.
+CANCEL_GRACE_SECONDS = 120
+TERMINATE_GRACE_SECONDS = 60
+
+worker_is_stopping = threading.Event()
+"""Set when the Celery worker was told to stop: jobs are interrupted and go back to the queue."""
+
+
+def worker_name() -> str:
+    """A name that no other claim shares: host, process, and a random part."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+
+def run_training_job(job_id: int) -> bool:
+    """Run a queued job to its end; False where there was nothing to claim."""
+    job = leases.claim_job(TrainingJob, job_id, worker_name())
+    if job is None:
+        return False
+    logger.info("job claimed: job=%s attempt=%s resume_from=%s", job.pk, job.attempt, job.resume_from)
+    try:
+        with LeaseKeeper(job) as lease:
+            finished = Result.read(job.directory)
+            if finished is not None and finished.status != "failed":
+                # The child had ended well before its supervisor could say so.
+                jobs.finish_training_job(job, finished)
+                return True
+            _prepare(job)
+            if lease.is_lost:
+                return True
+            process = launcher.start(job.directory)
+            try:
+                _supervise(job, process, lease)
+            finally:
+                launcher.terminate(process, 0)
+    except (SpecError, DomainError) as error:
+        jobs.fail_or_retry(job, FailureClass.BAD_DATA, str(error))
+    except OSError as error:
+        jobs.fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"{job.directory}: {error.strerror or error}")
+    return True
+
+
+def _prepare(job: TrainingJob) -> None:
+    check_snapshot(job.snapshot)
+    options = build_options(job.method, job.options)
+    counter = TokenCounter(job.base.path)
+    spec = JobSpec(
+        job_id=job.pk,
+        method=job.method,
+        base_model_dir=str(job.base.path),
+        options=options,
+        resume_from=job.resume_from,
+    )
+    train, held_out = (
+        preflight.usable_rows(job.snapshot, split, job.method, counter, options.max_tokens)
+        for split in ("train", "eval")
+    )
+    launcher.prepare(job.directory, spec, train, held_out)
+
+
+class LeaseKeeper:
+    """Renews the lease in a thread of its own, so that slow work elsewhere never costs the job.
+
+    The lease counts as lost when the row says so, and also when the database has been away for as long as the lease
+    lasts: by then somebody else may have the job.
+    """
+
+    def __init__(self, job: LeasedJob) -> None:
+        self.job = job
+        self.is_lost = False
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease-{job.pk}", daemon=True)
+
+    def __enter__(self) -> LeaseKeeper:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        renewed_at = time.monotonic()
+        while not self._done.wait(settings.JOB_HEARTBEAT_SECONDS):
+            try:
+                if not leases.renew_lease(self.job):
+                    self.is_lost = True
+                    break
+                renewed_at = time.monotonic()
+            except (OperationalError, InterfaceError) as error:
+                logger.warning("database away, lease not renewed: job=%s error=%s", self.job.pk, error)
+                if time.monotonic() - renewed_at > settings.JOB_LEASE_SECONDS:
+                    self.is_lost = True
+                    break
+            finally:
+                close_old_connections()
+        close_old_connections()
+
+
+def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper) -> None:
+    tail = launcher.MetricsTail(job.directory)
+    asked_to_stop_at: float | None = None
+    unsaved: list[dict] = []
+    while True:
+        is_over = process.poll() is not None
+        if lease.is_lost:
+            logger.warning("lease lost, leaving: job=%s attempt=%s", job.pk, job.attempt)
+            launcher.terminate(process, 0)
+            return
+        try:
+            unsaved += tail.read_new()
+            if not jobs.record_progress(job, unsaved):
+                lease.is_lost = True
+                continue
+            unsaved = []
+            if is_over:
+                _conclude(job, process.returncode)
+                return
+            if asked_to_stop_at is None:
+                mode = TrainingJob.objects.values_list("cancel_mode", flat=True).get(pk=job.pk)
+                if mode:
+                    launcher.request_cancel(job.directory, mode)
+                    asked_to_stop_at = time.monotonic()
+        except (OperationalError, InterfaceError) as error:
+            # The child goes on; what it logs is kept in its directory and stored when the database is back.
+            logger.warning("database away, will try again: job=%s error=%s", job.pk, error)
+            close_old_connections()
+        if asked_to_stop_at and time.monotonic() - asked_to_stop_at > CANCEL_GRACE_SECONDS:
+            launcher.terminate(process, TERMINATE_GRACE_SECONDS)
+        if worker_is_stopping.is_set() and not is_over:
+            launcher.terminate(process, TERMINATE_GRACE_SECONDS)
+            continue
+        time.sleep(POLL_SECONDS)
+
+
+def _conclude(job: TrainingJob, exit_code: int) -> None:
+    job.refresh_from_db(fields=["infrastructure_failures", "unknown_failures", "cancel_mode", "cancel_requested_at"])
+    result = Result.read(job.directory)
+    logger.info("child ended: job=%s exit=%s result=%s", job.pk, exit_code, result and result.status)
+    if result is not None:
+        jobs.finish_training_job(job, result)
+    elif job.cancel_requested_at:
+        jobs.finish_training_job(job, Result(status="cancelled"))
+    elif worker_is_stopping.is_set():
+        # An interruption says nothing about the job: no budget is spent.
+        jobs.requeue_training_job(job)
+    else:
+        how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        hint = "; signal 9 often means that the machine ran out of memory" if exit_code == -9 else ""
+        jobs.fail_or_retry(job, FailureClass.UNKNOWN, f"the training process {how} before it could say why{hint}")

@@ -1,0 +1,29 @@
+"""Celery entry points. A message is a hint to look at a row; what is true stands there."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from celery.signals import worker_shutting_down
+
+from rlhf import generation, supervisor
+from rlhf.services import jobs
+
+
+@shared_task
+def run_training_job(job_id: int) -> None:
+    supervisor.run_training_job(job_id)
+
+
+@shared_task
+def run_generation_job(job_id: int) -> None:
+    generation.run_generation_job(job_id)
+
+
+@shared_task
+def reconcile() -> None:
+    jobs.reconcile()
+
+
+@worker_shutting_down.connect
+def interrupt_jobs(**_: object) -> None:
+    supervisor.worker_is_stopping.set()

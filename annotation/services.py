@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
@@ -52,13 +52,13 @@ class ConflictError(DomainError):
 # ── People and projects ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def annotator_for(user: AbstractBaseUser) -> Annotator:
+def annotator_for(user: User) -> Annotator:
     """The annotator that stands for a signed-in user, made on first need."""
     annotator, _ = Annotator.objects.get_or_create(user=user, defaults={"name": user.get_username()})
     return annotator
 
 
-def projects_for(user: AbstractBaseUser) -> QuerySet[Project]:
+def projects_for(user: User) -> QuerySet[Project]:
     """Projects whose comparisons the user may judge."""
     return Project.objects.filter(members=user.pk, is_open=True).order_by("name")
 
@@ -213,7 +213,7 @@ def claim_assignments(*, annotator: Annotator, project: Project) -> list[Assignm
 
 
 def _claim_one(annotator: Annotator, project: Project, slot: int) -> bool:
-    values = {"project": project.pk, "annotator": annotator.pk, "slot": slot, "expires": _lease_end()}
+    values: dict[str, Any] = {"project": project.pk, "annotator": annotator.pk, "slot": slot, "expires": _lease_end()}
     with connection.cursor() as cursor:
         cursor.execute(_CLAIM.format(skip_locked="SKIP LOCKED"), values)
         if cursor.fetchone():

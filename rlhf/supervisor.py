@@ -13,13 +13,14 @@ import subprocess
 import threading
 import time
 import uuid
+from typing import cast
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from annotation.services import DomainError
 from rlhf import launcher, preflight
-from rlhf.jobspec import JobSpec, Result, SpecError, build_options
+from rlhf.jobspec import CancelMode, JobSpec, Result, SpecError, build_options
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
 from rlhf.services import jobs, leases
 from rlhf.snapshots import check_snapshot
@@ -148,7 +149,7 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
             if asked_to_stop_at is None:
                 mode = TrainingJob.objects.values_list("cancel_mode", flat=True).get(pk=job.pk)
                 if mode:
-                    launcher.request_cancel(job.directory, mode)
+                    launcher.request_cancel(job.directory, cast(CancelMode, mode))
                     asked_to_stop_at = time.monotonic()
         except (OperationalError, InterfaceError) as error:
             # The child goes on; what it logs is kept in its directory and stored when the database is back.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +69,15 @@ def shared_data() -> Path:
             pytest.fail(f"{SHARED_DATA} is missing; continuous integration must have it")
         pytest.skip(f"{SHARED_DATA} is missing: tests on real human data are skipped")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model directory that trains in seconds, built outside this process so that torch stays out of it."""
+    directory = tmp_path_factory.mktemp("tiny") / "tiny-model"
+    code = (
+        "from pathlib import Path; import sys; from tests.tiny_model import build_tiny_model; "
+        "from rlhf.jobspec import write_manifest; write_manifest(build_tiny_model(Path(sys.argv[1])))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(directory)], check=True, cwd=Path(__file__).parents[1])
+    return directory

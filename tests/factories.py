@@ -78,3 +78,19 @@ def make_judgment(
         preference=preference,
         strength=strength,
     )
+
+
+def make_judged_project(prompt_count: int = 12, **more: object) -> Project:
+    """A project in which somebody preferred the polite response to the rude one for every prompt."""
+    project = make_project(**more)
+    annotator = make_annotator()
+    for number in range(prompt_count):
+        prompt = make_prompt(project, f"Please tell me about the weather on day {number}.")
+        comparison = make_comparison(
+            project,
+            prompt=prompt,
+            a_text=f"Thank you, I am glad to help. It is fine on day {number}.",
+            b_text=f"No idea, go away. Day {number} is a stupid question.",
+        )
+        make_judgment(comparison, "a", -2, annotator=annotator)
+    return project

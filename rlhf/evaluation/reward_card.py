@@ -26,8 +26,8 @@ def pair_metrics(
 ) -> dict[str, float]:
     """Accuracy and calibration of scores on pairs; lengths in characters.
 
-    A pair counts as right where the chosen response scores strictly higher. The two length shares show whether the model
-    likes length more than people did: `longer_chosen_share` is theirs, `longer_preferred_share` the model's.
+    A pair counts as right where the chosen response scores strictly higher. The two length shares show whether the
+    model likes length more than people did: `longer_chosen_share` is theirs, `longer_preferred_share` the model's.
     """
     pairs = len(chosen_scores)
     if pairs == 0:
@@ -53,8 +53,8 @@ def pair_metrics(
 def expected_calibration_error(chosen_probabilities: Sequence[float], bins: int = 10) -> float:
     """Mean gap between stated confidence and accuracy, in equal bins of confidence (Guo et al. 2017).
 
-    `chosen_probabilities` are the Bradley–Terry probabilities of the chosen response; confidence is that of whichever side
-    the model prefers, so it runs from 0.5 to 1.
+    `chosen_probabilities` are the Bradley–Terry probabilities of the chosen response; confidence is that of whichever
+    side the model prefers, so it runs from 0.5 to 1.
     """
     held: list[list[tuple[float, bool]]] = [[] for _ in range(bins)]
     for probability in chosen_probabilities:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from annotation import services as annotation
@@ -25,7 +25,7 @@ def queue_generation_job(
     per_prompt: int = 2,
     against: ResponseSource | None = None,
     sampling: dict[str, Any] | None = None,
-    created_by: AbstractBaseUser | None = None,
+    created_by: User | None = None,
 ) -> GenerationJob:
     """Ask a source for `per_prompt` responses to each prompt of a project.
 

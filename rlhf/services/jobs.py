@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -50,7 +50,7 @@ def queue_training_job(
     base: Checkpoint,
     options: dict[str, Any],
     name: str = "",
-    created_by: AbstractBaseUser | None = None,
+    created_by: User | None = None,
 ) -> TrainingJob:
     """Check everything that can be checked before a GPU is taken, store the job and tell the workers.
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.core.files import File
 from django.core.files.storage import storages
 from django.db import IntegrityError, connection, transaction
@@ -25,7 +25,7 @@ def create_snapshot(
     *,
     eval_share: float = 0.1,
     humans_only: bool = True,
-    created_by: AbstractBaseUser | None = None,
+    created_by: User | None = None,
 ) -> DatasetSnapshot:
     """Freeze every judged comparison of a project as two JSONL files, split by group.
 

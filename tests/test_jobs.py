@@ -1,0 +1,244 @@
+"""The life of a job as its row tells it: claims, leases, fencing, cancelling, failing, and being found again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from django.db import IntegrityError, connection, connections, transaction
+from django.utils import timezone
+
+from annotation.services import DomainError
+from rlhf import jobspec
+from rlhf.jobspec import Result
+from rlhf.models import Checkpoint, CheckpointKind, JobStatus, TrainingJob
+from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from tests.factories import make_judged_project
+
+pytestmark = pytest.mark.usefixtures("data_dir")
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> Checkpoint:
+    return register_base_checkpoint("tiny", tiny_model)
+
+
+def make_job(base: Checkpoint, **fields: object) -> TrainingJob:
+    project = make_judged_project()
+    snapshot = create_snapshot(project, project.slug, eval_share=0.25)
+    job = queue_training_job(snapshot=snapshot, method="dpo", base=base, options={})
+    TrainingJob.objects.filter(pk=job.pk).update(**fields)
+    job.refresh_from_db()
+    return job
+
+
+def claim(job: TrainingJob, owner: str = "worker") -> TrainingJob:
+    claimed = leases.claim_job(TrainingJob, job.pk, owner)
+    assert claimed is not None
+    return claimed
+
+
+def let_lease_run_out(job: TrainingJob) -> None:
+    TrainingJob.objects.filter(pk=job.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_workers_with_the_same_message_one_gets_the_job(base: Checkpoint) -> None:
+    job = make_job(base)
+    start = Barrier(8)
+
+    def work(number: int) -> bool:
+        try:
+            start.wait()
+            return leases.claim_job(TrainingJob, job.pk, f"worker-{number}") is not None
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(work, range(8))) == 1
+    job.refresh_from_db()
+    assert (job.status, job.attempt) == ("running", 1)
+
+
+@pytest.mark.django_db
+class TestFencing:
+    def test_a_worker_that_lost_its_lease_can_change_nothing(self, base: Checkpoint) -> None:
+        first = claim(make_job(base), "first")
+        let_lease_run_out(first)
+        jobs.reconcile()
+        second = claim(first, "second")
+        assert second.attempt == 2
+        assert not leases.renew_lease(first)
+        assert not jobs.record_progress(first, [{"step": 1, "total_steps": 5, "loss": 9.0}])
+        assert not leases.finish_job(first, JobStatus.SUCCEEDED)
+        assert not leases.requeue_job(first)
+        jobs.finish_training_job(first, Result(status="succeeded"))
+        second.refresh_from_db()
+        assert (second.status, second.owner, second.step) == ("running", "second", 0)
+        assert second.job_metrics.count() == 0
+        assert leases.renew_lease(second)
+
+    def test_progress_is_stored_once_a_step_however_often_it_is_sent(self, base: Checkpoint) -> None:
+        job = claim(make_job(base))
+        lines = [{"step": s, "total_steps": 4, "loss": float(s)} for s in (1, 2)]
+        assert jobs.record_progress(job, lines)
+        assert jobs.record_progress(job, [*lines, {"step": 2, "eval_loss": 0.5}])
+        assert list(job.job_metrics.order_by("step").values_list("step", flat=True)) == [1, 2]
+        assert job.job_metrics.get(step=2).values["eval_loss"] == 0.5
+        assert job.job_metrics.get(step=2).values["loss"] == 2.0
+
+
+@pytest.mark.django_db
+class TestLostJobs:
+    def test_a_lost_job_returns_to_the_queue_with_its_last_complete_checkpoint(self, base: Checkpoint) -> None:
+        job = claim(make_job(base))
+        for step, complete in [(5, True), (10, True), (15, False)]:
+            directory = job.directory / "checkpoints" / f"step-{step}"
+            directory.mkdir(parents=True)
+            if complete:
+                jobspec.write_manifest(directory)
+        let_lease_run_out(job)
+        assert jobs.reconcile()["lost"] == 1
+        job.refresh_from_db()
+        assert (job.status, job.resume_from, job.owner) == ("queued", "step-10", "")
+
+    def test_the_budget_of_lost_workers_ends(self, base: Checkpoint) -> None:
+        job = make_job(base)
+        for _ in range(6):
+            claim(job)
+            let_lease_run_out(job)
+            jobs.reconcile()
+        job.refresh_from_db()
+        assert job.status == "failed"
+        assert job.infrastructure_failures == 6
+        assert "lost" in job.error
+
+    def test_a_lost_job_that_was_cancelled_ends_cancelled(self, base: Checkpoint) -> None:
+        job = claim(make_job(base))
+        leases.request_cancel(job, "keep")
+        let_lease_run_out(job)
+        jobs.reconcile()
+        job.refresh_from_db()
+        assert job.status == "cancelled"
+
+    @pytest.mark.parametrize(
+        "failure_class,attempts", [("out_of_memory", 1), ("bad_data", 1), ("unknown", 2), ("infrastructure", 6)]
+    )
+    def test_failures_are_forgiven_by_whose_fault_they_are(
+        self, base: Checkpoint, failure_class: str, attempts: int
+    ) -> None:
+        job = make_job(base)
+        for number in range(1, attempts + 1):
+            claimed = claim(job)
+            jobs.finish_training_job(claimed, Result(status="failed", error="why", failure_class=failure_class))
+            job.refresh_from_db()
+            assert job.status == ("failed" if number == attempts else "queued")
+        assert job.error == "why"
+
+    @pytest.mark.django_db(transaction=True)
+    def test_two_reconcilers_do_not_run_at_once(self, base: Checkpoint) -> None:
+        job = claim(make_job(base))
+        let_lease_run_out(job)
+
+        def other() -> dict[str, int]:
+            try:
+                return jobs.reconcile()
+            finally:
+                connections.close_all()
+
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [jobs._RECONCILER_LOCK])
+            with ThreadPoolExecutor(1) as pool:
+                assert pool.submit(other).result(timeout=20)["lost"] == 0
+        assert jobs.reconcile()["lost"] == 1
+
+
+@pytest.mark.django_db
+class TestCancel:
+    def test_a_queued_job_is_cancelled_at_once_and_never_claimed(self, base: Checkpoint) -> None:
+        job = make_job(base)
+        leases.request_cancel(job, "discard")
+        job.refresh_from_db()
+        assert job.status == "cancelled"
+        assert leases.claim_job(TrainingJob, job.pk, "worker") is None
+
+    def test_a_running_job_is_asked_and_the_mode_may_change(self, base: Checkpoint) -> None:
+        job = claim(make_job(base))
+        leases.request_cancel(job, "keep")
+        leases.request_cancel(job, "discard")
+        job.refresh_from_db()
+        assert (job.status, job.cancel_mode) == ("running", "discard")
+
+    @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
+    def test_a_finished_job_cannot_be_cancelled(self, base: Checkpoint, status: str) -> None:
+        job = claim(make_job(base))
+        leases.finish_job(job, JobStatus(status))
+        with pytest.raises(leases.IllegalTransitionError):
+            leases.request_cancel(job, "keep")
+        job.refresh_from_db()
+        assert job.status == status
+
+
+@pytest.mark.django_db
+class TestQueueing:
+    def test_rows_are_counted_before_the_start_and_stored_with_the_job(self, base: Checkpoint) -> None:
+        job = make_job(base)
+        train = job.preflight["train"]
+        assert (train["judged"], train["used"], train["too_long"]) == (9, 9, 0)
+        assert job.preflight["eval"]["used"] == 3
+        assert job.options["beta"] == 0.1
+
+    def test_rows_over_the_limit_are_counted_by_side(self, base: Checkpoint) -> None:
+        project = make_judged_project()
+        snapshot = create_snapshot(project, "long")
+        with pytest.raises(DomainError, match="longer than 16 tokens"):
+            queue_training_job(snapshot=snapshot, method="dpo", base=base, options={"max_tokens": 16})
+        assert TrainingJob.objects.count() == 0
+
+    @pytest.mark.parametrize(
+        "options,named",
+        [({"learning_rte": 1}, "learning_rte"), ({"beta": "strong"}, "beta"), ({"batch_size": 6}, "micro_batch_size")],
+    )
+    def test_an_option_that_cannot_be_used_is_refused_by_name(
+        self, base: Checkpoint, options: dict, named: str
+    ) -> None:
+        snapshot = create_snapshot(make_judged_project(), "options")
+        with pytest.raises(DomainError, match=named):
+            queue_training_job(snapshot=snapshot, method="dpo", base=base, options=options)
+
+    def test_a_half_written_base_is_refused(self, base: Checkpoint) -> None:
+        (base.path / "model.safetensors").rename(base.path / "away")
+        try:
+            snapshot = create_snapshot(make_judged_project(), "half")
+            with pytest.raises(DomainError, match=r"model\.safetensors is missing"):
+                queue_training_job(snapshot=snapshot, method="sft", base=base, options={})
+        finally:
+            (base.path / "away").rename(base.path / "model.safetensors")
+
+    def test_a_reward_model_cannot_be_trained_on(self, base: Checkpoint) -> None:
+        Checkpoint.objects.filter(pk=base.pk).update(kind=CheckpointKind.REWARD)
+        base.refresh_from_db()
+        snapshot = create_snapshot(make_judged_project(), "reward")
+        with pytest.raises(DomainError, match="reward model"):
+            queue_training_job(snapshot=snapshot, method="dpo", base=base, options={})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": "running"},
+        {"status": "succeeded"},
+        {"status": "dancing"},
+        {"finished_at": timezone.now()},
+        {"cancel_mode": "keep"},
+        {"method": "magic"},
+    ],
+)
+def test_postgres_refuses_a_job_row_that_contradicts_itself(base: Checkpoint, fields: dict) -> None:
+    job = make_job(base)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        TrainingJob.objects.filter(pk=job.pk).update(**fields)

@@ -1,0 +1,61 @@
+"""Direct preference optimisation: `python -m rlhf.training.dpo JOB_DIR`.
+
+Rows: `{"prompt": messages, "chosen": [assistant message], "rejected": [assistant message]}`.
+
+Differs from Rafailov et al. (2023) in nothing but where the reference lives: its log-probabilities are computed once,
+before the first step, from the base model itself (adapters switched off), and no second model is kept in memory.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from rlhf.jobspec import DPOOptions
+from rlhf.training.job import Job, main
+from rlhf.training.rows import read_data
+
+
+def train(job: Job) -> dict[str, float]:
+    """Train, evaluate and save; gives the metrics of result.json."""
+    options = cast(DPOOptions, job.spec.options)
+    train_rows, eval_rows = read_data(job, "chosen", "rejected")
+
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import DPOConfig, DPOTrainer
+
+    from rlhf.training import models
+    from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
+
+    class JobDPOTrainer(JobTrainer, DPOTrainer):
+        pass
+
+    set_seed(options.seed)
+    trainer = JobDPOTrainer(
+        job=job,
+        train_tokens=train_rows.tokens,
+        model=models.load_policy(job.base),
+        args=DPOConfig(
+            **training_arguments(job),
+            max_length=None,  # rows that are too long were left out; what is left is never cut
+            beta=options.beta,
+            loss_type=[options.loss_type],
+            label_smoothing=options.label_smoothing,
+            precompute_ref_log_probs=True,
+        ),
+        train_dataset=Dataset.from_list(train_rows.rows),
+        eval_dataset=Dataset.from_list(eval_rows.rows) if eval_rows.rows else None,
+        processing_class=models.load_tokenizer(job.base),
+        peft_config=models.lora_config(job, "CAUSAL_LM"),
+    )
+    metrics = row_counts(train_rows, eval_rows) | trainer.run()
+    if job.stopped in ("discard", "terminated"):
+        return metrics
+    if eval_rows.rows:
+        metrics |= trainer.evaluate()
+    models.save_model(job, trainer.accelerator.unwrap_model(trainer.model))
+    return metrics
+
+
+if __name__ == "__main__":
+    main("dpo", train, "Direct preference optimisation over a job directory.")

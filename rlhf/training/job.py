@@ -1,0 +1,221 @@
+"""One run of a training method over a job directory: reading it, stopping, and saying how it ended.
+
+Imports nothing heavy, so that `--help`, a bad spec and a kill at the start are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from rlhf.jobspec import (
+    CANCEL_FILE,
+    HEARTBEAT_FILE,
+    METRICS_FILE,
+    RESULT_FILE,
+    FailureClass,
+    JobSpec,
+    Result,
+    SpecError,
+)
+from rlhf.launcher import PARENT_PID
+from rlhf.model_directory import check_model_directory
+from rlhf.training.rows import BadDataError
+
+SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
+
+StopReason = Literal["keep", "discard", "terminated"]
+
+
+def set_environment() -> None:
+    """Settings that the libraries read while they are imported."""
+    os.environ.update(
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+        TOKENIZERS_PARALLELISM="false",
+        TQDM_DISABLE="1",
+        TRL_EXPERIMENTAL_SILENCE="1",
+    )
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # About names that TRL itself still uses; in the log they only hide what matters.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+@dataclass
+class Job:
+    """What a method needs of the job directory while it runs."""
+
+    directory: Path
+    spec: JobSpec
+    terminated: bool = False
+    in_steps: bool = False
+    """Whether the training loop runs: then SIGTERM waits for the end of the step, to save a checkpoint."""
+    stopped: StopReason | None = None
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def base(self) -> Path:
+        return Path(self.spec.base_model_dir)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is rank 0, the only one that writes into the directory."""
+        return int(os.environ.get("RANK", "0")) == 0
+
+    @property
+    def world_size(self) -> int:
+        return int(os.environ.get("WORLD_SIZE", "1"))
+
+    def heartbeat(self) -> None:
+        if self.is_main:
+            (self.directory / HEARTBEAT_FILE).touch()
+
+    def on_sigterm(self, _signum: int, _frame: FrameType | None) -> None:
+        self.terminated = True
+        if not self.in_steps:
+            raise SystemExit(SIGTERM_EXIT_CODE)
+
+    def asked_to_stop(self) -> StopReason | None:
+        """Why training should stop at this step, if it should. A discard wins over everything."""
+        try:
+            cancel = (self.directory / CANCEL_FILE).read_text().strip()
+        except FileNotFoundError:
+            cancel = ""
+        if cancel == "discard":
+            return "discard"
+        if self.terminated:
+            return "terminated"
+        return "keep" if cancel else None
+
+    def write_metrics(self, row: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.directory / METRICS_FILE).open("a") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def drop_torn_metrics_line(self) -> None:
+        """Cut off the half-written last line that a killed attempt may have left."""
+        path = self.directory / METRICS_FILE
+        if path.exists():
+            data = path.read_bytes()
+            os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process so far, in GB (10^9 bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main(method: str, train: Callable[[Job], dict[str, float]], description: str) -> None:
+    """Entry point of `python -m rlhf.training.<method> JOB_DIR`; never returns."""
+    die_with_parent()
+    parser = argparse.ArgumentParser(prog=f"python -m rlhf.training.{method}", description=description)
+    parser.add_argument("job_dir", type=Path, help="directory with spec.json, train.jsonl and eval.jsonl")
+    job_dir = parser.parse_args().job_dir.resolve()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_environment()
+    sys.exit(execute(job_dir, method, train))
+
+
+def die_with_parent() -> None:
+    """Be killed with the supervisor that started this process (Linux), so that no two trainers share a directory."""
+    parent = os.environ.pop(PARENT_PID, "")
+    if not parent:
+        return
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG, see prctl(2)
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it died before the line above
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]) -> int:
+    """Train and write result.json; gives the exit code. An interrupted run (SIGTERM, Ctrl-C) leaves no result."""
+    if (job_dir / RESULT_FILE).exists():
+        print(f"{job_dir / RESULT_FILE} exists: this job has ended already and nothing was done")
+        return 0
+    if not job_dir.is_dir():
+        print(f"{job_dir} is not a directory", file=sys.stderr)
+        return 2
+    try:
+        job = Job(job_dir, JobSpec.read(job_dir))
+        if job.spec.method != method:
+            raise SpecError(f"spec.json is for method {job.spec.method!r}, not {method!r}")
+        previous = signal.signal(signal.SIGTERM, job.on_sigterm)
+        try:
+            if job.is_main:
+                job.drop_torn_metrics_line()
+            job.heartbeat()
+            check_model_directory(job.base)
+            metrics = train(job)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    except Exception as error:
+        # The traceback is the developer's, the sentence is the person's.
+        traceback.print_exc()
+        failure_class, sentence = explain(error, job_dir)
+        return _write_result(job_dir, Result(status="failed", error=sentence, failure_class=failure_class)) or 1
+    if job.stopped == "terminated":
+        return SIGTERM_EXIT_CODE
+    if not job.is_main:
+        return 0
+    status: Literal["succeeded", "cancelled"] = "cancelled" if job.stopped else "succeeded"
+    metrics |= {"seconds": time.monotonic() - job.started_at, "peak_memory_gb": peak_memory_gb()}
+    return _write_result(job_dir, Result(status=status, metrics=metrics))
+
+
+def _write_result(job_dir: Path, result: Result) -> int:
+    if int(os.environ.get("RANK", "0")) != 0:
+        return 0
+    try:
+        result.write(job_dir)
+    except OSError:
+        # Without a result the supervisor takes the process for crashed and tries again when there is room.
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def explain(error: BaseException, job_dir: Path) -> tuple[FailureClass, str]:
+    """By whose fault a run failed, and one sentence for the person who started it."""
+    if isinstance(error, SpecError | BadDataError):
+        return "bad_data", str(error)
+    chain = list(_chain(error))
+    texts = " ".join(f"{type(link).__name__}: {link}" for link in chain)
+    if (
+        any(isinstance(link, MemoryError) for link in chain)
+        or "OutOfMemoryError" in texts
+        or any(words in texts for words in ("can't allocate memory", "out of memory", "Cannot allocate memory"))
+    ):
+        return "out_of_memory", (
+            "Training ran out of memory. Use a smaller micro_batch_size or max_tokens, gradient_checkpointing or LoRA."
+        )
+    disk_full = any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain)
+    # torch and safetensors wrap the system's error in their own, with only its words left.
+    if disk_full or "No space left on device" in texts or "PytorchStreamWriter failed writing" in texts:
+        return "infrastructure", (
+            f"The disk that holds {job_dir} is full. The checkpoints written before are safe: free some space, "
+            "and the job goes on from the last one."
+        )
+    first_line = (str(error).strip().splitlines() or ["no further text"])[0]
+    return "unknown", f"{type(error).__name__}: {first_line} (the whole traceback is in the log)"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

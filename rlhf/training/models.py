@@ -1,0 +1,113 @@
+"""Reading the base model and writing the trained one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from rlhf.jobspec import MODEL_DIR, SpecError, publish_directory
+from rlhf.model_directory import model_kind
+from rlhf.training.job import Job
+
+# Copied byte for byte, so that a model and its children tokenize and render alike.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+    "vocab.json", "merges.txt", "tokenizer.model",
+)  # fmt: skip
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with end-of-text standing in where it has no padding token."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(directory: Path) -> PreTrainedModel:
+    """A language model in float32. Raises SpecError where the directory holds another kind."""
+    if model_kind(directory) != "policy":
+        raise SpecError(f"{directory} is a reward model; this method needs a language model as its base")
+    return AutoModelForCausalLM.from_pretrained(directory, **_LOADING)
+
+
+def load_reward_model(directory: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A model with one score output in float32; over a language model the score head is new and random (seed it).
+
+    The score is read at the last token that is not padding, on either side. Where padding and end-of-turn are one
+    token, as in SmolLM2, that is the same token whether a conversation comes alone or in a batch.
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1, **_LOADING)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.score.__class__ = _Float32Linear
+    return model
+
+
+class _Float32Linear(torch.nn.Linear):
+    """A score head that autocast leaves alone: in bfloat16 two scores near 8 that differ by less than 0.03 are equal."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return super().forward(hidden.float())
+
+
+_LOADING: dict[str, Any] = {
+    "dtype": torch.float32,
+    "local_files_only": True,
+    "trust_remote_code": False,
+    "use_safetensors": True,
+}
+
+
+def lora_config(job: Job, task_type: str) -> LoraConfig | None:
+    options = job.spec.options
+    if not options.use_lora:
+        return None
+    return LoraConfig(
+        r=options.lora_rank,
+        lora_alpha=options.lora_alpha,
+        target_modules="all-linear",
+        modules_to_save=["score"] if task_type == "SEQ_CLS" else None,
+        task_type=task_type,
+    )
+
+
+def save_model(job: Job, model: PreTrainedModel | PeftModel) -> None:
+    """Write JOB_DIR/model, complete with tokenizer and manifest: one float32 model with any LoRA merged in."""
+    if not job.is_main:
+        return
+    job.heartbeat()
+    merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    draft = job.directory / f".{MODEL_DIR}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        if merged.can_generate():
+            # Without do_sample a server answers greedily, whatever temperature and seed a request names.
+            merged.generation_config = _generation_config(job.base)
+        merged.save_pretrained(draft)
+        for name in _TOKENIZER_FILES:
+            if (job.base / name).exists():
+                shutil.copyfile(job.base / name, draft / name)
+        publish_directory(draft, job.directory / MODEL_DIR)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    job.heartbeat()
+
+
+def _generation_config(base: Path) -> GenerationConfig:
+    """The base's own sampling settings, with sampling on."""
+    config = GenerationConfig.from_pretrained(base, local_files_only=True)
+    config.do_sample = True
+    return config

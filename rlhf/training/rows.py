@@ -1,0 +1,104 @@
+"""The rows of a job directory, as a training process uses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlhf.jobspec import EVAL_FILE, TRAIN_FILE
+from rlhf.token_lengths import TokenCounter, UncountableRowError
+
+if TYPE_CHECKING:
+    from rlhf.training.job import Job
+
+
+class BadDataError(ValueError):
+    """Rows that cannot be trained on; the sentence names the file and the line."""
+
+
+@dataclass
+class RowSet:
+    """Rows of one file that fit, and how many do not."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    """Of the longest conversation in each row."""
+    too_long: int = 0
+
+    def sort_by_length(self) -> None:
+        """Neighbours of like length waste no padding where rows are read in order; the sampler shuffles on its own."""
+        order = sorted(range(len(self.rows)), key=lambda index: self.tokens[index])
+        self.rows = [self.rows[index] for index in order]
+        self.tokens = [self.tokens[index] for index in order]
+
+
+def read_data(job: Job, *sides: str) -> tuple[RowSet, RowSet]:
+    """The job's training and held-out rows. Raises BadDataError."""
+    counter = TokenCounter(job.base)
+    max_tokens = job.spec.options.max_tokens
+    train, held_out = (read_rows(job.directory / name, sides, counter, max_tokens) for name in (TRAIN_FILE, EVAL_FILE))
+    if not train.rows:
+        raise BadDataError(
+            f"{TRAIN_FILE} holds no row of at most {max_tokens} tokens ({train.too_long} longer ones were left out): "
+            "raise max_tokens or choose other data"
+        )
+    job.heartbeat()
+    return train, held_out
+
+
+def read_rows(path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tokens: int) -> RowSet:
+    """The rows of a JSONL file that fit into `max_tokens`, reduced to `prompt` and `sides`, shortest first.
+
+    Further keys of a row ("id", "group" …) are kept away from the trainer. Raises BadDataError, naming the line.
+    """
+    kept = RowSet()
+    for line_number, row in _parsed_lines(path):
+        for key in ("prompt", *sides):
+            if not _is_conversation(row.get(key)):
+                raise BadDataError(
+                    f"{path.name} line {line_number}: {key!r} is not a list of messages (role, content)"
+                )
+        row = {key: row[key] for key in ("prompt", *sides)}
+        try:
+            tokens = counter.count_row(row)
+        except UncountableRowError as error:
+            raise BadDataError(f"{path.name} line {line_number}: {error}") from None
+        if tokens > max_tokens:
+            kept.too_long += 1
+        else:
+            kept.rows.append(row)
+            kept.tokens.append(tokens)
+    kept.sort_by_length()
+    return kept
+
+
+def _parsed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        file = path.open(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadDataError(f"{path} does not exist: the job directory was not prepared") from None
+    with file:
+        for line_number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise BadDataError(f"{path.name} line {line_number} is not valid JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise BadDataError(f"{path.name} line {line_number} is not a JSON object")
+            yield line_number, row
+
+
+def _is_conversation(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(message, dict)
+            and isinstance(message.get("role"), str)
+            and isinstance(message.get("content"), str)
+            for message in value
+        )
+    )

@@ -1,0 +1,58 @@
+"""Supervised fine-tuning: `python -m rlhf.training.sft JOB_DIR`.
+
+Rows: `{"prompt": messages, "completion": [assistant message]}`; the loss is taken on the completion alone.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from rlhf.jobspec import SFTOptions
+from rlhf.training.job import Job, main
+from rlhf.training.rows import read_data
+
+
+def train(job: Job) -> dict[str, float]:
+    """Train, evaluate and save; gives the metrics of result.json."""
+    options = cast(SFTOptions, job.spec.options)
+    train_rows, eval_rows = read_data(job, "completion")
+
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    from rlhf.training import models
+    from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
+
+    class JobSFTTrainer(JobTrainer, SFTTrainer):
+        pass
+
+    set_seed(options.seed)
+    trainer = JobSFTTrainer(
+        job=job,
+        train_tokens=None if options.packing else train_rows.tokens,
+        model=models.load_policy(job.base),
+        args=SFTConfig(
+            **training_arguments(job),
+            # Rows that are too long were left out; packing fills sequences of this length with whole rows.
+            max_length=options.max_tokens if options.packing else None,
+            packing=options.packing,
+            eval_packing=False,
+            completion_only_loss=True,
+        ),
+        train_dataset=Dataset.from_list(train_rows.rows),
+        eval_dataset=Dataset.from_list(eval_rows.rows) if eval_rows.rows else None,
+        processing_class=models.load_tokenizer(job.base),
+        peft_config=models.lora_config(job, "CAUSAL_LM"),
+    )
+    metrics = row_counts(train_rows, eval_rows) | trainer.run()
+    if job.stopped in ("discard", "terminated"):
+        return metrics
+    if eval_rows.rows:
+        metrics |= trainer.evaluate()
+    models.save_model(job, trainer.accelerator.unwrap_model(trainer.model))
+    return metrics
+
+
+if __name__ == "__main__":
+    main("sft", train, "Supervised fine-tuning over a job directory.")

@@ -1,0 +1,275 @@
+"""What every method adds to its TRL trainer: our checkpoints, metrics, stopping, and batches of like length."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from rlhf.jobspec import CHECKPOINTS_DIR, SpecError, check_manifest, complete_checkpoints, publish_directory
+from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
+from rlhf.training.rows import BadDataError, RowSet
+
+CHECKPOINTS_KEPT = 2
+# Batches of like length are drawn from this many at a time: enough to save the padding, few enough to stay mixed.
+_BATCHES_SORTED_TOGETHER = 32
+_STOP_CODES: list[StopReason | None] = [None, "keep", "discard", "terminated"]
+
+
+class DivergedError(BadDataError):
+    """The loss is no longer a number; another attempt with the same options would end the same way."""
+
+
+def training_arguments(job: Job) -> dict[str, Any]:
+    """Arguments that all of TRL's configs share, from the job's options. Raises SpecError."""
+    options = job.spec.options
+    rows_per_pass = options.micro_batch_size * job.world_size
+    if options.batch_size % rows_per_pass:
+        raise SpecError(
+            f"batch_size {options.batch_size} is not a multiple of micro_batch_size {options.micro_batch_size} "
+            f"times {job.world_size} processes"
+        )
+    return {
+        "output_dir": str(job.directory / CHECKPOINTS_DIR / ".unfinished"),
+        "per_device_train_batch_size": options.micro_batch_size,
+        "per_device_eval_batch_size": options.micro_batch_size,
+        "gradient_accumulation_steps": options.batch_size // rows_per_pass,
+        "num_train_epochs": options.epochs,
+        "max_steps": options.max_steps or -1,
+        "learning_rate": options.learning_rate,
+        "warmup_steps": options.warmup_share,  # a share of the steps where below 1
+        "lr_scheduler_type": options.scheduler,
+        "weight_decay": options.weight_decay,
+        "bf16": options.bf16,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": options.gradient_checkpointing,
+        "save_strategy": "steps",  # and once more after the last step
+        "save_steps": options.checkpoint_every_steps,
+        "eval_strategy": "steps" if options.eval_every_steps else "no",
+        "eval_steps": options.eval_every_steps or None,
+        "logging_steps": 1,
+        # Otherwise a loss that is not a number is logged as the mean of those before it.
+        "logging_nan_inf_filter": False,
+        "seed": options.seed,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def checkpoint_to_resume(job: Job) -> str | None:
+    """The directory that the spec names, checked against its manifest. Raises SpecError."""
+    if not job.spec.resume_from:
+        return None
+    directory = job.directory / CHECKPOINTS_DIR / job.spec.resume_from
+    check_manifest(directory)
+    return str(directory)
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Rows in random order, except that each micro-batch holds rows of like length.
+
+    The order depends on the seed and the epoch alone, so a resumed run goes on where the first one stopped.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        span = self.batch_size * _BATCHES_SORTED_TOGETHER
+        by_length = [
+            index
+            for start in range(0, len(order), span)
+            for index in sorted(order[start : start + span], key=lambda index: self.lengths[index])
+        ]
+        batches = [by_length[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        # The loader cuts this sequence every batch_size rows, so a batch that is not full must come last.
+        rest = batches.pop() if batches and len(batches[-1]) < self.batch_size else []
+        for position in torch.randperm(len(batches), generator=generator).tolist():
+            yield from batches[position]
+        yield from rest
+
+
+class JobTrainer:
+    """Goes in front of a TRL trainer class: `class JobDPOTrainer(JobTrainer, DPOTrainer)`."""
+
+    def __init__(self, *args: Any, job: Job, train_tokens: list[int] | None, **kwargs: Any) -> None:
+        """`train_tokens` are the lengths of the rows of train_dataset; None where rows are packed together."""
+        self.job = job
+        self._train_tokens = train_tokens
+        self._eval_batch_rows: list[int] = []
+        super().__init__(*args, **kwargs)
+        self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
+        self.add_callback(StepReporter(job))  # type: ignore[attr-defined]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self._train_tokens is None:
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        options = self.job.spec.options
+        return LengthGroupedSampler(self._train_tokens, options.micro_batch_size, options.seed)
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """TRL's card says nothing that is true of our models; the web side writes the lineage."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        unfinished = Path(self.args.output_dir)  # type: ignore[attr-defined]
+        if self.job.is_main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
+            if self.job.is_main:
+                step = self.state.global_step  # type: ignore[attr-defined]
+                draft = unfinished / f"checkpoint-{step}"
+                (draft / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
+                publish_directory(draft, self.job.directory / CHECKPOINTS_DIR / f"step-{step}")
+                for name in complete_checkpoints(self.job.directory)[:-CHECKPOINTS_KEPT]:
+                    shutil.rmtree(self.job.directory / CHECKPOINTS_DIR / name)
+        finally:
+            # On a full disk this is the room that result.json needs.
+            if self.job.is_main:
+                shutil.rmtree(unfinished, ignore_errors=True)
+        self.job.heartbeat()
+
+    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+        """DPO's pass over all rows before the first step: long, and without a callback of its own."""
+        self.job.heartbeat()
+        return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        self._eval_batch_rows.append(len(inputs["input_ids"]))
+        return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        # TRL averages held-out metrics over batches; the last batch is smaller, so its rows would count for more.
+        for name, values in self._metrics["eval"].items():  # type: ignore[attr-defined]
+            if values and len(values) == len(self._eval_batch_rows):
+                weighted = sum(value * rows for value, rows in zip(values, self._eval_batch_rows, strict=True))
+                self._metrics["eval"][name] = [weighted / sum(self._eval_batch_rows)]  # type: ignore[attr-defined]
+        self._eval_batch_rows = []
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def run(self) -> dict[str, float]:
+        """Train from the start or from the spec's checkpoint; gives what result.json says of the training itself."""
+        job = self.job
+        resume_from = checkpoint_to_resume(job)
+        job.in_steps = True
+        try:
+            output = self.train(resume_from_checkpoint=resume_from)  # type: ignore[attr-defined]
+        finally:
+            job.in_steps = False
+        shutil.rmtree(self.args.output_dir, ignore_errors=True)  # type: ignore[attr-defined]
+        return {"steps": float(output.global_step), "train_loss": float(output.training_loss)}
+
+
+def row_counts(train: RowSet, held_out: RowSet) -> dict[str, float]:
+    """How many rows were used and left out, for result.json."""
+    return {
+        "rows_used": len(train.rows),
+        "rows_too_long": train.too_long,
+        "eval_rows_used": len(held_out.rows),
+        "eval_rows_too_long": held_out.too_long,
+    }
+
+
+class StepReporter(TrainerCallback):
+    """Writes metrics.jsonl, touches the heartbeat and looks for a reason to stop, at each optimizer step."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._step_began = time.monotonic()
+        self._step_seconds = 0.0
+        self._tokens_before = 0.0
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._step_seconds = time.monotonic() - self._step_began
+        self.job.heartbeat()
+        self.job.stopped = _agreed(self.job.asked_to_stop() if self.job.is_main else None, args.device)
+        if self.job.stopped:
+            control.should_training_stop = True
+            control.should_evaluate = False
+            control.should_save = self.job.stopped != "discard"
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.job.heartbeat()
+        if self.job.terminated:
+            # Evaluation can take longer than the supervisor waits; the last checkpoint is at most a few steps old.
+            raise SystemExit(SIGTERM_EXIT_CODE)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not self.job.is_main or not logs or "train_runtime" in logs:
+            return
+        values = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+        if "loss" in values:
+            tokens = values.get("num_tokens", 0.0)
+            values["seconds"] = self._step_seconds
+            # After a resume the trainer counts tokens from 0 again.
+            values["tokens_per_second"] = (tokens - self._tokens_before) / max(self._step_seconds, 1e-9)
+            self._tokens_before = tokens
+        values["peak_memory_gb"] = (
+            torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else peak_memory_gb()
+        )
+        self.job.write_metrics(metrics_row(state.global_step, state.max_steps, values))
+        print(f"step {state.global_step}/{state.max_steps}: {_readable(values)}", flush=True)
+        if "loss" in values and not math.isfinite(values["loss"]):
+            raise DivergedError(
+                f"The loss became {values['loss']} at step {state.global_step}: training diverged. "
+                "Use a lower learning_rate or a longer warm-up (warmup_share)."
+            )
+
+
+def metrics_row(step: int, total_steps: int, values: dict[str, float]) -> dict[str, Any]:
+    """One line of metrics.jsonl. JSON has no NaN: such values become null and are named under `nonfinite`."""
+    row: dict[str, Any] = {"step": step, "total_steps": total_steps}
+    row |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+    if nonfinite := sorted(name for name, value in values.items() if not math.isfinite(value)):
+        row["nonfinite"] = nonfinite
+    return row | {"time": time.time()}
+
+
+def _readable(values: dict[str, float]) -> str:
+    """The few metrics that a person watches a log for."""
+    watched = ("loss", "accuracy", "rewards/accuracies", "margin", "rewards/margins", "mean_token_accuracy")
+    names = [name for name in values if name.removeprefix("eval_") in (*watched, "learning_rate", "seconds")]
+    return ", ".join(f"{name} {values[name]:.4g}" for name in names)
+
+
+def _agreed(reason: StopReason | None, device: torch.device) -> StopReason | None:
+    """Rank 0's reason on every rank: a rank that went on alone would wait for the others for ever."""
+    if not torch.distributed.is_initialized():
+        return reason
+    code = torch.tensor(_STOP_CODES.index(reason), device=device)
+    torch.distributed.broadcast(code, src=0)
+    return _STOP_CODES[int(code)]

@@ -16,7 +16,6 @@ from typing import Any
 
 import httpx
 from django.conf import settings
-from django.db import close_old_connections
 
 from annotation import services as annotation
 from annotation.models import Comparison, Prompt, ResponseSource
@@ -43,11 +42,10 @@ class Completion:
 
 
 def complete(
-    client: httpx.Client, source: ResponseSource, messages: list[dict[str, str]], sampling: dict[str, Any]
+    client: httpx.Client, base_url: str, model: str, messages: list[dict[str, str]], sampling: dict[str, Any]
 ) -> Completion:
     """One chat completion; waits for a server that is starting. Raises ModelServerError."""
-    base_url = source.base_url or settings.MODEL_SERVER_URL
-    body = {"model": served_model(source), "messages": messages, "stream": False, **sampling}
+    body = {"model": model, "messages": messages, "stream": False, **sampling}
     patience_ends = time.monotonic() + SERVER_PATIENCE_SECONDS
     pause = 0.5
     while True:
@@ -111,6 +109,7 @@ def _sample_missing(job: GenerationJob, lease: LeaseKeeper) -> str:
     """Sample and store what is missing; gives the sentence of what stopped it early, or an empty one."""
     stop = threading.Event()
     sha256 = template_sha256(job.source)
+    base_url, model = job.source.base_url or settings.MODEL_SERVER_URL, served_model(job.source)
     missing = generation.missing_samples(job)
     awaited: dict[int, int] = {}
     for prompt, _ in missing:
@@ -126,12 +125,9 @@ def _sample_missing(job: GenerationJob, lease: LeaseKeeper) -> str:
         def sample(prompt: Prompt, index: int) -> tuple[Prompt, int, dict[str, Any], Completion] | None:
             if stop.is_set():
                 return None
-            try:
-                seed = generation.sample_seed(job.source, prompt, index, job.sampling["seed"])
-                sampling = {**job.sampling, "seed": seed}
-                return prompt, index, sampling, complete(client, job.source, prompt.messages, sampling)
-            finally:
-                close_old_connections()
+            seed = generation.sample_seed(job.source, prompt, index, job.sampling["seed"])
+            sampling = {**job.sampling, "seed": seed}
+            return prompt, index, sampling, complete(client, base_url, model, prompt.messages, sampling)
 
         futures: list[Future] = [pool.submit(sample, prompt, index) for prompt, index in missing]
         error = ""

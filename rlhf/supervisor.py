@@ -16,7 +16,7 @@ import uuid
 from typing import cast
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from annotation.services import DomainError
 from rlhf import launcher, preflight
@@ -122,9 +122,8 @@ class LeaseKeeper:
                 if time.monotonic() - renewed_at > settings.JOB_LEASE_SECONDS:
                     self.is_lost = True
                     break
-            finally:
                 close_old_connections()
-        close_old_connections()
+        connections.close_all()
 
 
 def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper) -> None:

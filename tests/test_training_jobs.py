@@ -1,0 +1,130 @@
+"""Jobs with their real training process: run to the end, cancelled, interrupted, killed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from django.db import connections
+
+from rlhf import jobspec, supervisor
+from rlhf.models import Checkpoint, JobMetric, TrainingJob
+from rlhf.services import create_snapshot, leases, queue_training_job, register_base_checkpoint
+from tests.factories import make_judged_project
+
+pytestmark = [pytest.mark.training, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
+
+# Enough steps that there is a middle to interrupt; a checkpoint every 10.
+LONG = {"max_steps": 400, "checkpoint_every_steps": 10, "batch_size": 4, "micro_batch_size": 4, "use_lora": False}
+SHORT = {**LONG, "max_steps": 6, "checkpoint_every_steps": 2}
+
+
+def make_job(tiny_model: Path, options: dict, method: str = "dpo") -> TrainingJob:
+    base = register_base_checkpoint("tiny", tiny_model)
+    project = make_judged_project()
+    snapshot = create_snapshot(project, project.slug, eval_share=0.25)
+    if method != "dpo":
+        options = {key: value for key, value in options.items() if key != "beta"}
+    return queue_training_job(snapshot=snapshot, method=method, base=base, options=options)
+
+
+def wait_for(job: TrainingJob, condition: Callable[[TrainingJob], bool], seconds: float = 90) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        job.refresh_from_db()
+        if condition(job):
+            return
+        time.sleep(0.1)
+    log = job.directory / "stdout.log"
+    pytest.fail(f"job stayed {job.status} at step {job.step}: {job.error}\n{log.read_text() if log.exists() else ''}")
+
+
+def in_thread(job: TrainingJob) -> threading.Thread:
+    def run() -> None:
+        try:
+            supervisor.run_training_job(job.pk)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def losses(job: TrainingJob) -> list[float]:
+    rows = JobMetric.objects.filter(job=job).order_by("step").values_list("values", flat=True)
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+@pytest.mark.parametrize("method,kind", [("sft", "policy"), ("reward", "reward"), ("dpo", "policy")])
+def test_a_job_trains_reports_and_leaves_a_checkpoint(tiny_model: Path, method: str, kind: str) -> None:
+    job = make_job(tiny_model, SHORT, method)
+    assert supervisor.run_training_job(job.pk)
+    wait_for(job, lambda j: j.is_finished, 1)
+    assert (job.status, job.error) == ("succeeded", "")
+    assert (job.step, job.total_steps) == (6, 6)
+    assert len(losses(job)) == 6
+    checkpoint = Checkpoint.objects.get(job=job)
+    assert (checkpoint.kind, checkpoint.parent) == (kind, job.base)
+    jobspec.check_manifest(checkpoint.path)
+    assert not supervisor.run_training_job(job.pk), "a duplicate message must find nothing to do"
+    assert Checkpoint.objects.filter(parent=job.base).count() == 1
+
+
+@pytest.mark.parametrize("mode", ["keep", "discard"])
+def test_cancelling_a_running_job_keeps_or_discards(tiny_model: Path, mode: str) -> None:
+    job = make_job(tiny_model, LONG)
+    thread = in_thread(job)
+    wait_for(job, lambda j: j.step >= 3)
+    leases.request_cancel(job, mode)
+    thread.join(60)
+    job.refresh_from_db()
+    assert job.status == "cancelled"
+    assert job.step < 400
+    assert Checkpoint.objects.filter(job=job).exists() == (mode == "keep")
+
+
+def test_a_worker_that_is_told_to_stop_gives_the_job_back(tiny_model: Path) -> None:
+    job = make_job(tiny_model, LONG)
+    thread = in_thread(job)
+    wait_for(job, lambda j: j.step >= 3)
+    supervisor.worker_is_stopping.set()
+    try:
+        thread.join(60)
+    finally:
+        supervisor.worker_is_stopping.clear()
+    job.refresh_from_db()
+    assert (job.status, job.infrastructure_failures, job.unknown_failures) == ("queued", 0, 0)
+    assert job.resume_from.startswith("step-")
+
+
+def test_a_fenced_worker_kills_its_child_and_leaves(tiny_model: Path, settings) -> None:  # type: ignore[no-untyped-def]
+    settings.JOB_HEARTBEAT_SECONDS = 0.2
+    job = make_job(tiny_model, LONG)
+    thread = in_thread(job)
+    wait_for(job, lambda j: j.step >= 3)
+    TrainingJob.objects.filter(pk=job.pk).update(owner="somebody else", attempt=7)
+    thread.join(30)
+    assert not thread.is_alive()
+    job.refresh_from_db()
+    assert (job.status, job.owner, job.attempt) == ("running", "somebody else", 7)
+    assert not Checkpoint.objects.filter(job=job).exists()
+
+
+def test_a_duplicate_message_during_the_run_changes_nothing(tiny_model: Path) -> None:
+    job = make_job(tiny_model, SHORT)
+    with ThreadPoolExecutor(2) as pool:
+
+        def run(_: int) -> bool:
+            try:
+                return supervisor.run_training_job(job.pk)
+            finally:
+                connections.close_all()
+
+        assert sorted(pool.map(run, range(2))) == [False, True]
+    job.refresh_from_db()
+    assert (job.status, job.attempt) == ("succeeded", 1)

@@ -76,6 +76,19 @@ def create_project(*, slug: str, name: str, guidelines: str = "", judgments_per_
     return project
 
 
+def add_member(project: Project, user: User) -> None:
+    """Let a user judge the project's comparisons."""
+    project.members.add(user.pk)
+
+
+def remove_member(project: Project, user: User) -> int:
+    """Take a user off the project and give back what they hold there; gives how many. Their judgments stay."""
+    with transaction.atomic():
+        project.members.remove(user.pk)
+        annotator = Annotator.objects.filter(user=user.pk).first()
+        return release_assignments(annotator=annotator, project=project) if annotator else 0
+
+
 def progress(annotator: Annotator, project: Project) -> dict[str, int]:
     """How many comparisons the annotator has judged here, today and in all."""
     judged = Assignment.objects.filter(annotator=annotator, project=project, status=AssignmentStatus.SUBMITTED)
@@ -102,6 +115,27 @@ def add_prompt(project: Project, messages: list[dict[str, str]], *, task: str = 
         defaults={"messages": messages, "task": task, "lang": lang},
     )
     return prompt
+
+
+def add_prompts(project: Project, prompts: Iterable[dict[str, Any]]) -> int:
+    """Add many prompts at once, all or none; gives how many are new. Each: messages, and task and lang if known."""
+    rows = []
+    for prompt in prompts:
+        sha256 = content_sha256(prompt["messages"])
+        rows.append(
+            Prompt(
+                project=project,
+                messages=prompt["messages"],
+                group=f"prompt-{sha256[:16]}",
+                task=prompt.get("task", ""),
+                lang=prompt.get("lang", ""),
+                content_sha256=sha256,
+            )
+        )
+    with transaction.atomic():
+        before = project.prompts.count()
+        Prompt.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
+        return project.prompts.count() - before
 
 
 def add_response(
@@ -258,10 +292,13 @@ def expire_assignments() -> int:
         return cursor.fetchone()[0]
 
 
-def release_assignments(*, annotator: Annotator) -> int:
-    """Give back all that an annotator holds, as when they sign out or leave; gives how many."""
+def release_assignments(*, annotator: Annotator, project: Project | None = None) -> int:
+    """Give back what an annotator holds, everywhere or in one project, as when they leave; gives how many."""
+    which, values = "annotator_id = %s", [annotator.pk]
+    if project is not None:
+        which, values = f"{which} AND project_id = %s", [annotator.pk, project.pk]
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_GIVE_BACK.format(which="annotator_id = %s"), [annotator.pk])
+        cursor.execute(_GIVE_BACK.format(which=which), values)
         return cursor.fetchone()[0]
 
 

@@ -4,10 +4,11 @@ from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, regis
 from rlhf.services.demo import seed_demo
 from rlhf.services.generation import queue_generation_job
 from rlhf.services.jobs import queue_training_job, reconcile, seconds_left
-from rlhf.services.leases import dispatch_job, request_cancel
+from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel
 from rlhf.services.snapshots import create_snapshot
 
 __all__ = [
+    "broker_is_up",
     "create_snapshot",
     "dispatch_job",
     "find_checkpoint",

@@ -51,6 +51,16 @@ def dispatch_job(job: LeasedJob) -> bool:
     return True
 
 
+def broker_is_up() -> bool:
+    """Whether messages to the workers go through now; asks for two seconds at most."""
+    try:
+        with current_app.connection_for_write(connect_timeout=2) as connection:
+            connection.ensure_connection(max_retries=1, timeout=2)
+    except (BrokerError, ConnectionError, OSError):
+        return False
+    return True
+
+
 def claim_job(model: type[Job], job_id: int, owner: str) -> Job | None:
     """Take a queued job, or None where there is nothing to take (a duplicate message, a cancelled job)."""
     claimed = model.objects.filter(pk=job_id, status=JobStatus.QUEUED).update(  # type: ignore[attr-defined]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import tempfile
+from collections.abc import Mapping
+from typing import IO
 
 from django.contrib.auth.models import User
 from django.core.files import File
@@ -39,6 +43,18 @@ def create_snapshot(
         raise DomainError(f"the held-out share {eval_share} is outside 0 … 0.9")
     if DatasetSnapshot.objects.filter(name=name).exists():
         raise DomainError(f"there is a data set named {name} already; data sets never change, so take another name")
+    try:
+        return _freeze(project, name, eval_share, humans_only, created_by)
+    except OSError as error:
+        raise DomainError(
+            f"the data set could not be written ({error.strerror or error}); nothing was left behind and the "
+            "judgments are safe: make room and freeze it again"
+        ) from error
+
+
+def _freeze(
+    project: Project, name: str, eval_share: float, humans_only: bool, created_by: User | None
+) -> DatasetSnapshot:
     with transaction.atomic(), tempfile.TemporaryFile("w+b") as train, tempfile.TemporaryFile("w+b") as held_out:
         if connection.in_atomic_block and not connection.savepoint_ids:
             with connection.cursor() as cursor:
@@ -62,12 +78,7 @@ def create_snapshot(
             while chunk := files[split].read(1 << 20):
                 digest.update(chunk)
         # The path holds the content's hash: whatever an interrupted or a concurrent attempt left there is the same.
-        storage = storages["snapshots"]
-        for split in SPLITS:
-            files[split].seek(0)
-            path = snapshot_path(digest.hexdigest(), split)
-            if not storage.exists(path):
-                storage.save(path, File(files[split]))
+        _store(digest.hexdigest(), files)
         try:
             return DatasetSnapshot.objects.create(
                 name=name,
@@ -83,6 +94,27 @@ def create_snapshot(
             )
         except IntegrityError:
             raise DomainError(f"somebody froze a data set named {name} just now; take another name") from None
+
+
+def _store(sha256: str, files: Mapping[str, IO[bytes]]) -> None:
+    storage = storages["snapshots"]
+    begun = []
+    try:
+        for split in SPLITS:
+            path, file = snapshot_path(sha256, split), files[split]
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            if storage.exists(path):
+                if storage.size(path) == size:
+                    continue
+                storage.delete(path)  # a crash cut it short
+            begun.append(path)
+            storage.save(path, File(file))
+    except OSError:
+        for path in begun:
+            with contextlib.suppress(OSError):
+                storage.delete(path)
+        raise
 
 
 def _eval_groups(project: Project, eval_share: float, humans_only: bool) -> set[str]:

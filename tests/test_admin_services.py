@@ -1,0 +1,105 @@
+"""What the staff pages ask of the services: prompts in bulk, members, a full disk, a broker that is away."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from django.core.files.storage import storages
+
+from annotation import services
+from annotation.models import Assignment
+from annotation.prompt_lines import PromptLinesError, read_prompts
+from annotation.services import DomainError
+from rlhf.models import DatasetSnapshot
+from rlhf.services import broker_is_up, create_snapshot
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+
+def test_plain_lines_and_json_lines_become_prompts_once() -> None:
+    project = factories.make_project()
+    assert services.add_prompts(project, read_prompts("What is rain?\r\n\r\nWhat is snow?\r\n")) == 2
+    conversation = [
+        {"role": "user", "content": "7 + 5 = 13, right?"},
+        {"role": "assistant", "content": "No: 12.\u2028Sure."},
+        {"role": "user", "content": "My teacher said so."},
+    ]
+    lines = [
+        json.dumps({"prompt": "What is rain?"}),
+        json.dumps({"messages": conversation, "task": "math"}, ensure_ascii=False),
+    ]
+    assert services.add_prompts(project, read_prompts("\n".join(lines))) == 1
+    assert project.prompts.get(task="math").messages == conversation
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"prompt": ', "not valid JSON"),
+        ('{"promt": "x"}', "unknown key 'promt'"),
+        ('{"prompt": "x", "messages": []}', "give either"),
+        ('{"prompt": "  "}', "not empty"),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}', "last message"),
+        ('{"messages": [{"role": "judge", "content": "x"}]}', "role 'judge'"),
+        ('{"prompt": "\\ud800"}', "half of a character"),
+        ("just text", "not valid JSON"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named_and_nothing_is_read(line: str, reason: str) -> None:
+    with pytest.raises(PromptLinesError) as caught:
+        read_prompts('{"prompt": "good"}\n' + line)
+    assert caught.value.sentences[0].startswith("Line 2: ")
+    assert reason in caught.value.sentences[0]
+
+
+def test_a_removed_member_gives_back_what_they_held_in_that_project_only() -> None:
+    user = factories.make_user()
+    here, elsewhere = factories.make_project(members=[user]), factories.make_project(members=[user])
+    for project in (here, elsewhere):
+        factories.make_comparison(project)
+        services.claim_assignments(annotator=services.annotator_for(user), project=project)
+    assert services.remove_member(here, user) == 1
+    assert list(Assignment.objects.filter(status="leased").values_list("project_id", flat=True)) == [elsewhere.pk]
+    assert not here.members.exists()
+    assert here.comparisons.get().assigned_count == 0
+
+
+def test_a_full_disk_leaves_no_data_set_behind(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = factories.make_project()
+    for _ in range(4):
+        factories.make_judgment(factories.make_comparison(project))
+    storage = storages["snapshots"]
+    real_save = type(storage)._save
+
+    def save_half(self: object, name: str, content: object) -> str:
+        if name.endswith("train.jsonl"):
+            return real_save(self, name, content)
+        Path(self.path(name)).write_bytes(b"half")  # type: ignore[attr-defined]
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(DomainError, match=r"No space left on device.*are safe"):
+        patch.setattr(type(storage), "_save", save_half)
+        create_snapshot(project, "round-1", eval_share=0.25)
+    assert not DatasetSnapshot.objects.exists()
+    assert [path for path in (data_dir / "snapshots").rglob("*") if path.is_file()] == []
+    assert create_snapshot(project, "round-1", eval_share=0.25).train_rows == 3
+
+
+def test_a_file_that_a_crash_cut_short_is_written_again(data_dir: Path) -> None:
+    project = factories.make_project()
+    factories.make_judgment(factories.make_comparison(project))
+    first = create_snapshot(project, "round-1")
+    path = data_dir / "snapshots" / first.sha256 / "train.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:10])
+    create_snapshot(project, "round-2")
+    assert path.read_bytes() == whole
+
+
+def test_a_broker_that_is_away_is_seen() -> None:
+    assert broker_is_up() is False  # tests start none

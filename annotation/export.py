@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any
 from django.db import connection, models, transaction
 
 from annotation.models import Project
+from annotation.services import DomainError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,7 +46,7 @@ class Kind(models.TextChoices):
     SFT = "sft", "chosen responses only"
 
 
-class ExportError(Exception):
+class ExportError(DomainError):
     """A file that cannot be written; the sentence says why and what to do."""
 
 

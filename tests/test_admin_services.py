@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from django.core.files.storage import storages
@@ -14,6 +15,7 @@ from annotation import services
 from annotation.models import Assignment
 from annotation.prompt_lines import PromptLinesError, read_prompts
 from annotation.services import DomainError
+from annotation.vote_counts import Record, Sway, count_sway, head_to_head
 from rlhf.models import DatasetSnapshot
 from rlhf.services import broker_is_up, create_snapshot
 from tests import factories
@@ -103,3 +105,34 @@ def test_a_file_that_a_crash_cut_short_is_written_again(data_dir: Path) -> None:
 
 def test_a_broker_that_is_away_is_seen() -> None:
     assert broker_is_up() is False  # tests start none
+
+
+def test_sides_and_lengths_are_counted_as_the_person_saw_them() -> None:
+    user = factories.make_user()
+    project = factories.make_project(members=[user])
+    annotator = services.annotator_for(user)
+    for _ in range(6):
+        factories.make_comparison(project, a_text="short", b_text="a longer one")
+    lefts = longers = 0
+    while leased := services.claim_assignments(annotator=annotator, project=project):
+        assignment = leased[0]
+        judgment = services.submit_judgment(
+            assignment_id=assignment.public_id, annotator=annotator, judgment_id=uuid4(), strength_shown=-2
+        )
+        lefts += 1
+        longers += judgment.preference == "b"
+    factories.make_judgment(factories.make_comparison(project, a_text="long text", b_text="x"), "a")  # imported
+    factories.make_judgment(factories.make_comparison(project), "tie")
+    assert count_sway(project) == Sway(left_chosen=lefts, shown=6, longer_chosen=longers + 1, unequal=7)
+
+
+def test_head_to_head_counts_each_opponent_from_this_sources_side() -> None:
+    project = factories.make_project()
+    new, old = factories.make_source("new"), factories.make_source("old")
+    for preference, new_is_a in (("a", True), ("b", False), ("b", True), ("tie", False)):
+        prompt = factories.make_prompt(project)
+        pair = [factories.make_response(prompt, source) for source in ((new, old) if new_is_a else (old, new))]
+        services.create_comparisons(project, [(pair[0], pair[1])])
+        factories.make_judgment(pair[0].prompt.comparisons.get(), preference)
+    assert head_to_head(new) == [Record(old.pk, "old", wins=2, losses=1, ties=1, prompts=4)]
+    assert head_to_head(old) == [Record(new.pk, "new", wins=1, losses=2, ties=1, prompts=4)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import NormalDist, fmean
 
 
-def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share (Wilson 1927); it stays inside 0 … 1 and holds for few trials."""
     if trials == 0:
         return (0.0, 1.0)

@@ -3,7 +3,7 @@
 from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, register_base_checkpoint
 from rlhf.services.demo import seed_demo
 from rlhf.services.generation import queue_generation_job
-from rlhf.services.jobs import queue_training_job, reconcile, seconds_left
+from rlhf.services.jobs import queue_training_job, reconcile, seconds_left, seconds_left_by_job
 from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel
 from rlhf.services.snapshots import create_snapshot
 
@@ -19,5 +19,6 @@ __all__ = [
     "register_base_checkpoint",
     "request_cancel",
     "seconds_left",
+    "seconds_left_by_job",
     "seed_demo",
 ]

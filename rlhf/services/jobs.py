@@ -7,11 +7,14 @@ import importlib.metadata
 import logging
 import subprocess
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
 from django.utils import timezone
 
 from annotation.services import DomainError
@@ -109,7 +112,7 @@ def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> bool:
             [JobMetric(job=job, step=step, values=merged.get(step, line)) for step, line in by_step.items()],
             update_conflicts=True,
             unique_fields=["job", "step"],
-            update_fields=["values"],
+            update_fields=["values", "logged_at"],
         )
     return True
 
@@ -195,14 +198,34 @@ def reconcile() -> dict[str, int]:
     return counts
 
 
+# An estimate looks back this many logged steps.
+_STEPS_LOOKED_BACK = 50
+
+
 def seconds_left(job: TrainingJob) -> float | None:
     """An estimate from the steps of this attempt that were logged, or None before there is anything to go by."""
-    if job.status != JobStatus.RUNNING or not job.total_steps:
-        return None
-    recent = list(job.job_metrics.order_by("-step").values_list("step", "logged_at")[:50])
-    if len(recent) < 2:
-        return None
-    (last_step, last_at), (first_step, first_at) = recent[0], recent[-1]
-    pace = (last_at - first_at).total_seconds() / (last_step - first_step)
-    since = (timezone.now() - last_at).total_seconds()
-    return max(0.0, pace * (job.total_steps - last_step) - since)
+    return seconds_left_by_job([job]).get(job.pk)
+
+
+def seconds_left_by_job(jobs: Iterable[TrainingJob]) -> dict[int, float]:
+    """`seconds_left` of each running job that has one, in one query."""
+    running = {job.pk: job for job in jobs if job.status == JobStatus.RUNNING and job.total_steps}
+    if not running:
+        return {}
+    recent: dict[int, list[tuple[int, datetime]]] = {}
+    rows = (
+        # A resumed job has rows beyond its step, from the attempt before.
+        JobMetric.objects.filter(job__in=running, step__lte=F("job__step"))
+        .annotate(back=Window(RowNumber(), partition_by="job", order_by=F("step").desc()))
+        .filter(back__lte=_STEPS_LOOKED_BACK)
+    )
+    for job_id, step, logged_at in rows.order_by("-step").values_list("job", "step", "logged_at"):
+        recent.setdefault(job_id, []).append((step, logged_at))
+    estimates = {}
+    for job_id, steps in recent.items():
+        if len(steps) > 1:
+            (last_step, last_at), (first_step, first_at) = steps[0], steps[-1]
+            pace = (last_at - first_at).total_seconds() / (last_step - first_step)
+            since = (timezone.now() - last_at).total_seconds()
+            estimates[job_id] = max(0.0, pace * (running[job_id].total_steps - last_step) - since)
+    return estimates

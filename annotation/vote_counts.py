@@ -1,0 +1,98 @@
+"""Counts over the live votes of people: do sides or lengths sway them, and who wins against whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Case, Count, F, Q, QuerySet, When
+from django.db.models.functions import Length
+
+from annotation.models import Judgment, Preference, Project, ResponseSource
+
+
+@dataclass(frozen=True)
+class Sway:
+    """Of the votes for a side: how many went to the left one, and to the longer one."""
+
+    left_chosen: int
+    shown: int
+    """Votes for a side whose sides on the screen are known (imported ones have none)."""
+    longer_chosen: int
+    unequal: int
+    """Votes for a side between texts of different lengths."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What people said of one source's responses against another's."""
+
+    opponent_id: int
+    opponent: str
+    wins: int
+    losses: int
+    ties: int
+    """Votes for neither side, in either sense."""
+    prompts: int
+
+    @property
+    def votes(self) -> int:
+        return self.wins + self.losses + self.ties
+
+    @property
+    def points(self) -> float:
+        """Wins, a tie counting half."""
+        return self.wins + self.ties / 2
+
+
+def _live_human_votes() -> QuerySet[Judgment]:
+    return Judgment.objects.filter(superseded_at=None, annotator__is_human=True)
+
+
+def count_sway(project: Project) -> Sway:
+    """How often people chose the left and the longer response of a project's comparisons."""
+    sided = Q(assignment__isnull=False)
+    left = Q(preference=Preference.A, assignment__a_shown_on_left=True) | Q(
+        preference=Preference.B, assignment__a_shown_on_left=False
+    )
+    longer = Q(preference=Preference.A, a_length__gt=F("b_length")) | Q(
+        preference=Preference.B, b_length__gt=F("a_length")
+    )
+    counts = (
+        _live_human_votes()
+        .filter(comparison__project=project, preference__in=[Preference.A, Preference.B])
+        .annotate(a_length=Length("comparison__response_a__text"), b_length=Length("comparison__response_b__text"))
+        .aggregate(
+            left_chosen=Count("pk", filter=left),
+            shown=Count("pk", filter=sided),
+            longer_chosen=Count("pk", filter=longer),
+            unequal=Count("pk", filter=~Q(a_length=F("b_length"))),
+        )
+    )
+    return Sway(**counts)
+
+
+def head_to_head(source: ResponseSource) -> list[Record]:
+    """The source's record against each other source, most votes first."""
+    is_a, is_b = Q(comparison__response_a__source=source), Q(comparison__response_b__source=source)
+    rows = (
+        _live_human_votes()
+        .filter(is_a ^ is_b)
+        .values(
+            opponent_id=Case(
+                When(is_a, then=F("comparison__response_b__source_id")),
+                default=F("comparison__response_a__source_id"),
+            ),
+            opponent=Case(
+                When(is_a, then=F("comparison__response_b__source__name")),
+                default=F("comparison__response_a__source__name"),
+            ),
+        )
+        .annotate(
+            wins=Count("pk", filter=is_a & Q(preference="a") | is_b & Q(preference="b")),
+            losses=Count("pk", filter=is_a & Q(preference="b") | is_b & Q(preference="a")),
+            ties=Count("pk", filter=Q(preference__in=["tie", "neither"])),
+            prompts=Count("comparison__prompt", distinct=True),
+        )
+    )
+    records = [Record(**row) for row in rows]
+    return sorted(records, key=lambda record: (-record.votes, record.opponent))

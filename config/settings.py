@@ -132,9 +132,12 @@ JOB_HEARTBEAT_SECONDS = env.int("TOUCHSTONE_JOB_HEARTBEAT_SECONDS", default=15)
 RECONCILE_SECONDS = env.int("TOUCHSTONE_RECONCILE_SECONDS", default=20)
 
 # ── Models ───────────────────────────────────────────────────────────────────────────────────────────────────────
-# An OpenAI-compatible server that loads the model directory named in each request; `up` starts one here.
-MODEL_SERVER_URL = env.str("TOUCHSTONE_MODEL_SERVER_URL", default="http://127.0.0.1:8017/v1")
-EMBEDDED_MODEL_SERVER = "TOUCHSTONE_MODEL_SERVER_URL" not in os.environ
+# An OpenAI-compatible server that loads the model directory named in each request; `up` starts one on this port.
+MODEL_SERVER_PORT = env.int("TOUCHSTONE_MODEL_SERVER_PORT", default=8017)
+MODEL_SERVER_URL = env.str("TOUCHSTONE_MODEL_SERVER_URL", default="")
+EMBEDDED_MODEL_SERVER = not MODEL_SERVER_URL
+if EMBEDDED_MODEL_SERVER:
+    MODEL_SERVER_URL = f"http://127.0.0.1:{MODEL_SERVER_PORT}/v1"
 STARTER_MODEL = "smollm2-135m-instruct"
 
 # ── Annotation ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -25,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from django.conf import settings
 
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # Pages are tested without a collectstatic before; tests/test_frontend_files.py runs the real storage.
+    settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     if settings.EMBEDDED_POSTGRES:
         from config.embedded import postgres
 

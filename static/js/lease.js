@@ -1,1 +1,62 @@
+// Renews the leases of a page that is being used, and says in time when they run out.
 
+const WARN_SECONDS = 120;
+
+/**
+ * Keep the leases of the page while it is visible and somebody does something.
+ * `show` gets a sentence, or the empty string when all is well.
+ */
+export function keepLease({ url, seconds, headers, show }) {
+  let endsAt = performance.now() + seconds * 1000;
+  let lastActive = performance.now();
+  let renewing = false;
+
+  async function renew() {
+    if (renewing) return;
+    renewing = true;
+    try {
+      const response = await fetch(url, { method: "POST", headers: headers() });
+      if (response.ok) endsAt = performance.now() + (await response.json()).seconds * 1000;
+    } catch {
+      // The next tick tries again, and the remaining time stays in view.
+    } finally {
+      renewing = false;
+      tick();
+    }
+  }
+
+  function tick() {
+    const left = Math.round((endsAt - performance.now()) / 1000);
+    if (left <= 0) show("Your time on this pair ran out; a vote still counts");
+    else if (left <= WARN_SECONDS) show(`Kept for you for ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`);
+    else show("");
+  }
+
+  const period = Math.min(60, seconds / 4) * 1000;
+  setInterval(() => {
+    const isActive = performance.now() - lastActive < (seconds * 1000) / 2;
+    if (document.visibilityState === "visible" && isActive) renew();
+  }, period);
+  setInterval(tick, 1000);
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible") renew();
+  });
+  for (const event of ["keydown", "pointermove", "wheel", "touchstart"]) {
+    document.addEventListener(
+      event,
+      () => {
+        const wasIdle = endsAt - performance.now() < WARN_SECONDS * 1000 && performance.now() - lastActive > 2000;
+        lastActive = performance.now();
+        if (wasIdle) renew();
+      },
+      { passive: true },
+    );
+  }
+  return {
+    /** The server has just renewed them with an answer. */
+    renewed() {
+      endsAt = performance.now() + seconds * 1000;
+      tick();
+    },
+  };
+}

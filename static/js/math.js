@@ -1,1 +1,29 @@
+let katex = null;
 
+function load(stylesheet) {
+  katex ??= import("vendor/katex").then(() => {
+    const link = Object.assign(document.createElement("link"), { rel: "stylesheet", href: stylesheet });
+    document.head.append(link);
+    return window.katex;
+  });
+  return katex;
+}
+
+/** Typeset the formulas under `root`; KaTeX is fetched when the first one is met. */
+export async function typeset(root, stylesheet) {
+  const formulas = root.querySelectorAll(".math:not([data-typeset]), .math-display:not([data-typeset])");
+  if (!formulas.length) return;
+  const { render } = await load(stylesheet);
+  for (const element of formulas) {
+    const source = element.textContent;
+    element.dataset.typeset = "";
+    render(source, element, {
+      displayMode: element.classList.contains("math-display"),
+      throwOnError: false,
+      strict: "ignore",
+      trust: false,
+      maxSize: 20,
+      maxExpand: 300,
+    });
+  }
+}

@@ -1,0 +1,245 @@
+"""Pages for people who judge. A script asks for fragments with `X-Requested-With: fetch`; others get pages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Concatenate, ParamSpec
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.auth.views import redirect_to_login
+from django.db.models import Count, Exists, F, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from annotation import services
+from annotation.blind import VERDICTS, BlindComparison, blind_comparison, for_display, previous_assignment_id
+from annotation.forms import JudgmentForm
+from annotation.markdown import render_markdown
+from annotation.models import Annotator, Assignment, AssignmentStatus, Comparison, Project
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+
+
+def _wants_fragment(request: HttpRequest) -> bool:
+    return request.headers.get("X-Requested-With") == "fetch"
+
+
+def _person(request: HttpRequest) -> User:
+    assert not isinstance(request.user, AnonymousUser)
+    return request.user
+
+
+def signed_in(view: View[P]) -> View[P]:
+    """Send strangers to the sign-in page; tell a script in one sentence, so that it keeps the vote."""
+
+    @functools.wraps(view)
+    def wrapped(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if request.user.is_authenticated:
+            return view(request, *args, **kwargs)
+        if _wants_fragment(request):
+            return _sentence("You are signed out. Sign in again; your votes wait in this browser.", 401)
+        back = request.get_full_path() if request.method == "GET" else reverse("home")
+        return redirect_to_login(back)
+
+    return never_cache(wrapped)
+
+
+def _sentence(text: str, status: int) -> HttpResponse:
+    return HttpResponse(text, status=status, content_type="text/plain; charset=utf-8")
+
+
+def _status_of(error: services.DomainError) -> int:
+    if isinstance(error, services.AssignmentNotFoundError):
+        return 404
+    return 409 if isinstance(error, services.ConflictError) else 422
+
+
+# ── Home, sign-out ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _with_work(projects: QuerySet[Project], annotator: Annotator) -> QuerySet[Project]:
+    """Projects with `open_count`, what the annotator could judge now, `held_count` of it leased, and `done_count`."""
+    mine = Assignment.objects.filter(annotator=annotator)
+    known = mine.filter(comparison=OuterRef("pk")).exclude(status=AssignmentStatus.EXPIRED)
+    free = Comparison.objects.filter(assigned_count__lt=F("required_count")).exclude(Exists(known))
+    return projects.annotate(
+        held_count=_count(mine.filter(status=AssignmentStatus.LEASED)),
+        open_count=_count(free) + F("held_count"),
+        done_count=_count(mine.filter(status=AssignmentStatus.SUBMITTED)),
+    )
+
+
+def _count(rows: QuerySet) -> Coalesce:
+    """How many of the rows belong to the outer query's project."""
+    counted = rows.filter(project=OuterRef("pk")).order_by().values("project").annotate(count=Count("pk"))
+    return Coalesce(Subquery(counted.values("count")), 0)
+
+
+@require_GET
+@signed_in
+def home(request: HttpRequest) -> HttpResponse:
+    annotator = services.annotator_for(_person(request))
+    projects = _with_work(services.projects_for(_person(request)), annotator)
+    return render(request, "home.html", {"projects": projects})
+
+
+@require_POST
+def sign_out(request: HttpRequest) -> HttpResponse:
+    if request.user.is_authenticated:
+        annotator = Annotator.objects.filter(user=request.user).first()
+        if annotator:
+            services.release_assignments(annotator=annotator)
+    logout(request)
+    return redirect("login")
+
+
+# ── Comparing ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@require_GET
+@signed_in
+def compare(request: HttpRequest, slug: str) -> HttpResponse:
+    project = _project_of(request, slug=slug)
+    annotator = services.annotator_for(_person(request))
+    if _wants_fragment(request):
+        return _fragments(request, annotator, project, held=request.GET.getlist("held"))
+    shown = None
+    if item := request.GET.get("item"):
+        try:
+            shown = for_display(UUID(item), annotator.pk)
+        except ValueError:
+            raise Http404 from None
+    return _page(request, annotator, project, shown=shown)
+
+
+def on_assignment(view: Callable[[HttpRequest, Annotator, UUID], HttpResponse]) -> Callable[..., HttpResponse]:
+    """A POST about one assignment; what the rules refuse is answered with its sentence."""
+
+    @require_POST
+    @signed_in
+    @functools.wraps(view)
+    def wrapped(request: HttpRequest, assignment_id: UUID) -> HttpResponse:
+        annotator = services.annotator_for(_person(request))
+        try:
+            return view(request, annotator, assignment_id)
+        except services.DomainError as refused:
+            return _refusal(request, annotator, assignment_id, str(refused), _status_of(refused))
+
+    return wrapped
+
+
+@on_assignment
+def judge(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> HttpResponse:
+    form = JudgmentForm(request.POST)
+    if not form.is_valid():
+        sentence = " ".join(str(error) for errors in form.errors.values() for error in errors)
+        return _refusal(request, annotator, assignment_id, sentence, 422)
+    judgment = services.submit_judgment(assignment_id=assignment_id, annotator=annotator, **form.verdict())
+    assert judgment.assignment is not None
+    return _go_on(request, annotator, judgment.assignment)
+
+
+@on_assignment
+def skip(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> HttpResponse:
+    return _go_on(request, annotator, services.skip_assignment(assignment_id=assignment_id, annotator=annotator))
+
+
+@on_assignment
+def undo(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> HttpResponse:
+    assignment = services.undo_assignment(assignment_id=assignment_id, annotator=annotator)
+    if not _wants_fragment(request):
+        return redirect(reverse("compare", args=[assignment.project.slug]) + f"?item={assignment_id}")
+    shown = for_display(assignment_id, annotator.pk)
+    return HttpResponse(_fragment(request, shown)) if shown else HttpResponse(status=204)
+
+
+@require_POST
+@signed_in
+def renew_lease(request: HttpRequest, slug: str) -> HttpResponse:
+    project = _project_of(request, slug=slug)
+    annotator = services.annotator_for(_person(request))
+    ends = services.renew_leases(annotator=annotator, project=project)
+    return JsonResponse({"seconds": settings.ASSIGNMENT_LEASE_SECONDS if ends else 0})
+
+
+def _project_of(request: HttpRequest, **which: object) -> Project:
+    return get_object_or_404(Project, members=_person(request), **which)
+
+
+def _go_on(request: HttpRequest, annotator: Annotator, done: Assignment) -> HttpResponse:
+    """After a vote or a skip: what a script has not got yet, or the next page."""
+    if not _wants_fragment(request):
+        return redirect("compare", done.project.slug)
+    project = _project_of(request, pk=done.project_id)
+    return _fragments(request, annotator, project, held=request.POST.getlist("held"))
+
+
+def _fragments(request: HttpRequest, annotator: Annotator, project: Project, held: Iterable[str]) -> HttpResponse:
+    leased = services.claim_assignments(annotator=annotator, project=project)
+    known = set(held)
+    new = [assignment for assignment in leased if str(assignment.public_id) not in known]
+    if not new:
+        return HttpResponse(status=204)
+    return HttpResponse("".join(_fragment(request, blind_comparison(assignment)) for assignment in new))
+
+
+def _fragment(request: HttpRequest, comparison: BlindComparison) -> str:
+    return render_to_string("_comparison.html", {"comparison": comparison, "verdicts": VERDICTS}, request)
+
+
+def _refusal(
+    request: HttpRequest, annotator: Annotator, assignment_id: UUID, sentence: str, status: int
+) -> HttpResponse:
+    """Say why, and keep what was typed."""
+    if _wants_fragment(request):
+        return _sentence(sentence, status)
+    assignment = Assignment.objects.filter(public_id=assignment_id, annotator=annotator).first()
+    if assignment is None:
+        raise Http404(sentence)
+    messages.error(request, sentence)
+    project = _project_of(request, pk=assignment.project_id)
+    shown = for_display(assignment_id, annotator.pk)
+    return _page(request, annotator, project, shown=shown, note=request.POST.get("note"), status=status)
+
+
+def _page(
+    request: HttpRequest,
+    annotator: Annotator,
+    project: Project,
+    *,
+    shown: BlindComparison | None = None,
+    note: str | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    leased = services.claim_assignments(annotator=annotator, project=project)
+    last = previous_assignment_id(annotator_id=annotator.pk, project_id=project.pk)
+    queue = [blind_comparison(assignment, previous_id=last) for assignment in leased]
+    if shown is not None:
+        queue = [shown, *(item for item in queue if item.assignment_id != shown.assignment_id)]
+    return render(
+        request,
+        "compare.html",
+        {
+            "project": project,
+            "guidelines": render_markdown(project.guidelines),
+            "comparison": queue[0] if queue else None,
+            "waiting": queue[1:],
+            "note": note,
+            "last_id": last,
+            "verdicts": VERDICTS,
+            "progress": services.progress(annotator, project),
+            "lease_seconds": settings.ASSIGNMENT_LEASE_SECONDS,
+        },
+        status=status,
+    )

@@ -15,6 +15,9 @@ import pytest
 # Before Django reads its settings: tests never touch the developer's own data folder.
 _DATA = Path(tempfile.mkdtemp(prefix="touchstone-tests-"))
 os.environ["TOUCHSTONE_DATA"] = str(_DATA)
+# Named here and not in pyproject.toml: pytest-django would read the settings before this file sets the folder, and
+# every test run on the machine would then share the developer's sockets.
+os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
 # Playwright's synchronous API runs an event loop in the test's thread, which Django takes for asynchronous code.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
 
@@ -25,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from django.conf import settings
 
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # WhiteNoise warns once per client where nothing is collected yet.
+    (_DATA / "static").mkdir(exist_ok=True)
     # Pages are tested without a collectstatic before; tests/test_frontend_files.py runs the real storage.
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     if settings.EMBEDDED_POSTGRES:

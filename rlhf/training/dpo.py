@@ -25,16 +25,20 @@ def train(job: Job) -> dict[str, float]:
     from trl import DPOConfig, DPOTrainer
 
     from rlhf.training import models
-    from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
+    from rlhf.training.shared_prompt import share_prompts
+    from rlhf.training.trainer import JobTrainer, row_counts, score_only_completions, training_arguments
 
     class JobDPOTrainer(JobTrainer, DPOTrainer):
         pass
 
     set_seed(options.seed)
+    model = models.load_policy(job.base)
+    share_prompts(model)
+    score_only_completions()
     trainer = JobDPOTrainer(
         job=job,
         train_tokens=train_rows.tokens,
-        model=models.load_policy(job.base),
+        model=model,
         args=DPOConfig(
             **training_arguments(job),
             max_length=None,  # rows that are too long were left out; what is left is never cut

@@ -56,7 +56,7 @@ def load_reward_model(directory: Path, tokenizer: PreTrainedTokenizerBase) -> Pr
 
 
 class _Float32Linear(torch.nn.Linear):
-    """A score head that autocast leaves alone: in bfloat16 two scores near 8 that differ by less than 0.03 are equal."""
+    """A score head that autocast leaves alone: in bfloat16 two scores near 8 are equal where they differ by < 0.03."""
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden.device.type, enabled=False):

@@ -27,6 +27,7 @@ def train(job: Job) -> dict[str, float]:
     from trl import RewardConfig, RewardTrainer
 
     from rlhf.training import models
+    from rlhf.training.shared_prompt import share_prompts
     from rlhf.training.trainer import JobTrainer, metrics_row, row_counts, training_arguments
 
     class JobRewardTrainer(JobTrainer, RewardTrainer):
@@ -34,10 +35,12 @@ def train(job: Job) -> dict[str, float]:
 
     set_seed(options.seed)  # the score head is drawn here
     tokenizer = models.load_tokenizer(job.base)
+    model = models.load_reward_model(job.base, tokenizer)
+    share_prompts(model)
     trainer = JobRewardTrainer(
         job=job,
         train_tokens=train_rows.tokens,
-        model=models.load_reward_model(job.base, tokenizer),
+        model=model,
         args=RewardConfig(
             **training_arguments(job),
             max_length=None,  # rows that are too long were left out and counted
@@ -51,12 +54,12 @@ def train(job: Job) -> dict[str, float]:
     metrics = row_counts(train_rows, eval_rows) | trainer.run()
     if job.stopped in ("discard", "terminated"):
         return metrics
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    trained = trainer.accelerator.unwrap_model(trainer.model)
     if eval_rows.rows and job.is_main:
-        held_out = held_out_metrics(job, model, tokenizer, eval_rows)
+        held_out = held_out_metrics(job, trained, tokenizer, eval_rows)
         job.write_metrics(metrics_row(trainer.state.global_step, trainer.state.max_steps, held_out))
         metrics |= held_out
-    models.save_model(job, model)
+    models.save_model(job, trained)
     return metrics
 
 
@@ -64,13 +67,12 @@ def held_out_metrics(
     job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: RowSet
 ) -> dict[str, float]:
     """The reward model's card on pairs that it has not seen, each name with `eval_` in front."""
-    from rlhf.training.scoring import score_conversations
+    from rlhf.training.scoring import score_pairs
 
-    sides = [row["prompt"] + row[side] for side in ("chosen", "rejected") for row in rows.rows]
-    scores = score_conversations(model, tokenizer, sides, bf16=job.spec.options.bf16, on_pass=job.heartbeat)
-    lengths = [len(messages[-1]["content"]) for messages in sides]
-    half = len(rows.rows)
-    card = pair_metrics(scores[:half], scores[half:], lengths[:half], lengths[half:])
+    pairs = [(row["prompt"] + row["chosen"], row["prompt"] + row["rejected"]) for row in rows.rows]
+    scores = score_pairs(model, tokenizer, pairs, bf16=job.spec.options.bf16, on_pass=job.heartbeat)
+    lengths = [[len(side[-1]["content"]) for side in pair] for pair in pairs]
+    card = pair_metrics(*zip(*scores, strict=True), *zip(*lengths, strict=True))
     return {f"eval_{name}": value for name, value in card.items()}
 
 

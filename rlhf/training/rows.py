@@ -55,9 +55,9 @@ def read_rows(path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tok
     Further keys of a row ("id", "group" …) are kept away from the trainer. Raises BadDataError, naming the line.
     """
     kept = RowSet()
-    for line_number, row in _parsed_lines(path):
+    for line_number, row in parsed_lines(path):
         for key in ("prompt", *sides):
-            if not _is_conversation(row.get(key)):
+            if not is_conversation(row.get(key)):
                 raise BadDataError(
                     f"{path.name} line {line_number}: {key!r} is not a list of messages (role, content)"
                 )
@@ -75,11 +75,12 @@ def read_rows(path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tok
     return kept
 
 
-def _parsed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def parsed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line of a JSONL file. Raises BadDataError."""
     try:
         file = path.open(encoding="utf-8")
     except FileNotFoundError:
-        raise BadDataError(f"{path} does not exist: the job directory was not prepared") from None
+        raise BadDataError(f"{path} does not exist") from None
     with file:
         for line_number, line in enumerate(file, start=1):
             try:
@@ -91,7 +92,8 @@ def _parsed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield line_number, row
 
 
-def _is_conversation(value: Any) -> bool:
+def is_conversation(value: Any) -> bool:
+    """Whether this is a list of messages, each with a role and a content that are texts."""
     return (
         isinstance(value, list)
         and bool(value)

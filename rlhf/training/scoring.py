@@ -1,8 +1,8 @@
-"""Scores of conversations under a reward model."""
+"""Scores of responses under a reward model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,47 +11,54 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 # Padded tokens in one forward pass; more gains nothing on a CPU and costs memory.
 _TOKENS_PER_PASS = 4096
 
+Conversation = list[dict[str, Any]]
+"""Messages, the response to be scored last."""
+
 
 @torch.no_grad()
-def score_conversations(
+def score_pairs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    conversations: list[list[dict[str, Any]]],
+    pairs: Sequence[tuple[Conversation, Conversation]],
     *,
     bf16: bool,
     on_pass: Callable[[], None] = lambda: None,
-) -> list[float]:
-    """One score per conversation (messages ending with the response), in order.
+) -> list[tuple[float, float]]:
+    """The two scores of each pair, in order; the sides of a pair share the work on a common prompt.
 
-    Passes hold conversations of like length, longest first, so that memory runs out at once or never. With `bf16`
-    (autocast) a score moves by about 0.01 with what shares its pass; without, by rounding only.
+    Passes hold pairs of like length, longest first, so that memory runs out at once or never. With `bf16` (autocast) a
+    score moves by about 0.01 with what shares its pass; without, by rounding only.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    ids = [_token_ids(tokenizer, messages) for messages in conversations]
-    order = sorted(range(len(ids)), key=lambda index: -len(ids[index]))
-    scores = [0.0] * len(ids)
+    ids = [[token_ids(tokenizer, side) for side in pair] for pair in pairs]
+    lengths = [max(map(len, sides)) for sides in ids]
+    order = sorted(range(len(ids)), key=lambda index: -lengths[index])
+    scores: list[tuple[float, float]] = [(0.0, 0.0)] * len(ids)
     start = 0
     while start < len(order):
-        longest = len(ids[order[start]])
-        batch = order[start : start + max(1, _TOKENS_PER_PASS // longest)]
+        longest = lengths[order[start]]
+        batch = order[start : start + max(1, _TOKENS_PER_PASS // (2 * longest))]
+        stacked = [ids[index][side] for side in (0, 1) for index in batch]
         # Right padding: the score is read at the last token that is not padding.
-        input_ids = torch.full((len(batch), longest), tokenizer.pad_token_id, device=device)
+        input_ids = torch.full((len(stacked), longest), tokenizer.pad_token_id, device=device)
         attention_mask = torch.zeros_like(input_ids)
-        for row, index in enumerate(batch):
-            input_ids[row, : len(ids[index])] = torch.tensor(ids[index], device=device)
-            attention_mask[row, : len(ids[index])] = 1
+        for row, sequence in enumerate(stacked):
+            input_ids[row, : len(sequence)] = torch.tensor(sequence, device=device)
+            attention_mask[row, : len(sequence)] = 1
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # (rows, 1)
-        for index, score in zip(batch, logits.float().squeeze(-1).tolist(), strict=True):
-            scores[index] = score
+        first, second = logits.float().squeeze(-1).chunk(2)
+        for index, pair in zip(batch, zip(first.tolist(), second.tolist(), strict=True), strict=True):
+            scores[index] = pair
         start += len(batch)
         on_pass()
     model.train(was_training)
     return scores
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> list[int]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, messages: Conversation) -> list[int]:
+    """What the model sees of a conversation, as in training."""
     ids: Any = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     return ids

@@ -22,12 +22,13 @@ def train(job: Job) -> dict[str, float]:
     from trl import SFTConfig, SFTTrainer
 
     from rlhf.training import models
-    from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
+    from rlhf.training.trainer import JobTrainer, row_counts, score_only_completions, training_arguments
 
     class JobSFTTrainer(JobTrainer, SFTTrainer):
         pass
 
     set_seed(options.seed)
+    score_only_completions()
     trainer = JobSFTTrainer(
         job=job,
         train_tokens=None if options.packing else train_rows.tokens,

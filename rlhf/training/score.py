@@ -1,0 +1,95 @@
+"""Score responses with a reward model: `python -m rlhf.training.score MODEL_DIR ROWS.jsonl OUT.jsonl`.
+
+Rows: `{"prompt": messages, "responses": [text, …]}`; further keys pass through. OUT holds the same rows in the same
+order with `"scores": [float, …]`, or `"scores": null` and `"error"` where a row is longer than the model reads. OUT
+appears when it is whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rlhf.jobspec import SpecError
+from rlhf.model_directory import check_model_directory, model_kind
+from rlhf.training.job import die_with_parent, set_environment
+from rlhf.training.rows import BadDataError, is_conversation, parsed_lines
+
+
+def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool) -> int:
+    """Score a file; gives the number of rows. Raises SpecError or BadDataError, and then leaves no OUT."""
+    check_model_directory(model_dir)
+    if model_kind(model_dir) != "reward":
+        raise SpecError(f"{model_dir} is a language model; scores need a reward model")
+    rows = []
+    for line_number, row in parsed_lines(rows_file):
+        responses = row.get("responses")
+        if not is_conversation(row.get("prompt")) or not isinstance(responses, list) or not responses:
+            raise BadDataError(f"{rows_file.name} line {line_number}: needs prompt (messages) and responses (texts)")
+        if not all(isinstance(text, str) for text in responses):
+            raise BadDataError(f"{rows_file.name} line {line_number}: a response is not a text")
+        rows.append(row)
+    _add_scores(model_dir, rows, bf16)
+    draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _add_scores(model_dir: Path, rows: list[dict[str, Any]], bf16: bool) -> None:
+    from rlhf.token_lengths import TokenCounter
+    from rlhf.training import models
+    from rlhf.training.scoring import Conversation, score_pairs
+    from rlhf.training.shared_prompt import share_prompts
+
+    tokenizer = models.load_tokenizer(model_dir)
+    model = models.load_reward_model(model_dir, tokenizer)
+    share_prompts(model)
+    counter = TokenCounter(model_dir)
+    longest = model.config.max_position_embeddings
+    pairs: list[tuple[Conversation, Conversation]] = []
+    places: list[tuple[dict[str, Any], int]] = []
+    for row in rows:
+        sides = [[*row["prompt"], {"role": "assistant", "content": text}] for text in row["responses"]]
+        tokens = max(map(counter.count, sides))
+        if tokens > longest:
+            row |= {"scores": None, "error": f"{tokens} tokens; the model reads at most {longest}"}
+            continue
+        row["scores"] = [0.0] * len(sides)
+        # In twos; a response left over goes with itself, which costs nothing, because all of it is shared.
+        for first in range(0, len(sides), 2):
+            pairs.append((sides[first], sides[min(first + 1, len(sides) - 1)]))
+            places.append((row, first))
+    scores = score_pairs(model, tokenizer, pairs, bf16=bf16)
+    for (row, first), pair in zip(places, scores, strict=True):
+        row["scores"][first : first + 2] = pair[: len(row["scores"]) - first]
+
+
+def main() -> int:
+    die_with_parent()
+    parser = argparse.ArgumentParser(prog="python -m rlhf.training.score", description=__doc__)
+    parser.add_argument("model_dir", type=Path)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--float32", action="store_true", help="slower; scores then repeat to six digits")
+    arguments = parser.parse_args()
+    set_environment()
+    try:
+        count = score_file(arguments.model_dir, arguments.rows, arguments.out, bf16=not arguments.float32)
+    except (SpecError, BadDataError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{count} rows scored", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -181,7 +181,9 @@ def _go_on(request: HttpRequest, annotator: Annotator, done: Assignment) -> Http
     """After a vote or a skip: what a script has not got yet, or the next page."""
     if not _wants_fragment(request):
         return redirect("compare", done.project.slug)
-    project = _project_of(request, pk=done.project_id)
+    project = Project.objects.filter(pk=done.project_id, members=_person(request)).first()
+    if project is None:  # taken off the project meanwhile: the vote is stored, and there is no more
+        return HttpResponse(status=204)
     return _fragments(request, annotator, project, held=request.POST.getlist("held"))
 
 

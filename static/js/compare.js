@@ -396,6 +396,8 @@ function start() {
   // The address of an undone pair is for people without scripts; a reload goes on with the queue.
   if (location.search) history.replaceState(null, "", location.pathname);
   show({ moveFocus: false });
+  const guidelines = document.getElementById("guidelines");
+  if (guidelines) typeset(guidelines, main.dataset.katexCss);
   showPending();
   showRefused();
   outbox.send();

@@ -20,8 +20,8 @@ function pressedKey(event) {
   return event.key.length === 1 ? event.key.toLowerCase() : event.key;
 }
 
-function usable(scope) {
-  return [...scope.querySelectorAll("[data-hotkey]")].filter((element) => !element.disabled && element.checkVisibility());
+function visible(scope) {
+  return [...scope.querySelectorAll("[data-hotkey]")].filter((element) => element.checkVisibility());
 }
 
 document.addEventListener("keydown", (event) => {
@@ -31,7 +31,7 @@ document.addEventListener("keydown", (event) => {
   if (key.length === 1 && key !== "?" && setting("keys-off")) return;
   if (key === "Enter" && event.target.closest("button, a, summary")) return;
   const scope = document.querySelector("dialog[open]") ?? document;
-  const element = usable(scope).find((candidate) => candidate.dataset.hotkey === key);
+  const element = visible(scope).find((candidate) => candidate.dataset.hotkey === key && !candidate.disabled);
   if (!element) return;
   event.preventDefault();
   const goesOn = element.dispatchEvent(new CustomEvent("hotkey", { bubbles: true, cancelable: true, detail: { key } }));
@@ -48,7 +48,8 @@ function row(key, label) {
 
 /** Fill the help dialog from the keys that work on the page at this moment, and open it. */
 export function openKeys(dialog) {
-  const rows = usable(document).map((element) => row(element.dataset.hotkey, element.dataset.hotkeyLabel));
+  const elements = [...visible(document.querySelector("main")), ...visible(document.querySelector("header"))];
+  const rows = elements.map((element) => row(element.dataset.hotkey, element.dataset.hotkeyLabel));
   dialog.querySelector("[data-keys]").replaceChildren(...rows);
   for (const box of dialog.querySelectorAll("[data-setting]")) {
     box.checked = setting(box.dataset.setting);

@@ -1,10 +1,11 @@
 const CYCLE = { auto: "light", light: "dark", dark: "auto" };
-const NAMES = { auto: "Theme: auto", light: "Theme: light", dark: "Theme: dark" };
+const NAMES = { auto: "Theme: as the system", light: "Theme: light", dark: "Theme: dark" };
 const root = document.documentElement;
 
 function show() {
   for (const button of document.querySelectorAll("[data-theme-toggle]")) {
-    button.textContent = NAMES[root.dataset.theme] ?? NAMES.auto;
+    button.title = NAMES[root.dataset.theme] ?? NAMES.auto;
+    button.setAttribute("aria-label", button.title);
   }
 }
 

@@ -10,9 +10,13 @@ def main() -> None:
     from django.core.management import execute_from_command_line
 
     from config.embedded import postgres
+    from config.embedded.process import EmbeddedServerError
 
-    with postgres.running_for_command(sys.argv):
-        execute_from_command_line(sys.argv)
+    try:
+        with postgres.running_for_command(sys.argv):
+            execute_from_command_line(sys.argv)
+    except EmbeddedServerError as error:
+        sys.exit(f"{error}")
 
 
 if __name__ == "__main__":

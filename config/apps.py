@@ -1,7 +1,13 @@
+from __future__ import annotations
+
 from django.apps import AppConfig
 
 
 class ConfigConfig(AppConfig):
-    """Only here so that `manage.py up` and `setup_model` are found."""
+    """Makes `manage.py up` and `setup_model` known, and the Celery application in every process."""
 
     name = "config"
+
+    def ready(self) -> None:
+        # Otherwise a web process would publish to Celery's built-in default, an AMQP server on localhost.
+        import config.celery  # noqa: F401

@@ -1,13 +1,20 @@
 """The Celery application: a dispatcher of job ids. What is true about a job stands in Postgres, not in the broker."""
 
+from __future__ import annotations
+
 import os
 
 from celery import Celery
+from celery.signals import beat_embedded_init
 from django.conf import settings
+
+from config.embedded.process import die_with_parent
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 app = Celery("touchstone")
+# The current application is kept per thread: without this the threads of gunicorn would not find it.
+app.set_default()
 app.conf.update(
     broker_url=settings.CELERY_BROKER_URL,
     task_ignore_result=True,
@@ -29,4 +36,12 @@ app.conf.update(
         "expire-assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30},
     },
 )
+
+
+@beat_embedded_init.connect
+def end_with_the_worker(**_: object) -> None:
+    """`worker --beat` runs the beat in a process of its own, which would outlive a worker that is killed."""
+    die_with_parent(os.getppid())
+
+
 app.autodiscover_tasks(["annotation", "rlhf"])

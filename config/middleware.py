@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatabaseDownMiddleware:
-    """Answers 503 with a sentence when Postgres cannot be reached, so that a browser keeps its vote and tries again."""
+    """Answers 503 with a sentence when Postgres is away, so that a browser keeps its vote and tries again."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -6,6 +6,7 @@ The wheel's own start functions are not used: they change the modes of parent fo
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import logging
 import os
@@ -17,29 +18,15 @@ from pathlib import Path
 
 import psycopg
 
-from config.embedded.process import child_setup
+from config.embedded.process import EmbeddedServerError, child_setup, last_lines, locked
 
 logger = logging.getLogger(__name__)
 
 MAJOR = 18
 USER = "app"
 DATABASE = "touchstone"
-# Commands that touch no table.
-COMMANDS_WITHOUT_DATABASE = {
-    "help",
-    "version",
-    "--version",
-    "--help",
-    "-h",
-    "up",
-    "collectstatic",
-    "makemigrations",
-    "setup_model",
-}
-
-
-class EmbeddedServerError(RuntimeError):
-    """An embedded server cannot start; the sentence says why and what to do."""
+# Commands that touch no table, or that see to the server themselves.
+COMMANDS_WITHOUT_DATABASE = {"help", "version", "--version", "up", "check", "collectstatic", "makemigrations"}
 
 
 def binary(name: str) -> Path:
@@ -79,6 +66,7 @@ def start(data_dir: Path, socket_dir: Path, log_path: Path) -> subprocess.Popen[
     socket_dir.chmod(0o700)
     if not (cluster / "PG_VERSION").exists():
         _initialise(cluster)
+    _await_predecessor(cluster)
     with log_path.open("ab") as log:
         server = subprocess.Popen(
             [
@@ -103,13 +91,36 @@ def start(data_dir: Path, socket_dir: Path, log_path: Path) -> subprocess.Popen[
     # Recovery after a power cut may take minutes: give up only when the process does.
     while not is_answering(socket_dir):
         if server.poll() is not None:
-            tail = "\n".join(log_path.read_text(errors="replace").splitlines()[-5:])
-            raise EmbeddedServerError(f"The embedded Postgres ended at its start. Its log ({log_path}) says:\n{tail}")
+            raise EmbeddedServerError(
+                f"The embedded Postgres ended at its start. Its log ({log_path}) says:\n{last_lines(log_path)}"
+            )
         time.sleep(0.05)
     with psycopg.connect(host=str(socket_dir), user=USER, dbname="postgres", autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
             connection.execute(f"CREATE DATABASE {DATABASE}")
     return server
+
+
+def _await_predecessor(cluster: Path) -> None:
+    """Wait while the server of an earlier run still shuts down, or the one that a manage.py command runs."""
+    try:
+        pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return
+    said = False
+    while _is_postgres(pid):
+        if not said:
+            logger.warning("waiting for the Postgres that another process runs on %s (process %s)", cluster, pid)
+            said = True
+        time.sleep(0.1)
+
+
+def _is_postgres(pid: int) -> bool:
+    """Whether the process lives and is a Postgres: after a crash its number may belong to somebody else."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"
+    except OSError:
+        return False
 
 
 def _initialise(cluster: Path) -> None:
@@ -144,26 +155,37 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running(data_dir: Path, socket_dir: Path) -> Iterator[None]:
-    """A server for the length of the block: one that runs already, or one started here and stopped at the end."""
-    if is_answering(socket_dir):
-        yield
-        return
-    server = start(data_dir, socket_dir, data_dir / "log" / "postgres.log")
-    try:
-        yield
-    finally:
-        stop(server)
+def running(data_dir: Path, socket_dir: Path) -> Iterator[bool]:
+    """A server for the length of the block: one that runs already, or one started here and stopped at the end.
+
+    Gives whether it was started here. Who started it stops it only when nobody else uses it any more.
+    """
+    with locked(socket_dir / "postgres-users.lock", shared=True) as users:
+        with locked(socket_dir / "postgres-start.lock"):
+            server = None
+            if not is_answering(socket_dir):
+                server = start(data_dir, socket_dir, data_dir / "log" / "postgres.log")
+        try:
+            yield server is not None
+        finally:
+            if server is not None:
+                fcntl.flock(users, fcntl.LOCK_EX)
+                stop(server)
 
 
 @contextlib.contextmanager
 def running_for_command(argv: list[str]) -> Iterator[None]:
-    """`running`, where a manage.py command needs the embedded database at all."""
+    """`running`, where a manage.py command needs the embedded database at all; its tables are there and up to date."""
+    import django
     from django.conf import settings
+    from django.core.management import call_command
 
     command = argv[1] if len(argv) > 1 else "help"
     if not settings.EMBEDDED_POSTGRES or command in COMMANDS_WITHOUT_DATABASE or {"--help", "-h"} & set(argv):
         yield
         return
-    with running(settings.DATA_DIR, settings.SOCKET_DIR):
+    with running(settings.DATA_DIR, settings.SOCKET_DIR) as started_here:
+        if started_here and command != "migrate":
+            django.setup()
+            call_command("migrate", verbosity=0)
         yield

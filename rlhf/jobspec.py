@@ -112,7 +112,7 @@ class DPOOptions(TrainingOptions):
     """How strongly the policy is held to the reference model."""
     loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
     label_smoothing: float = 0.0
-    """Assumed share of wrong votes, 0 … 0.5."""
+    """Assumed share of wrong votes, 0 … 0.5; for loss_type robust."""
 
 
 OPTIONS: dict[str, type[TrainingOptions]] = {"sft": SFTOptions, "reward": RewardOptions, "dpo": DPOOptions}
@@ -258,6 +258,9 @@ def _check(options: TrainingOptions) -> None:
         raise SpecError(
             f"batch_size {options.batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
         )
+    # TRL ignores it in silence with the other losses.
+    if isinstance(options, DPOOptions) and options.label_smoothing and options.loss_type != "robust":
+        raise SpecError(f"label_smoothing has no effect on loss_type {options.loss_type}: choose robust, or 0")
 
 
 def write_json_atomically(path: Path, value: Any) -> None:

@@ -106,6 +106,13 @@ def start(job_dir: Path) -> subprocess.Popen[bytes]:
         )
 
 
+def run_to_end(module: str, *arguments: str) -> str:
+    """Run another module of the training side as a child process; gives what it wrote on stderr."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=child_environment(), stderr=subprocess.PIPE, text=True)
+    return done.stderr
+
+
 def child_environment() -> dict[str, str]:
     """What a training process may know of this one's environment, and the settings it needs."""
     environment = {

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import tempfile
+from argparse import ArgumentParser
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from annotation.importers import ImportRefusedError, touchstone
+from annotation.importers.reading import read_records
+from annotation.importers.rows import UnusableRowError, Verdict
+from annotation.management.script import ScriptCommand
+from annotation.models import Preference
+from annotation.services import DomainError
+from rlhf import launcher
+from rlhf.evaluation.reward_card import pair_metrics
+from rlhf.models import CheckpointKind
+from rlhf.services import find_checkpoint
+
+
+class Command(ScriptCommand):
+    help = "Score judged pairs (touchstone format) with a reward model and say how often it agrees with people."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--checkpoint", required=True, metavar="NAME", help="a reward model")
+        parser.add_argument("--file", required=True, type=Path, metavar="ROWS.jsonl")
+
+    def run(self, **options: Any) -> dict[str, Any]:
+        checkpoint = find_checkpoint(options["checkpoint"])
+        if checkpoint.kind != CheckpointKind.REWARD:
+            raise DomainError(f"{checkpoint.name} writes responses; name a reward model")
+        rows, skipped = _pairs(options["file"])
+        if not rows:
+            raise DomainError(f"{options['file']} holds no pair with a preferred response")
+        self.progress(f"{len(rows)} pairs to score, {len(skipped)} rows skipped")
+        scored = _score(checkpoint.path, rows)
+        skipped += [{"line": row["line"], "reason": row["error"]} for row in scored if row["scores"] is None]
+        pairs = [row for row in scored if row["scores"] is not None]
+        metrics = pair_metrics(
+            [row["scores"][0] for row in pairs],
+            [row["scores"][1] for row in pairs],
+            [len(row["responses"][0]) for row in pairs],
+            [len(row["responses"][1]) for row in pairs],
+        )
+        return {
+            "pairs": metrics["pairs"],
+            "accuracy": metrics.get("accuracy"),
+            "lower": metrics.get("accuracy_lower"),
+            "upper": metrics.get("accuracy_upper"),
+            "ece": metrics.get("ece"),
+            "longer_chosen_share": metrics.get("longer_chosen_share"),
+            "longer_preferred_share": metrics.get("longer_preferred_share"),
+            "skipped": skipped,
+        }
+
+
+def _pairs(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows for rlhf.training.score, the preferred response first, and the rows that give none, with reasons."""
+    rows: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
+    try:
+        with path.open("rb") as file:
+            for record in read_records(file):
+                try:
+                    if record.value is None:
+                        raise UnusableRowError(record.error)
+                    row = touchstone.parse(record.value)
+                    if row.a.messages != row.b.messages:
+                        raise UnusableRowError("the two responses answer different histories")
+                    preferred = _preferred(row.verdicts)
+                except UnusableRowError as error:
+                    skipped.append({"line": record.line, "reason": str(error)})
+                    continue
+                chosen, rejected = (row.a, row.b) if preferred == Preference.A else (row.b, row.a)
+                rows.append(
+                    {
+                        "line": record.line,
+                        "prompt": row.a.messages or row.messages,
+                        "responses": [chosen.text, rejected.text],
+                    }
+                )
+    except OSError as error:
+        raise ImportRefusedError(f"{path} cannot be read: {error.strerror or error}") from None
+    return rows, skipped
+
+
+def _preferred(verdicts: list[Verdict]) -> str:
+    """The side with more votes by people, or by anybody where no person voted. Raises UnusableRowError."""
+    voters = [verdict for verdict in verdicts if verdict.is_human] or verdicts
+    votes = Counter(verdict.preference for verdict in voters)
+    if votes[Preference.A] == votes[Preference.B]:
+        raise UnusableRowError("no side has more votes than the other")
+    return Preference.A if votes[Preference.A] > votes[Preference.B] else Preference.B
+
+
+def _score(model_dir: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        given, out = Path(folder) / "rows.jsonl", Path(folder) / "scored.jsonl"
+        given.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        log = launcher.run_to_end("rlhf.training.score", str(model_dir), str(given), str(out))
+        if not out.exists():
+            raise DomainError(f"scoring failed: {log.strip().splitlines()[-1] if log.strip() else 'no output'}")
+        return [json.loads(line) for line in out.read_text().splitlines()]

@@ -1,0 +1,45 @@
+# make setup | run | test | check | loop
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := config annotation rlhf tests benchmarks manage.py
+# Checks that touch no data keep their hands off var/.
+CHECK := TOUCHSTONE_DATA=$(VENV)/check-data TOUCHSTONE_HTTPS=true $(BIN)/python -W ignore::RuntimeWarning manage.py
+
+.PHONY: setup run test check loop system
+
+setup: $(VENV)/.installed
+
+# Again only when the dependencies change.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the dependencies (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --editable '.[train,dev]'
+	@touch $@
+
+run: setup
+	@exec $(BIN)/python manage.py up
+
+# The browser tests drive Debian's Chromium.
+system:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium for the browser tests"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	  else echo "The browser tests need Chromium: install the package chromium."; exit 1; fi; }
+
+check: setup
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check --quiet $(CODE)
+	$(BIN)/mypy config annotation rlhf benchmarks
+	$(BIN)/lint-imports --no-logo
+	$(CHECK) makemigrations --check --dry-run
+	$(CHECK) check --deploy --fail-level WARNING
+
+test: setup system check
+	$(BIN)/pytest -q
+	$(BIN)/pytest -q -m slow
+
+loop: setup
+	$(BIN)/python manage.py loop

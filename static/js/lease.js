@@ -10,10 +10,12 @@ export function keepLease({ url, seconds, headers, show }) {
   let endsAt = performance.now() + seconds * 1000;
   let lastActive = performance.now();
   let renewing = false;
+  let lastTry = 0;
 
   async function renew() {
     if (renewing) return;
     renewing = true;
+    lastTry = performance.now();
     try {
       const response = await fetch(url, { method: "POST", headers: headers() });
       if (response.ok) endsAt = performance.now() + (await response.json()).seconds * 1000;
@@ -45,9 +47,9 @@ export function keepLease({ url, seconds, headers, show }) {
     document.addEventListener(
       event,
       () => {
-        const wasIdle = endsAt - performance.now() < WARN_SECONDS * 1000 && performance.now() - lastActive > 2000;
         lastActive = performance.now();
-        if (wasIdle) renew();
+        const isShort = endsAt - lastActive < WARN_SECONDS * 1000;
+        if (isShort && lastActive - lastTry > 1000) renew();
       },
       { passive: true },
     );

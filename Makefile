@@ -42,4 +42,4 @@ test: setup system check
 	$(BIN)/pytest -q -m slow
 
 loop: setup
-	$(BIN)/python manage.py loop
+	$(BIN)/python -m benchmarks.loop

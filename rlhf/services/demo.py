@@ -6,6 +6,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 
 from annotation import services as annotation
+from annotation.demo_prompts import DEMO_PROMPTS
 from annotation.models import Project
 from rlhf.models import Checkpoint
 from rlhf.services.checkpoints import publish_checkpoint
@@ -25,8 +26,6 @@ Use **Same** when you would not mind which one you got, and **Neither is good** 
 
 def seed_demo(annotator_usernames: list[str]) -> Project:
     """Make the demo project with its prompts and queue two responses to each; running it again changes nothing."""
-    from annotation.demo_prompts import DEMO_PROMPTS
-
     project = annotation.create_project(slug=DEMO_SLUG, name="Helpful answers", guidelines=GUIDELINES)
     for task, messages in DEMO_PROMPTS:
         annotation.add_prompt(project, messages, task=task)

@@ -69,6 +69,8 @@ def _check_safetensors(path: Path) -> None:
         spans = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except FileNotFoundError:
         raise SpecError(f"{path.parent} has no {path.name}; weights must be safetensors") from None
+    except SpecError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise SpecError(f"{path} is not a safetensors file") from None
     expected = 8 + header_length + max(spans, default=0)

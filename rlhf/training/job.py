@@ -206,7 +206,9 @@ def explain(error: BaseException, job_dir: Path) -> tuple[FailureClass, str]:
         )
     disk_full = any(isinstance(link, OSError) and link.errno in (errno.ENOSPC, errno.EDQUOT) for link in chain)
     # torch and safetensors wrap the system's error in their own, with only its words left.
-    if disk_full or "No space left on device" in texts or "PytorchStreamWriter failed writing" in texts:
+    if disk_full or any(
+        words in texts for words in ("No space left on device", "PytorchStreamWriter failed", "inline_container.cc")
+    ):
         return "infrastructure", (
             f"The disk that holds {job_dir} is full. The checkpoints written before are safe: free some space, "
             "and the job goes on from the last one."

@@ -23,8 +23,16 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
-    # A publish must fail within a request's patience; the reconciler publishes again.
-    broker_transport_options={"socket_connect_timeout": 2, "socket_timeout": 10, "max_retries": 1},
+    # A publish must fail within a request's patience (3 seconds); the reconciler publishes again. Workers ask the
+    # broker for messages in calls of one second, which the socket's limit must exceed.
+    # Without an interval of 0 kombu sleeps two seconds before it gives up.
+    broker_transport_options={
+        "socket_connect_timeout": 2,
+        "socket_timeout": 2.5,
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0,
+    },
     task_publish_retry=False,
     task_default_queue="default",
     task_routes={

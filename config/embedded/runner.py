@@ -186,10 +186,12 @@ class Runner:
         while not service.is_ready():
             if self.stopping.is_set():
                 raise InterruptedStartError
-            assert service.process is not None
-            if service.process.poll() is not None:
-                path = log_path(service.name)
-                raise RefusedError(f"{service.name} ended at its start. Its log ({path}) says:\n{last_lines(path)}")
+            for started in self.services:
+                if started.process is not None and started.process.poll() is not None:
+                    path = log_path(started.name)
+                    raise RefusedError(
+                        f"{started.name} ended at its start. Its log ({path}) says:\n{last_lines(path)}"
+                    )
             self.stopping.wait(0.1)
 
     def watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Counts over the live votes of people: do sides or lengths sway them, and who wins against whom."""
+"""Counts over the live votes of people: do sides or lengths sway them, and who was judged against whom."""
 
 from __future__ import annotations
 
@@ -20,28 +20,6 @@ class Sway:
     longer_chosen: int
     unequal: int
     """Votes for a side between texts of different lengths."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """What people said of one source's responses against another's."""
-
-    opponent_id: int
-    opponent: str
-    wins: int
-    losses: int
-    ties: int
-    """Votes for neither side, in either sense."""
-    prompts: int
-
-    @property
-    def votes(self) -> int:
-        return self.wins + self.losses + self.ties
-
-    @property
-    def points(self) -> float:
-        """Wins, a tie counting half."""
-        return self.wins + self.ties / 2
 
 
 def _live_human_votes() -> QuerySet[Judgment]:
@@ -71,28 +49,20 @@ def count_sway(project: Project) -> Sway:
     return Sway(**counts)
 
 
-def head_to_head(source: ResponseSource) -> list[Record]:
-    """The source's record against each other source, most votes first."""
+def opponents_of(source: ResponseSource) -> list[tuple[Project, ResponseSource]]:
+    """Against whom people judged the source, and in which project, most votes first."""
     is_a, is_b = Q(comparison__response_a__source=source), Q(comparison__response_b__source=source)
     rows = (
         _live_human_votes()
         .filter(is_a ^ is_b)
-        .values(
-            opponent_id=Case(
-                When(is_a, then=F("comparison__response_b__source_id")),
-                default=F("comparison__response_a__source_id"),
-            ),
-            opponent=Case(
-                When(is_a, then=F("comparison__response_b__source__name")),
-                default=F("comparison__response_a__source__name"),
-            ),
+        .values_list(
+            "comparison__project",
+            Case(When(is_a, then=F("comparison__response_b__source")), default=F("comparison__response_a__source")),
         )
-        .annotate(
-            wins=Count("pk", filter=is_a & Q(preference="a") | is_b & Q(preference="b")),
-            losses=Count("pk", filter=is_a & Q(preference="b") | is_b & Q(preference="a")),
-            ties=Count("pk", filter=Q(preference__in=["tie", "neither"])),
-            prompts=Count("comparison__prompt", distinct=True),
-        )
+        .annotate(votes=Count("pk"))
+        .order_by("-votes")
     )
-    records = [Record(**row) for row in rows]
-    return sorted(records, key=lambda record: (-record.votes, record.opponent))
+    pairs = [(project, opponent) for project, opponent, _ in rows]
+    projects = Project.objects.in_bulk({project for project, _ in pairs})
+    sources = ResponseSource.objects.in_bulk({opponent for _, opponent in pairs})
+    return [(projects[project], sources[opponent]) for project, opponent in pairs]

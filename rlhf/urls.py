@@ -1,1 +1,34 @@
-urlpatterns: list = []
+"""Addresses for staff."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from rlhf.api import JobMetricsView
+from rlhf.views import checkpoints, jobs, projects, snapshots
+
+urlpatterns = [
+    path("projects/", projects.project_list, name="project_list"),
+    path("projects/<slug:slug>/", projects.project_detail, name="project_detail"),
+    path("projects/<slug:slug>/strip/", projects.project_strip, name="project_strip"),
+    path("projects/<slug:slug>/people/", projects.project_people, name="project_people"),
+    path("projects/<slug:slug>/people/<int:user_id>/remove/", projects.project_remove_member, name="remove_member"),
+    path("projects/<slug:slug>/prompts/", projects.project_prompts, name="project_prompts"),
+    path("projects/<slug:slug>/generate/", projects.project_generate, name="project_generate"),
+    path("projects/<slug:slug>/generate/jobs/", projects.generation_rows, name="generation_rows"),
+    path("projects/<slug:slug>/generate/<int:job_id>/cancel/", projects.cancel_generation, name="cancel_generation"),
+    path("projects/<slug:slug>/export/<slug:kind>.<slug:suffix>", projects.project_export, name="project_export"),
+    path("data-sets/", snapshots.snapshot_list, name="snapshot_list"),
+    path("data-sets/<int:pk>/", snapshots.snapshot_detail, name="snapshot_detail"),
+    path("training/", jobs.job_list, name="job_list"),
+    path("training/rows/", jobs.job_rows, name="job_rows"),
+    path("training/new/", jobs.job_new, name="job_new"),
+    path("training/<int:pk>/", jobs.job_detail, name="job_detail"),
+    path("training/<int:pk>/progress/", jobs.job_progress, name="job_progress"),
+    path("training/<int:pk>/log/", jobs.job_log, name="job_log"),
+    path("training/<int:pk>/stop/", jobs.job_stop, name="job_stop"),
+    path("checkpoints/", checkpoints.checkpoint_list, name="checkpoint_list"),
+    path("checkpoints/<int:pk>/", checkpoints.checkpoint_detail, name="checkpoint_detail"),
+    path("checkpoints/<int:pk>/publish/", checkpoints.checkpoint_publish, name="checkpoint_publish"),
+    path("api/jobs/<int:pk>/metrics", JobMetricsView.as_view(), name="job_metrics"),
+]

@@ -15,7 +15,7 @@ from annotation import services
 from annotation.models import Assignment
 from annotation.prompt_lines import PromptLinesError, read_prompts
 from annotation.services import DomainError
-from annotation.vote_counts import Record, Sway, count_sway, head_to_head
+from annotation.vote_counts import Sway, count_sway, opponents_of
 from rlhf.models import DatasetSnapshot
 from rlhf.services import broker_is_up, create_snapshot
 from tests import factories
@@ -126,13 +126,18 @@ def test_sides_and_lengths_are_counted_as_the_person_saw_them() -> None:
     assert count_sway(project) == Sway(left_chosen=lefts, shown=6, longer_chosen=longers + 1, unequal=7)
 
 
-def test_head_to_head_counts_each_opponent_from_this_sources_side() -> None:
-    project = factories.make_project()
-    new, old = factories.make_source("new"), factories.make_source("old")
-    for preference, new_is_a in (("a", True), ("b", False), ("b", True), ("tie", False)):
-        prompt = factories.make_prompt(project)
-        pair = [factories.make_response(prompt, source) for source in ((new, old) if new_is_a else (old, new))]
-        services.create_comparisons(project, [(pair[0], pair[1])])
-        factories.make_judgment(pair[0].prompt.comparisons.get(), preference)
-    assert head_to_head(new) == [Record(old.pk, "old", wins=2, losses=1, ties=1, prompts=4)]
-    assert head_to_head(old) == [Record(new.pk, "new", wins=1, losses=2, ties=1, prompts=4)]
+def test_opponents_are_those_that_people_judged_against_most_votes_first() -> None:
+    project, elsewhere = factories.make_project(), factories.make_project()
+    new, old, other = (factories.make_source(name) for name in ("new", "old", "other"))
+    for where, pair in (
+        (project, (new, old)),
+        (project, (old, new)),
+        (elsewhere, (other, new)),
+        (project, (new, new)),
+    ):
+        prompt = factories.make_prompt(where)
+        a, b = (factories.make_response(prompt, source) for source in pair)
+        services.create_comparisons(where, [(a, b)])
+        factories.make_judgment(prompt.comparisons.get())
+    assert opponents_of(new) == [(project, old), (elsewhere, other)]
+    assert opponents_of(other) == [(elsewhere, new)]

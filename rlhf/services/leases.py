@@ -55,7 +55,7 @@ def broker_is_up() -> bool:
     """Whether messages to the workers go through now; asks for two seconds at most."""
     try:
         with current_app.connection_for_write(connect_timeout=2) as connection:
-            connection.ensure_connection(max_retries=1, timeout=2)
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=2)
     except (BrokerError, ConnectionError, OSError):
         return False
     return True

@@ -1,0 +1,276 @@
+"""What staff may ask for, checked field by field before a service is called."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import re
+import textwrap
+import typing
+from typing import Any, Literal
+
+from django import forms
+from django.contrib.auth.models import User
+from django.core.validators import validate_slug
+from django.utils.html import escape
+
+from annotation.models import Project, ResponseSource, SourceKind
+from annotation.prompt_lines import PromptLinesError, read_prompts
+from rlhf.jobspec import OPTIONS, SpecError, TrainingOptions, build_options
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
+from rlhf.services.generation import DEFAULT_SAMPLING
+
+MAX_PROMPT_FILE_BYTES = 20_000_000
+
+
+class ProjectForm(forms.Form):
+    name = forms.CharField(max_length=200, help_text="What annotators see, such as “Helpful answers”.")
+    slug = forms.SlugField(
+        max_length=50,
+        label="Short name",
+        help_text="For addresses and commands: letters, digits and hyphens. It cannot be changed later.",
+    )
+    judgments_per_comparison = forms.IntegerField(
+        min_value=1,
+        max_value=100,
+        initial=1,
+        label="Judgments per comparison",
+        help_text="How many people judge each pair. Two or more show how far people agree.",
+    )
+    guidelines = forms.CharField(
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 6}),
+        help_text="Markdown, one key away while people judge.",
+    )
+
+    def clean_slug(self) -> str:
+        slug = self.cleaned_data["slug"].lower()
+        if Project.objects.filter(slug=slug).exists():
+            raise forms.ValidationError(f"There is a project with the short name {slug} already; take another one.")
+        return slug
+
+
+class MemberForm(forms.Form):
+    user = forms.ModelChoiceField(queryset=User.objects.none(), label="Account", empty_label="Choose an account")
+
+    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = typing.cast("forms.ModelChoiceField[User]", self.fields["user"])
+        field.queryset = User.objects.filter(is_active=True).exclude(projects=project).order_by("username")
+
+
+class PromptsForm(forms.Form):
+    """Prompts pasted or in a file; `prompts` holds them once the form is valid."""
+
+    prompts: list[dict[str, Any]]
+
+    text = forms.CharField(
+        required=False,
+        strip=False,
+        label="Prompts, one on each line",
+        widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"}),
+        help_text=(
+            "Plain text, or one JSON object on each line: <code>{&quot;prompt&quot;: …}</code> or "
+            "<code>{&quot;messages&quot;: […]}</code>, with <code>task</code> and <code>lang</code> where known."
+        ),
+    )
+    file = forms.FileField(required=False, label="Or a file", help_text="The same lines as UTF-8 text.")
+
+    def clean(self) -> dict[str, Any]:
+        data = typing.cast("dict[str, Any]", super().clean())
+        text, file = data.get("text") or "", data.get("file")
+        if bool(text.strip()) == bool(file):
+            raise forms.ValidationError("Either write prompts or choose a file.")
+        name = "file" if file else "text"
+        if file:
+            if file.size > MAX_PROMPT_FILE_BYTES:
+                self.add_error("file", f"The file is larger than {MAX_PROMPT_FILE_BYTES // 10**6} MB; split it.")
+                return data
+            try:
+                text = file.read().decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                self.add_error("file", f"The file is not UTF-8 text (byte {error.start}); save it as UTF-8 again.")
+                return data
+        try:
+            self.prompts = read_prompts(text)
+        except PromptLinesError as error:
+            self.add_error(name, [*error.sentences, "Nothing was added."])
+        return data
+
+
+class GenerateForm(forms.Form):
+    source = forms.ModelChoiceField(
+        queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
+        label="Who writes",
+        help_text="A published checkpoint or another model that can be asked.",
+    )
+    against = forms.ModelChoiceField(
+        queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
+        required=False,
+        label="Compared with",
+        empty_label="its own other responses",
+        help_text="The two are shown blind; it must have responses to these prompts.",
+    )
+    per_prompt = forms.IntegerField(min_value=1, max_value=64, initial=2, label="Responses per prompt")
+    temperature = forms.FloatField(min_value=0, max_value=2, initial=DEFAULT_SAMPLING["temperature"])
+    max_tokens = forms.IntegerField(
+        min_value=1, max_value=32_768, initial=DEFAULT_SAMPLING["max_tokens"], label="Longest response, in tokens"
+    )
+    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=DEFAULT_SAMPLING["seed"])
+
+    def clean(self) -> dict[str, Any]:
+        data = typing.cast("dict[str, Any]", super().clean())
+        if data.get("against") is not None and data.get("against") == data.get("source"):
+            self.add_error("against", "This is the same source; leave it open to compare its own responses.")
+        if data.get("against") is None and data.get("per_prompt") == 1:
+            self.add_error(
+                "per_prompt", "One response cannot be compared with itself; ask for 2 or name another source."
+            )
+        return data
+
+    def sampling(self) -> dict[str, Any]:
+        return {name: self.cleaned_data[name] for name in ("temperature", "max_tokens", "seed")}
+
+
+class SnapshotForm(forms.Form):
+    project = forms.ModelChoiceField(queryset=Project.objects.order_by("name"), empty_label="Choose a project")
+    name = forms.SlugField(
+        max_length=100,
+        help_text="Lower-case letters, digits and hyphens, such as <code>helpful-r2</code>. Data sets never change.",
+    )
+    eval_share = forms.FloatField(
+        min_value=0,
+        max_value=0.9,
+        initial=0.1,
+        label="Held-out share",
+        help_text="Of the prompts, kept away from training to measure on. 0.1 is one in ten.",
+    )
+    humans_only = forms.BooleanField(required=False, initial=True, label="Judgments by people only")
+
+
+class LaunchForm(forms.Form):
+    """What to train, from what, on what; the method's options are an OptionsForm beside it."""
+
+    snapshot = forms.ModelChoiceField(
+        queryset=DatasetSnapshot.objects.order_by("-created_at"), label="Data set", empty_label="Choose a data set"
+    )
+    base = forms.ModelChoiceField(
+        queryset=Checkpoint.objects.filter(kind=CheckpointKind.POLICY).order_by("-created_at"),
+        label="Starting from",
+        empty_label="Choose a checkpoint",
+    )
+    name = forms.CharField(
+        required=False,
+        max_length=100,
+        validators=[validate_slug],
+        help_text="Of the job and of the checkpoint that it makes. Letters, digits, hyphens and underscores.",
+    )
+    method = forms.ChoiceField(choices=Method.choices, initial=Method.DPO, widget=forms.RadioSelect)
+
+
+# What people change often; the rest is folded.
+_BASIC_OPTIONS = {"learning_rate", "epochs", "batch_size", "max_tokens", "use_lora", "beta"}
+_OPTION_LABELS = {
+    "max_tokens": "Longest row, in tokens",
+    "warmup_share": "Warm-up, share of the steps",
+    "use_lora": "Train a LoRA adapter instead of all weights",
+    "lora_rank": "LoRA rank",
+    "lora_alpha": "LoRA alpha",
+    "bf16": "bfloat16",
+    "checkpoint_every_steps": "Checkpoint every … steps",
+    "eval_every_steps": "Evaluate every … steps",
+}
+
+
+class OptionsForm(forms.Form):
+    """The options of one training method: its fields, defaults and help come from the dataclass in jobspec."""
+
+    options: TrainingOptions
+
+    def __init__(self, method: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method = method
+        hints = typing.get_type_hints(OPTIONS[method])
+        help_texts = option_help(method)
+        for option in dataclasses.fields(OPTIONS[method]):
+            field = _option_field(hints[option.name], option.default)
+            field.label = _OPTION_LABELS.get(option.name, option.name.replace("_", " ").capitalize())
+            field.help_text = _as_html(help_texts.get(option.name, ""))
+            self.fields[option.name] = field
+
+    def clean(self) -> dict[str, Any]:
+        data = typing.cast("dict[str, Any]", super().clean())
+        given = dict(data)
+        while True:  # one error at a time is named; go on until there is none or it is not a field's own
+            try:
+                self.options = build_options(self.method, given)
+            except SpecError as error:
+                name, problem = _split_error(str(error), set(self.fields))
+                if name in self.errors:
+                    break
+                self.add_error(name, problem)
+                if given.pop(name or "", None) is None:
+                    break
+            else:
+                break
+        return data
+
+    def basic(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name in _BASIC_OPTIONS]
+
+    def advanced(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name not in _BASIC_OPTIONS]
+
+    def has_advanced_errors(self) -> bool:
+        return any(name in self.errors for name in self.fields if name not in _BASIC_OPTIONS)
+
+
+def _option_field(kind: Any, default: Any) -> forms.Field:
+    if kind is bool:
+        return forms.BooleanField(required=False, initial=default)
+    if typing.get_origin(kind) is Literal:
+        return forms.ChoiceField(choices=[(value, value) for value in typing.get_args(kind)], initial=default)
+    mode = "numeric" if kind is int else "decimal"
+    return forms.CharField(
+        max_length=30,
+        initial=format_number(default),
+        widget=forms.TextInput(attrs={"inputmode": mode, "autocomplete": "off"}),
+    )
+
+
+def format_number(value: Any) -> str:
+    """1e-05 as 1e-5, everything else as Python writes it."""
+    return re.sub(r"e([+-])0+(?=\d)", r"e\1", f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def _split_error(sentence: str, names: set[str]) -> tuple[str | None, str]:
+    """A SpecError's sentence begins with the option that it is about."""
+    match = re.match(r"(\w+):? ", sentence)
+    if match is None or match[1] not in names:
+        return None, sentence
+    rest = sentence[match.end() :]
+    return match[1], rest[:1].upper() + rest[1:] + "."
+
+
+def _as_html(text: str) -> str:
+    return re.sub(r"`(\w+)`", r"<code>\1</code>", escape(text))
+
+
+@functools.cache
+def option_help(method: str) -> dict[str, str]:
+    """The string under each field of the method's options dataclass, base classes included."""
+    texts: dict[str, str] = {}
+    for owner in reversed(OPTIONS[method].__mro__[:-1]):
+        body = typing.cast("ast.ClassDef", ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]).body
+        for field, below in itertools.pairwise(body):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                texts[field.target.id] = str(below.value.value)
+    return texts

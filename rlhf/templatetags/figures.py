@@ -1,0 +1,88 @@
+"""Numbers as people read them: shares in percent, durations in the unit that matters, thousands set apart."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.utils import timezone
+
+from rlhf.forms import format_number
+from rlhf.models import JobStatus
+
+register = template.Library()
+
+
+@register.filter
+def number(value: float | None) -> str:
+    """1440 as 1,440."""
+    return "–" if value is None else f"{value:,.0f}"
+
+
+@register.filter
+def percent(share: float | None, digits: int = 0) -> str:
+    """0.714 as 71 %."""
+    return "not defined" if share is None else f"{100 * share:.{digits}f} %"
+
+
+@register.filter
+def bounds(share: Any) -> str:
+    """The interval of a share as (68–74)."""
+    if share is None or share.lower is None:
+        return ""
+    return f"({100 * share.lower:.0f}–{100 * share.upper:.0f})"
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+@register.filter
+def lasted(start: datetime | None, end: datetime | None = None) -> str:
+    """From the start to the end, or to now."""
+    return duration(((end or timezone.now()) - start).total_seconds()) if start else "–"
+
+
+@register.filter
+def metric(value: Any) -> str:
+    """A logged value in four digits; large counts whole."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return format_number(float(f"{value:.4g}"))
+
+
+@register.filter
+def tone(status: str) -> str:
+    """The colour of a job's badge."""
+    return {JobStatus.RUNNING: "accent", JobStatus.SUCCEEDED: "good", JobStatus.FAILED: "error"}.get(
+        JobStatus(status), ""
+    )
+
+
+@register.filter
+def get(mapping: dict[str, Any], key: str) -> Any:
+    """A value whose key is no template name, such as `rewards/chosen`."""
+    return mapping.get(key)
+
+
+@register.filter
+def worker(owner: str) -> str:
+    """The host out of host:pid:token."""
+    return owner.split(":")[0]
+
+
+@register.filter
+def share_place(record: dict[str, Any]) -> str:
+    """Where a share and its interval lie on an axis from 0 to 1, for `.interval`."""
+    at, start, end = (100 * record[name] for name in ("win_rate", "lower", "upper"))
+    return f"--at: {at:.2f}%; --start: {start:.2f}%; --width: {end - start:.2f}%"

@@ -1,0 +1,75 @@
+"""Checkpoints: what came out of training, where it came from, and its way back to the people."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.db.models import Exists, OuterRef
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from annotation.leaderboard import head_to_head
+from annotation.models import Project, Response
+from annotation.services import DomainError
+from annotation.vote_counts import opponents_of
+from rlhf.models import Checkpoint
+from rlhf.services import publish_checkpoint
+from rlhf.shares import held_out_accuracy
+from rlhf.views.access import StaffRequest, as_sentence, staff_required
+
+OPPONENTS_SHOWN = 12
+
+
+@staff_required
+@require_GET
+def checkpoint_list(request: StaffRequest) -> HttpResponse:
+    checkpoints = Checkpoint.objects.select_related("parent", "source", "job__snapshot").order_by("-created_at")
+    rows = [
+        (checkpoint, held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None)
+        for checkpoint in checkpoints
+    ]
+    return render(request, "rlhf/checkpoint_list.html", {"rows": rows})
+
+
+@staff_required
+@require_GET
+def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
+    checkpoint = get_object_or_404(
+        Checkpoint.objects.select_related("parent__source", "source", "job__snapshot__project"), pk=pk
+    )
+    source = checkpoint.source
+    opponents = opponents_of(source)[:OPPONENTS_SHOWN] if source else []
+    parent_source = checkpoint.parent.source if checkpoint.parent else None
+    projects = Project.objects.filter(is_open=True).order_by("name")
+    if source:
+        here = Response.objects.filter(prompt__project=OuterRef("pk"))
+        projects = projects.annotate(
+            is_answered=Exists(here.filter(source=source)), parent_answered=Exists(here.filter(source=parent_source))
+        )
+    context = {
+        "checkpoint": checkpoint,
+        "accuracy": held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None,
+        "records": [
+            (project, opponent, head_to_head(project, source, opponent, humans_only=True))
+            for project, opponent in opponents
+            if source
+        ],
+        "parent_source": parent_source,
+        "projects": projects,
+        "children": checkpoint.children.select_related("job").order_by("created_at"),
+        "jobs": checkpoint.jobs_from_here.select_related("snapshot", "checkpoint").order_by("-queued_at"),
+    }
+    return render(request, "rlhf/checkpoint.html", context)
+
+
+@staff_required
+@require_POST
+def checkpoint_publish(request: StaffRequest, pk: int) -> HttpResponse:
+    checkpoint = get_object_or_404(Checkpoint, pk=pk)
+    try:
+        publish_checkpoint(checkpoint)
+    except DomainError as error:
+        messages.error(request, as_sentence(error))
+    else:
+        messages.success(request, f"{checkpoint.name} is published: it can write responses that people judge.")
+    return redirect("checkpoint_detail", pk=pk)

@@ -1,0 +1,273 @@
+"""Training jobs: the list, launching one in two steps, and the page that watches it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from annotation.agreement import measure_agreement
+from annotation.services import DomainError
+from rlhf import launcher, preflight
+from rlhf.forms import LaunchForm, OptionsForm, format_number
+from rlhf.jobspec import LOG_FILE, OPTIONS, SPEC_FILE, SpecError
+from rlhf.model_directory import check_model_directory
+from rlhf.models import CancelMode, FailureClass, JobStatus, Method, TrainingJob
+from rlhf.overview import UNFINISHED
+from rlhf.services import broker_is_up, queue_training_job, request_cancel, seconds_left, seconds_left_by_job
+from rlhf.shares import held_out_accuracy
+from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
+from rlhf.views.job_words import checks_of, what_to_do
+
+JOBS_SHOWN = 100
+METRIC_ROWS_SHOWN = 20
+LOG_LINES = 200
+LOG_BYTES = 64_000
+TABS = {"curves": "Curves", "log": "Log", "options": "Options and command"}
+
+
+# ── The list ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _job_rows() -> dict[str, Any]:
+    jobs = list(
+        TrainingJob.objects.select_related("snapshot", "base", "checkpoint")
+        .annotate(queue_position=Window(RowNumber(), partition_by="status", order_by=[F("queued_at"), F("pk")]))
+        .order_by("-queued_at", "-pk")[:JOBS_SHOWN]
+    )
+    left = seconds_left_by_job(jobs)
+    return {
+        "rows": [(job, left.get(job.pk)) for job in jobs],
+        "is_moving": any(job.status in UNFINISHED for job in jobs),
+        "broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up(),
+    }
+
+
+@staff_required
+@require_GET
+def job_list(request: StaffRequest) -> HttpResponse:
+    return render(request, "rlhf/job_list.html", _job_rows())
+
+
+@staff_required
+@require_GET
+def job_rows(request: StaffRequest) -> HttpResponse:
+    """The table alone, for a page that is watching it."""
+    return render(request, "rlhf/_job_rows.html", _job_rows())
+
+
+# ── Launching ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@staff_required
+@require_http_methods(["GET", "POST"])
+def job_new(request: StaffRequest) -> HttpResponse:
+    if request.method == "GET":
+        launch, options = _opening_forms(request)
+        if is_htmx(request):
+            return render(request, "rlhf/_job_options.html", {"options": options})
+        return _form_page(request, launch, options)
+    step = request.POST.get("step", "check")
+    launch = LaunchForm(request.POST)
+    method = request.POST.get("method", "")
+    if method not in OPTIONS:
+        launch.is_valid()  # says so on the field
+        return _form_page(request, launch, OptionsForm(Method.DPO), status=422)
+    if step == "method":  # without scripts a button shows the chosen method's options
+        given = {name: request.POST.get(name, "") for name in ("snapshot", "base", "name", "method")}
+        return _form_page(request, LaunchForm(initial=given), OptionsForm(method))
+    options = OptionsForm(method, request.POST)
+    if not (launch.is_valid() & options.is_valid()):
+        return _form_page(request, launch, options, status=422)
+    if step == "change":
+        return _form_page(request, launch, options)
+    return _check_or_start(request, launch, options, step)
+
+
+def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
+    """The forms as the address asks for them: a job to clone, or a data set, base or method to begin with."""
+    clone = request.GET.get("clone", "")
+    source = TrainingJob.objects.filter(pk=clone).first() if clone.isdecimal() else None
+    if source is not None:
+        given: dict[str, Any] = {
+            "snapshot": source.snapshot_id,
+            "base": source.base_id,
+            "method": source.method,
+            "name": "",
+        }
+        chosen = {
+            name: value if isinstance(value, bool) else format_number(value) for name, value in source.options.items()
+        }
+        return LaunchForm(initial=given), OptionsForm(source.method, initial=chosen)
+    method = request.GET.get("method", Method.DPO)
+    method = method if method in OPTIONS else Method.DPO
+    given = {name: request.GET[name] for name in ("snapshot", "base", "name") if name in request.GET}
+    return LaunchForm(initial={**given, "method": method}), OptionsForm(method)
+
+
+def _form_page(request: HttpRequest, launch: LaunchForm, options: OptionsForm, status: int = 200) -> HttpResponse:
+    return render(request, "rlhf/job_new.html", {"launch": launch, "options": options}, status=status)
+
+
+def _check_or_start(request: StaffRequest, launch: LaunchForm, options: OptionsForm, step: str) -> HttpResponse:
+    snapshot, base = launch.cleaned_data["snapshot"], launch.cleaned_data["base"]
+    method = launch.cleaned_data["method"]
+    try:
+        if step == "start":
+            job = queue_training_job(
+                snapshot=snapshot,
+                method=method,
+                base=base,
+                options=options.cleaned_data,
+                name=launch.cleaned_data["name"],
+                created_by=request.user,
+            )
+            return redirect("job_detail", pk=job.pk)
+        check_model_directory(base.path)
+        report = preflight.examine(snapshot, method, base.path, options.options.max_tokens)
+    except (DomainError, SpecError) as error:
+        launch.add_error(None, as_sentence(error))
+    except OSError as error:
+        launch.add_error(None, f"The data set cannot be read ({error.strerror or error}). Nothing was started.")
+    else:
+        context = {
+            "launch": launch,
+            "options": options,
+            "snapshot": snapshot,
+            "base": base,
+            "report": report,
+            "checks": checks_of(report, method),
+            "can_start": report["train"]["used"] > 0,
+        }
+        return render(request, "rlhf/job_check.html", context)
+    return _form_page(request, launch, options, status=422)
+
+
+# ── One job ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _find_job(pk: int) -> TrainingJob:
+    return get_object_or_404(
+        TrainingJob.objects.select_related("snapshot__project", "base", "checkpoint__source", "created_by"), pk=pk
+    )
+
+
+def _progress(job: TrainingJob) -> dict[str, Any]:
+    last = job.job_metrics.filter(values__has_key="loss").order_by("-step").values_list("values", flat=True).first()
+    values = last or {}
+    queued = job.status == JobStatus.QUEUED
+    earlier = TrainingJob.objects.filter(status=JobStatus.QUEUED, queued_at__lt=job.queued_at)
+    return {
+        "job": job,
+        "seconds_left": seconds_left(job),
+        "tokens_per_second": values.get("tokens_per_second"),
+        "peak_memory_gb": values.get("peak_memory_gb") or job.metrics.get("peak_memory_gb"),
+        "train": job.preflight.get("train", {}),
+        "jobs_before": earlier.count() if queued else 0,
+        "broker_is_away": queued and not broker_is_up(),
+        "advice": what_to_do(FailureClass(job.failure_class)) if job.error else "",
+    }
+
+
+@staff_required
+@require_GET
+def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
+    job = _find_job(pk)
+    tab = request.GET.get("tab", "curves")
+    tab = tab if tab in TABS else "curves"
+    context = _progress(job) | {"tab": tab, "tabs": TABS}
+    if tab == "curves":
+        agreement = measure_agreement(job.snapshot.project, humans_only=True)
+        newest = list(job.job_metrics.order_by("-step")[:METRIC_ROWS_SHOWN])
+        context |= {
+            "checks": checks_of(job.preflight, job.method),
+            "accuracy": held_out_accuracy(job.metrics),
+            "metric_rows": newest,
+            "chart_facts": {
+                "method": job.method,
+                "lossType": job.options.get("loss_type"),
+                "peopleAgree": agreement.raw_agreement_no_ties,
+                "agreementPairs": agreement.pairs,
+                "heldOutRows": job.preflight.get("eval", {}).get("used"),
+            },
+        }
+    elif tab == "log":
+        context |= {"log": read_log(job), "log_lines": LOG_LINES}
+    else:
+        context |= {"options": _described_options(job), "command": _command(job)}
+    return render(request, "rlhf/job.html", context)
+
+
+@staff_required
+@require_GET
+def job_progress(request: StaffRequest, pk: int) -> HttpResponse:
+    """The head of a job's page, for a page that is watching it; tells it to load anew once the job has ended."""
+    job = _find_job(pk)
+    response = render(request, "rlhf/_job_progress.html", _progress(job))
+    if job.is_finished:
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@staff_required
+@require_GET
+def job_log(request: StaffRequest, pk: int) -> HttpResponse:
+    """The end of the log alone, for a page that is watching it."""
+    job = _find_job(pk)
+    return render(request, "rlhf/_job_log.html", {"job": job, "log": read_log(job), "log_lines": LOG_LINES})
+
+
+@staff_required
+@require_http_methods(["GET", "POST"])
+def job_stop(request: StaffRequest, pk: int) -> HttpResponse:
+    """Ask before stopping, then stop: what a job has not saved cannot be brought back."""
+    job = _find_job(pk)
+    if request.method == "GET":
+        return render(request, "rlhf/job_stop.html", {"job": job, "mode": request.GET.get("mode", CancelMode.KEEP)})
+    mode = request.POST.get("mode", "")
+    try:
+        if mode not in (CancelMode.KEEP, CancelMode.DISCARD):
+            raise DomainError("say whether to keep or to discard what was learnt")
+        request_cancel(job, mode)
+    except DomainError as error:
+        messages.error(request, as_sentence(error))
+    return redirect("job_detail", pk=pk)
+
+
+def read_log(job: TrainingJob) -> str:
+    """The last lines of the process's output as plain text, or "" where there is none yet."""
+    try:
+        with (job.directory / LOG_FILE).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - LOG_BYTES))
+            data = file.read()
+    except OSError:
+        return ""
+    text = data.decode(errors="replace").replace("\r\n", "\n")
+    kept = "\n".join(text.split("\n")[-LOG_LINES - 1 :])
+    return "".join(character for character in kept if character in "\n\t" or character.isprintable())
+
+
+def _command(job: TrainingJob) -> str:
+    if (job.directory / SPEC_FILE).exists():
+        try:
+            return shlex.join(launcher.launch_command(job.directory))
+        except SpecError as error:
+            return str(error)
+    return ""
+
+
+def _described_options(job: TrainingJob) -> list[tuple[str, str, str]]:
+    """Name, value, and the default where the value differs from it."""
+    defaults = OPTIONS[job.method]()
+    described = []
+    for name, value in job.options.items():
+        default = getattr(defaults, name, None)
+        described.append((name, format_number(value), "" if value == default else format_number(default)))
+    return described

@@ -1,0 +1,230 @@
+// A line chart with direct labels and yardsticks, in the colours of the page's theme.
+//
+// spec: { title, note, series: [{ key, label, color, heldOut }], bands: [{ from, to, text }], lines: [{ value, text }],
+//         suffix(series, value) }
+// rows: [{ step, … }] in order of step.
+
+const HEIGHT = 200;
+const LABEL_GAP = 14;
+const SMOOTH_FROM = 20; // points; fewer are drawn as they are
+
+export function formatValue(value) {
+  const size = Math.abs(value);
+  if (value === 0) return "0";
+  if (size >= 100) return value.toFixed(0).replace("-", "−");
+  if (size >= 0.01) return value.toFixed(2).replace("-", "−");
+  return value.toExponential(1).replace("e-", "e−").replace(/^-/, "−");
+}
+
+// Tokens are light-dark() pairs, which a canvas does not understand: let the browser resolve them.
+function resolveColors(names) {
+  const probe = document.createElement("span");
+  document.body.append(probe);
+  const colors = {};
+  for (const name of names) {
+    probe.style.color = `var(--${name})`;
+    colors[name] = getComputedStyle(probe).color;
+  }
+  probe.remove();
+  return colors;
+}
+
+function smooth(values) {
+  const known = values.filter((value) => value !== null).length;
+  if (known < SMOOTH_FROM) return values;
+  const weight = 2 / (Math.max(5, known / 12) + 1);
+  let mean = null;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = mean === null ? value : mean + weight * (value - mean);
+    return mean;
+  });
+}
+
+function lastKnown(values) {
+  for (let index = values.length - 1; index >= 0; index -= 1) if (values[index] !== null) return index;
+  return -1;
+}
+
+export class Chart {
+  constructor(spec) {
+    this.spec = spec;
+    this.rows = [];
+    this.element = document.createElement("section");
+    this.element.className = "card chart";
+    this.element.innerHTML = '<h2 class="card-title"></h2><div class="chart-plot" role="img"></div><p class="card-note"></p>';
+    [this.title, this.plotArea, this.note] = this.element.children;
+    this.title.textContent = spec.title;
+    this.note.textContent = spec.note;
+    this.resizing = new ResizeObserver(() => {
+      const width = this.plotArea.clientWidth;
+      if (this.plot && width && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
+    });
+    this.resizing.observe(this.plotArea);
+  }
+
+  hasData(rows) {
+    return this.spec.series.some(({ key }) => rows.some((row) => typeof row[key] === "number"));
+  }
+
+  show(rows, totalSteps) {
+    this.rows = rows;
+    this.totalSteps = totalSteps;
+    const used = this.spec.series.filter(({ key }) => rows.some((row) => typeof row[key] === "number"));
+    const names = used.map(({ key }) => key).join();
+    if (!this.plot || names !== this.usedNames) {
+      this.used = used;
+      this.usedNames = names;
+      this.rebuild();
+    } else {
+      this.plot.setData(this.columns());
+    }
+    this.describe();
+  }
+
+  rebuild() {
+    if (!this.used) return;
+    this.plot?.destroy();
+    this.colors = resolveColors(["accent", "warning", "soft", "ink", "line", "accent-wash"]);
+    this.plot = new window.uPlot(this.options(), this.columns(), this.plotArea);
+  }
+
+  // step, then for each series what was logged and its running mean
+  columns() {
+    const columns = [this.rows.map((row) => row.step)];
+    for (const { key, heldOut } of this.used) {
+      const logged = this.rows.map((row) => (typeof row[key] === "number" ? row[key] : null));
+      columns.push(logged, heldOut ? logged : smooth(logged));
+    }
+    return columns;
+  }
+
+  describe() {
+    const columns = this.plot.data;
+    const values = this.used.map(({ label }, index) => {
+      const column = columns[2 * index + 2];
+      return `${label} ${formatValue(column[lastKnown(column)])}`;
+    });
+    this.plotArea.setAttribute("aria-label", `${this.spec.title}: ${values.join(", ")} at the last logged step`);
+  }
+
+  options() {
+    const { colors } = this;
+    const font = `11px ${getComputedStyle(document.body).fontFamily}`;
+    const series = [{}];
+    for (const { color, heldOut } of this.used) {
+      series.push({ stroke: colors[color], alpha: 0.28, width: 1, points: { show: false }, spanGaps: true, show: !heldOut });
+      series.push({
+        stroke: colors[color],
+        width: 2,
+        spanGaps: true,
+        points: heldOut ? { show: true, size: 7, fill: colors[color] } : { show: false },
+      });
+    }
+    const axis = { stroke: colors.soft, font, ticks: { show: false }, grid: { stroke: colors.line, width: 1 } };
+    return {
+      width: this.plotArea.clientWidth || 320,
+      height: HEIGHT,
+      padding: [12, 108, 0, 4],
+      legend: { show: false },
+      cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
+      scales: {
+        x: { time: false, range: (_, low, high) => [0, Math.max(this.totalSteps || 0, high || 1)] },
+        y: { range: (_, low, high) => this.range(low, high) },
+      },
+      series,
+      axes: [
+        { ...axis, grid: { show: false }, size: 28, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
+        { ...axis, size: 48, space: 34, values: (_, ticks) => ticks.map((tick) => formatValue(Number(tick.toPrecision(6)))) },
+      ],
+      hooks: {
+        drawClear: [(plot) => this.drawYardsticks(plot, font)],
+        draw: [(plot) => this.drawLabels(plot, font)],
+        setCursor: [(plot) => this.tell(plot.cursor.idx)],
+      },
+    };
+  }
+
+  range(low, high) {
+    const marks = [
+      ...(this.spec.lines ?? []).map(({ value }) => value),
+      ...(this.spec.bands ?? []).flatMap(({ from, to }) => [from, to]),
+    ];
+    const from = Math.min(low ?? 0, ...marks);
+    const to = Math.max(high ?? 1, ...marks);
+    const margin = (to - from || Math.abs(to) || 1) * 0.08;
+    return [from === 0 ? 0 : from - margin, to + margin];
+  }
+
+  drawYardsticks(plot, font) {
+    const { ctx, bbox } = plot;
+    const ratio = window.devicePixelRatio || 1;
+    ctx.save();
+    ctx.font = font.replace("11px", `${11 * ratio}px`);
+    ctx.textBaseline = "bottom";
+    ctx.textAlign = "left";
+    for (const { from, to, text } of this.spec.bands ?? []) {
+      const top = Math.max(bbox.top, plot.valToPos(to, "y", true));
+      const bottom = Math.min(bbox.top + bbox.height, plot.valToPos(from, "y", true));
+      if (bottom <= top) continue;
+      ctx.fillStyle = this.colors["accent-wash"];
+      ctx.fillRect(bbox.left, top, bbox.width, bottom - top);
+      ctx.fillStyle = this.colors.soft;
+      ctx.fillText(text, bbox.left + 6 * ratio, bottom - 3 * ratio);
+    }
+    for (const { value, text } of this.spec.lines ?? []) {
+      const y = plot.valToPos(value, "y", true);
+      ctx.strokeStyle = this.colors.soft;
+      ctx.setLineDash([4 * ratio, 4 * ratio]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+      ctx.fillStyle = this.colors.soft;
+      ctx.fillText(text, bbox.left + 6 * ratio, y - 2 * ratio);
+    }
+    ctx.restore();
+  }
+
+  drawLabels(plot, font) {
+    const { ctx } = plot;
+    const ratio = window.devicePixelRatio || 1;
+    const labels = this.used.map((one, index) => {
+      const column = plot.data[2 * index + 2];
+      const last = lastKnown(column);
+      const value = column[last];
+      return {
+        text: `${one.label} ${formatValue(value)}${this.spec.suffix?.(one, value) ?? ""}`,
+        color: this.colors[one.color],
+        x: plot.valToPos(plot.data[0][last], "x", true),
+        y: plot.valToPos(value, "y", true),
+      };
+    });
+    labels.sort((one, other) => one.y - other.y);
+    for (let index = 1; index < labels.length; index += 1) {
+      labels[index].y = Math.max(labels[index].y, labels[index - 1].y + LABEL_GAP * ratio);
+    }
+    ctx.save();
+    ctx.font = font.replace("11px", `${11 * ratio}px`);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "middle";
+    for (const { text, color, x, y } of labels) {
+      ctx.fillStyle = color;
+      ctx.fillText(text, x + 8 * ratio, y);
+    }
+    ctx.restore();
+  }
+
+  // What was logged at the step under the pointer, in the place of the note.
+  tell(index) {
+    const row = index === null || index === undefined ? null : this.rows[index];
+    if (!row) {
+      this.note.textContent = this.spec.note;
+      return;
+    }
+    const values = this.used
+      .filter(({ key }) => typeof row[key] === "number")
+      .map(({ key, label }) => `${label} ${formatValue(row[key])}`);
+    this.note.textContent = `step ${row.step}: ${values.join(", ") || "nothing logged"}`;
+  }
+}

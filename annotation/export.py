@@ -23,7 +23,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ _JUDGED = """
                    count(*) FILTER (WHERE j.preference = 'b') AS b,
                    count(*) FILTER (WHERE j.preference = 'tie') AS tie,
                    count(*) FILTER (WHERE j.preference = 'neither') AS neither,
-                   avg(j.strength)::float8 AS mean_strength
+                   round(avg(j.strength), 6)::float8 AS mean_strength
               FROM annotation_judgment j
               JOIN annotation_annotator n ON n.id = j.annotator_id
               JOIN annotation_comparison mine ON mine.id = j.comparison_id
@@ -87,8 +87,11 @@ _JUDGED = """
 _MESSAGE = "json_build_array(json_build_object('role', 'assistant', 'content', {text}))"
 _CHOSEN = _MESSAGE.format(text="CASE verdict WHEN 'a' THEN a_text ELSE b_text END")
 _REJECTED = _MESSAGE.format(text="CASE verdict WHEN 'a' THEN b_text ELSE a_text END")
+# `strength` is 0 where nobody graded, and always has decimals: readers of JSON Lines, the `datasets` library among
+# them, take a column's type from the file's first rows and refuse the file where it later turns out otherwise.
 _PAIRS = f"""
-    SELECT id, "group", prompt, {_CHOSEN} AS chosen, {_REJECTED} AS rejected, abs(mean_strength) AS strength,
+    SELECT id, "group", prompt, {_CHOSEN} AS chosen, {_REJECTED} AS rejected,
+           coalesce(abs(mean_strength), 0)::numeric(7, 6) AS strength,
            json_build_object('chosen', greatest(a, b), 'rejected', least(a, b), 'tie', tie, 'neither', neither)
                AS votes
       FROM ({_JUDGED}) judged WHERE verdict IN ('a', 'b') ORDER BY id
@@ -185,7 +188,7 @@ def training_rows(kind: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[st
             **common,
             "chosen": _assistant(text),
             "rejected": _assistant(row[rejected]["text"]),
-            "strength": None if row["mean_strength"] is None else abs(row["mean_strength"]),
+            "strength": abs(row["mean_strength"] or 0.0),
             "votes": {
                 "chosen": votes[chosen],
                 "rejected": votes[rejected],
@@ -223,8 +226,8 @@ def export_preferences(project: Project, kind: str, out: Path, *, humans_only: b
     try:
         with transaction.atomic(durable=True), connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            with draft.open("wb") as file:
-                lines = _copy_lines(_ROWS[kind], params)
+            # Closed before the transaction ends: a rollback would wait for ever on a COPY that nobody reads.
+            with draft.open("wb") as file, contextlib.closing(_copy_lines(_ROWS[kind], params)) as lines:
                 rows = _write_jsonl(lines, file) if out.suffix == ".jsonl" else _write_parquet(lines, file, kind)
                 file.flush()
                 os.fsync(file.fileno())
@@ -246,7 +249,7 @@ def export_preferences(project: Project, kind: str, out: Path, *, humans_only: b
     return Exported(rows, prompts, sha256, dropped)
 
 
-def _copy_lines(sql: str, params: dict[str, Any]) -> Iterator[bytes]:
+def _copy_lines(sql: str, params: dict[str, Any]) -> Generator[bytes]:
     """The query's rows as JSON lines, built by Postgres.
 
     COPY's text format doubles backslashes; csv leaves the line alone if JSON cannot hold its quote and delimiter.

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import resource
+import subprocess
+import sys
+import threading
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -206,3 +215,193 @@ def compare(project: Project, a_text: str, b_text: str) -> Comparison:
 def copied(project: Project, kind: Kind) -> list[dict[str, Any]]:
     lines = _copy_lines(_ROWS[kind], {"project": project.pk, "humans_only": True})
     return [json.loads(line) for line in b"".join(lines).splitlines()]
+
+
+# ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def judged_project() -> Project:
+    """Every verdict once or more, graded and ungraded, with text that is hard to write down."""
+    project = make_project()
+    odd = 'Quotes " and \\ and \\n, a line\nbreak, a tab\t, \x01\x02, \u2028, é, 😀.'
+    for number, (preference, strength) in enumerate([("a", None), ("b", 2), ("tie", 0), ("neither", None), ("a", -1)]):
+        make_judgment(
+            make_comparison(project, a_text=f"{odd} {number}", b_text=f"Plain {number}."), preference, strength
+        )
+    vote(make_comparison(project), "a", "b")
+    return project
+
+
+def run_export(project: Project, kind: str, out: Path, **options: Any) -> dict[str, Any]:
+    shown = io.StringIO()
+    call_command("export_preferences", project=project.slug, kind=kind, out=out, json=True, stdout=shown, **options)
+    return json.loads(shown.getvalue())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("kind", "rows", "prompts", "dropped"),
+    [
+        ("dpo", 3, 3, {"neither": 1, "no_majority": 1, "tie": 1}),
+        ("reward", 3, 3, {"neither": 1, "no_majority": 1, "tie": 1}),
+        ("kto", 8, 4, {"no_majority": 1, "tie": 1}),
+        ("sft", 3, 3, {"neither": 1, "no_majority": 1, "tie": 1}),
+    ],
+)
+def test_both_formats_hold_the_training_rows(
+    tmp_path: Path, kind: str, rows: int, prompts: int, dropped: dict[str, int]
+) -> None:
+    project = judged_project()
+    expected = list(training_rows(kind, judged_rows(project)))
+    for suffix in (".jsonl", ".parquet"):
+        out = tmp_path / f"rows{suffix}"
+        done = run_export(project, kind, out)
+        assert done == {
+            "rows": rows,
+            "prompts": prompts,
+            "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+            "dropped": dropped,
+        }
+        written = (
+            [json.loads(line) for line in out.read_bytes().split(b"\n")[:-1]]
+            if suffix == ".jsonl"
+            else pq.read_table(out).to_pylist()
+        )
+        assert written == expected
+        assert list(written[0]) == list(expected[0])
+    assert run_export(project, kind, out)["sha256"] == done["sha256"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "rows.parquet"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_models_judgments_are_left_out_if_asked(tmp_path: Path) -> None:
+    project = make_project()
+    judge = Annotator.objects.create(project=project, name="judge", is_human=False)
+    make_judgment(make_comparison(project), "a", annotator=judge)
+    assert run_export(project, "dpo", tmp_path / "all.jsonl")["rows"] == 1
+    people = run_export(project, "dpo", tmp_path / "people.jsonl", humans_only=True)
+    assert (people["rows"], people["prompts"], people["dropped"]) == (0, 0, {})
+    assert run_export(project, "dpo", tmp_path / "people.parquet", humans_only=True)["rows"] == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_parquet_is_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from annotation import export
+
+    monkeypatch.setattr(export, "_PARQUET_BATCH_BYTES", 300)
+    project = judged_project()
+    out = tmp_path / "rows.parquet"
+    run_export(project, "dpo", out)
+    assert pq.ParquetFile(out).num_row_groups > 1
+    assert pq.read_table(out).to_pylist() == list(training_rows("dpo", judged_rows(project)))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_strength_reads_as_a_decimal_from_the_first_row_on(tmp_path: Path) -> None:
+    project = make_project()
+    for strength in (None, -2):
+        make_judgment(make_comparison(project), "a", strength)
+    run_export(project, "dpo", tmp_path / "rows.jsonl")
+    written = (tmp_path / "rows.jsonl").read_text()
+    assert '"strength":0.000000' in written
+    assert '"strength":2.000000' in written
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, suffix: str) -> None:
+    project = make_project()
+    for number in range(40):
+        text = "".join(hashlib.sha256(f"{number} {part}".encode()).hexdigest() for part in range(200))
+        make_judgment(make_comparison(project, a_text=text), "a")
+    out = tmp_path / f"rows{suffix}"
+    out.write_text("the old file")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # as a full disk: a write fails half way
+    try:
+        with pytest.raises(CommandError, match=r"cannot be written: .*Nothing was left there"):
+            run_export(project, "dpo", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert out.read_text() == "the old file"
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert run_export(project, "dpo", out)["rows"] == 40
+
+
+@pytest.mark.django_db
+def test_wrong_names_are_refused(tmp_path: Path) -> None:
+    project = make_project()
+    with pytest.raises(CommandError, match=r"must end in \.jsonl or \.parquet"):
+        run_export(project, "dpo", tmp_path / "rows.csv")
+    with pytest.raises(CommandError, match="ranking is not supported yet; supported: dpo, reward, kto, sft"):
+        run_export(project, "ranking", tmp_path / "rows.jsonl")
+    with pytest.raises(CommandError, match="nowhere"):
+        call_command("export_preferences", project="nowhere", kind="dpo", out=tmp_path / "rows.jsonl")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="No such file or directory"):
+        run_export(make_project(), "dpo", tmp_path / "none" / "rows.jsonl")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_counts_are_of_the_moment_at_which_the_rows_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from annotation import export
+
+    project = judged_project()
+
+    def judge_meanwhile() -> None:
+        try:
+            make_judgment(make_comparison(project), "a")
+            make_judgment(make_comparison(project), "tie")
+        finally:
+            connection.close()
+
+    def write_and_be_overtaken(lines: Any, file: Any) -> int:
+        count = sum(file.write(line) > 0 for line in lines)
+        other = threading.Thread(target=judge_meanwhile)
+        other.start()
+        other.join()
+        return count
+
+    monkeypatch.setattr(export, "_write_jsonl", write_and_be_overtaken)
+    done = run_export(project, "dpo", tmp_path / "rows.jsonl")
+    assert (done["rows"], done["prompts"], done["dropped"]["tie"]) == (3, 3, 1)
+    monkeypatch.undo()
+    assert run_export(project, "dpo", tmp_path / "rows.jsonl")["rows"] == 4
+
+
+_TRAIN = """
+import sys
+from datasets import load_dataset
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+
+folder, model = sys.argv[1:]
+trainers = {"dpo": (DPOTrainer, DPOConfig), "reward": (RewardTrainer, RewardConfig), "kto": (KTOTrainer, KTOConfig),
+            "sft": (SFTTrainer, SFTConfig)}
+for kind, (trainer_class, config_class) in trainers.items():
+    files = {"json": f"{folder}/{kind}.jsonl", "parquet": f"{folder}/{kind}.parquet"}
+    rows, parquet = (load_dataset(builder, data_files=path, split="train", cache_dir=f"{folder}/cache")
+                     for builder, path in files.items())
+    assert rows.to_list() == parquet.to_list()
+    options = dict(output_dir=f"{folder}/out", max_steps=1, per_device_train_batch_size=2, report_to="none",
+                   save_strategy="no", use_cpu=True, bf16=False)
+    done = trainer_class(model=model, args=config_class(**options), train_dataset=rows).train()
+    print(kind, len(rows), done.global_step)
+"""
+
+
+@pytest.mark.training
+@pytest.mark.django_db(transaction=True)
+def test_trl_trains_on_the_files_as_they_are(tmp_path: Path, tiny_model: Path) -> None:
+    project = judged_project()
+    for kind in Kind:
+        for suffix in (".jsonl", ".parquet"):
+            run_export(project, kind, tmp_path / f"{kind}{suffix}")
+    trained = subprocess.run(
+        [sys.executable, "-c", _TRAIN, tmp_path, tiny_model], capture_output=True, text=True, check=False
+    )
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    shown = [line for line in trained.stdout.splitlines() if line.split()[0] in Kind.values]
+    assert shown == ["dpo 3 1", "reward 3 1", "kto 8 1", "sft 3 1"]

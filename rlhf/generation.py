@@ -26,7 +26,7 @@ from rlhf.supervisor import LeaseKeeper, worker_is_stopping, worker_name
 
 logger = logging.getLogger(__name__)
 
-CONCURRENT_REQUESTS = 16
+CONCURRENT_REQUESTS = 32
 # A server that is away for longer than this fails the job; what is stored stays, and a new job goes on from there.
 SERVER_PATIENCE_SECONDS = 120
 

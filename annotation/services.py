@@ -202,7 +202,8 @@ WITH free AS (
     WHERE c.project_id = %(project)s AND c.assigned_count < c.required_count
       AND NOT EXISTS (
         SELECT 1 FROM annotation_assignment mine
-        WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired')
+        WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired'
+        OFFSET 0)  -- one index look-up a candidate; as a join it reads all that the person ever judged
     ORDER BY c.queue_key, c.id
     LIMIT 1
     FOR UPDATE OF c {skip_locked}
@@ -338,7 +339,9 @@ def submit_judgment(
             return stored
         now = timezone.now()
         is_late = assignment.status == AssignmentStatus.EXPIRED
-        previous = assignment.judgments.filter(superseded_at=None).first()
+        previous = None
+        if assignment.status == AssignmentStatus.SUBMITTED:
+            previous = assignment.judgments.filter(superseded_at=None).first()
         if previous:
             Judgment.objects.filter(pk=previous.pk).update(superseded_at=now)
         if assignment.status in (AssignmentStatus.EXPIRED, AssignmentStatus.SKIPPED):

@@ -397,7 +397,7 @@ def test_a_page_takes_a_fixed_number_of_queries(
     first, second = queue(ann)
     with django_assert_num_queries(13):
         ann.get("/projects/helpful/compare/")
-    with django_assert_num_queries(18):
+    with django_assert_num_queries(17):
         vote(ann, first, headers=FETCH, held=second)
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 import trl.trainer.utils
-from torch.utils.data import Sampler
+from accelerate import Accelerator
+from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
@@ -60,6 +62,7 @@ def training_arguments(job: Job) -> dict[str, Any]:
         # Otherwise a loss that is not a number is logged as the mean of those before it.
         "logging_nan_inf_filter": False,
         "seed": options.seed,
+        "ddp_find_unused_parameters": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
         "disable_tqdm": True,
         "report_to": "none",
@@ -152,10 +155,21 @@ class JobTrainer:
                 shutil.rmtree(unfinished, ignore_errors=True)
         self.job.heartbeat()
 
-    def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
-        """DPO's pass over all rows before the first step: long, and without a callback of its own."""
-        self.job.heartbeat()
-        return super().compute_ref_log_probs(model, inputs)  # type: ignore[misc]
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """DPO's pass over all rows before the first step; TRL's own exchanges files between ranks, and fails on rows
+        that are held in memory."""
+        accelerator: Accelerator = self.accelerator  # type: ignore[attr-defined]
+        loader = accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))  # type: ignore[attr-defined]
+        chosen: list[torch.Tensor] = []  # (rows of a batch,) each
+        rejected: list[torch.Tensor] = []
+        for batch in loader:
+            pair = self.compute_ref_log_probs(self.model, batch)  # type: ignore[attr-defined]
+            for collected, values in zip((chosen, rejected), accelerator.gather_for_metrics(pair), strict=True):
+                collected.append(values.float().cpu())
+            self.job.heartbeat()
+        return dataset.add_column("ref_chosen_logps", torch.cat(chosen).tolist()).add_column(
+            "ref_rejected_logps", torch.cat(rejected).tolist()
+        )
 
     def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         self._eval_batch_rows.append(len(inputs["input_ids"]))

@@ -22,12 +22,15 @@ $(VENV)/.installed: pyproject.toml
 run: setup
 	@exec $(BIN)/python manage.py up
 
-# The browser tests drive Debian's Chromium.
+# The browser tests drive Debian's Chromium; tests/test_compose.py runs on Debian's PostgreSQL and Redis where they are.
+PACKAGES := $(shell command -v chromium >/dev/null || echo chromium) \
+  $(if $(CI),$(shell test -d /usr/lib/postgresql || echo postgresql) $(shell command -v redis-server >/dev/null || echo redis-server))
+
 system:
-	@command -v chromium >/dev/null || { \
+	@if [ -n "$(strip $(PACKAGES))" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing Chromium for the browser tests"; apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
-	  else echo "The browser tests need Chromium: install the package chromium."; exit 1; fi; }
+	    echo "Installing $(strip $(PACKAGES))"; apt-get update -qq && apt-get install -y -qq $(PACKAGES) >/dev/null; \
+	  else echo "The tests need: $(strip $(PACKAGES)). Install them and try again."; exit 1; fi; fi
 
 check: setup
 	$(BIN)/ruff check $(CODE)

@@ -163,6 +163,7 @@ if HTTPS:
     SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", default=31_536_000)
     SECURE_SSL_REDIRECT = True
     # Subdomains and browsers' preload lists are the domain owner's to decide about.
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$"]  # health checks come from inside, without the proxy
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 CONTENT_SECURITY_POLICY = {

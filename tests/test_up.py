@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pwd
@@ -147,6 +148,9 @@ def test_what_crashes_is_started_again(site: Site) -> None:
     def pids_of(name: str) -> list[int]:
         return [pid for pid in site.family() if count_of([name], {pid}) == [1]]
 
+    def is_restarted(name: str, before: list[int]) -> bool:
+        return bool(set(pids_of(name)) - set(before))
+
     def is_healthy() -> bool:
         try:
             return site.health() == {"database": "ok", "broker": "ok"}
@@ -157,7 +161,7 @@ def test_what_crashes_is_started_again(site: Site) -> None:
         before = pids_of(name)
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        assert wait_for(lambda name=name, before=before: bool(set(pids_of(name)) - set(before))), site.said()
+        assert wait_for(functools.partial(is_restarted, name, before)), site.said()
         assert wait_for(is_healthy), site.said()
     assert site.end(signal.SIGINT) == 0
 

@@ -50,12 +50,10 @@ class ExportError(DomainError):
     """A file that cannot be written; the sentence says why and what to do."""
 
 
-# One row per comparison with a live judgment. The blank test names its characters because Postgres and Python
+# One narrow row per comparison with a live judgment. The blank test names its characters because Postgres and Python
 # disagree about what else is white space.
 _JUDGED = """
-    SELECT c.id, p.id AS prompt_id, p."group", coalesce(ra.messages, p.messages) AS prompt,
-           ra.text AS a_text, rb.text AS b_text, ra.source_id AS a_source_id, rb.source_id AS b_source_id,
-           v.a, v.b, v.tie, v.neither, v.mean_strength,
+    SELECT c.id, c.prompt_id, c.response_a_id, c.response_b_id, v.a, v.b, v.tie, v.neither, v.mean_strength,
            CASE
                WHEN ra.messages IS DISTINCT FROM rb.messages THEN 'different_histories'
                WHEN v.tie > greatest(v.a, v.b, v.neither) THEN 'tie'
@@ -79,41 +77,48 @@ _JUDGED = """
               JOIN annotation_comparison mine ON mine.id = j.comparison_id
              WHERE j.superseded_at IS NULL AND mine.project_id = %(project)s AND (n.is_human OR NOT %(humans_only)s)
              GROUP BY j.comparison_id) v ON v.comparison_id = c.id
-      JOIN annotation_prompt p ON p.id = c.prompt_id
       JOIN annotation_response ra ON ra.id = c.response_a_id
       JOIN annotation_response rb ON rb.id = c.response_b_id
 """
 
-_MESSAGE = "json_build_array(json_build_object('role', 'assistant', 'content', {text}))"
-_CHOSEN = _MESSAGE.format(text="CASE verdict WHEN 'a' THEN a_text ELSE b_text END")
-_REJECTED = _MESSAGE.format(text="CASE verdict WHEN 'a' THEN b_text ELSE a_text END")
+# The queries of a file read the consensus from a temporary table. Long texts are looked up last, row by row in order
+# of id: a plain join would sort them all, through files.
+_RESPONSE = """(SELECT json_build_array(json_build_object('role', 'assistant', 'content', r.text))
+                  FROM annotation_response r WHERE r.id = {id})"""
+_PROMPT = """
+    CROSS JOIN LATERAL (SELECT p."group", coalesce(r.messages, p.messages) AS prompt
+                          FROM annotation_prompt p, annotation_response r
+                         WHERE p.id = judged.prompt_id AND r.id = judged.response_a_id OFFSET 0) history
+"""
+_CHOSEN_ID = "CASE verdict WHEN 'a' THEN response_a_id ELSE response_b_id END"
+_REJECTED_ID = "CASE verdict WHEN 'a' THEN response_b_id ELSE response_a_id END"
 # `strength` is 0 where nobody graded, and always has decimals: readers of JSON Lines, the `datasets` library among
 # them, take a column's type from the file's first rows and refuse the file where it later turns out otherwise.
 _PAIRS = f"""
-    SELECT id, "group", prompt, {_CHOSEN} AS chosen, {_REJECTED} AS rejected,
-           coalesce(abs(mean_strength), 0)::numeric(7, 6) AS strength,
+    SELECT id, "group", prompt, {_RESPONSE.format(id=_CHOSEN_ID)} AS chosen,
+           {_RESPONSE.format(id=_REJECTED_ID)} AS rejected, coalesce(abs(mean_strength), 0)::numeric(7, 6) AS strength,
            json_build_object('chosen', greatest(a, b), 'rejected', least(a, b), 'tie', tie, 'neither', neither)
                AS votes
-      FROM ({_JUDGED}) judged WHERE verdict IN ('a', 'b') ORDER BY id
+      FROM (SELECT * FROM consensus WHERE verdict IN ('a', 'b') ORDER BY id) judged {_PROMPT} ORDER BY id
 """
 # The columns of each kind, named as TRL names them; `training_rows` builds the same rows in Python.
 _ROWS = {
     Kind.DPO: _PAIRS,
     Kind.REWARD: _PAIRS,
     Kind.KTO: f"""
-        SELECT id, "group", prompt, {_MESSAGE.format(text="CASE side WHEN 'a' THEN a_text ELSE b_text END")}
-               AS completion, verdict = side AS label
-          FROM ({_JUDGED}) judged CROSS JOIN (VALUES ('a'), ('b')) sides (side)
-         WHERE verdict IN ('a', 'b', 'neither') ORDER BY id, side
+        SELECT id, "group", prompt,
+               {_RESPONSE.format(id="CASE side WHEN 'a' THEN response_a_id ELSE response_b_id END")} AS completion,
+               verdict = side AS label
+          FROM (SELECT consensus.*, side FROM consensus CROSS JOIN (VALUES ('a'), ('b')) sides (side)
+                 WHERE verdict IN ('a', 'b', 'neither') ORDER BY id, side) judged {_PROMPT} ORDER BY id, side
     """,
     Kind.SFT: f"""
-        SELECT id, "group", prompt, completion FROM (
-            SELECT DISTINCT ON (prompt_id, sha256(convert_to(text, 'UTF8'))) id, "group", prompt,
-                   {_MESSAGE.format(text="text")} AS completion
-              FROM (SELECT *, CASE verdict WHEN 'a' THEN a_text ELSE b_text END AS text FROM ({_JUDGED}) judged
-                     WHERE verdict IN ('a', 'b')) chosen
-             ORDER BY prompt_id, sha256(convert_to(text, 'UTF8')), id) once
-         ORDER BY id
+        SELECT id, "group", prompt, {_RESPONSE.format(id=_CHOSEN_ID)} AS completion
+          FROM (SELECT * FROM (
+                    SELECT DISTINCT ON (consensus.prompt_id, chosen.text_sha256) consensus.*
+                      FROM consensus JOIN annotation_response chosen ON chosen.id = {_CHOSEN_ID}
+                     WHERE verdict IN ('a', 'b') ORDER BY consensus.prompt_id, chosen.text_sha256, consensus.id
+                ) once ORDER BY id) judged {_PROMPT} ORDER BY id
     """,
 }
 _USABLE = {kind: {"a", "b"} | ({"neither"} if kind == Kind.KTO else set()) for kind in Kind}
@@ -137,11 +142,14 @@ def judged_rows(project: Project, *, humans_only: bool = True) -> Iterator[dict[
     Streams through a server-side cursor: a transaction stays open until the iterator ends or is closed.
     """
     sql = f"""
-        SELECT j.id, j."group", j.prompt_id, j.prompt, sa.name, j.a_text, sb.name, j.b_text,
+        SELECT j.id, p."group", p.id, coalesce(ra.messages, p.messages), sa.name, ra.text, sb.name, rb.text,
                j.a, j.b, j.tie, j.neither, j.mean_strength, j.verdict
           FROM ({_JUDGED}) j
-          JOIN annotation_responsesource sa ON sa.id = j.a_source_id
-          JOIN annotation_responsesource sb ON sb.id = j.b_source_id
+          JOIN annotation_prompt p ON p.id = j.prompt_id
+          JOIN annotation_response ra ON ra.id = j.response_a_id
+          JOIN annotation_response rb ON rb.id = j.response_b_id
+          JOIN annotation_responsesource sa ON sa.id = ra.source_id
+          JOIN annotation_responsesource sb ON sb.id = rb.source_id
          ORDER BY j.id
     """
     with transaction.atomic(), connection.chunked_cursor() as cursor:
@@ -221,21 +229,20 @@ def export_preferences(project: Project, kind: str, out: Path, *, humans_only: b
     kind = Kind(kind)
     if out.suffix not in (".jsonl", ".parquet"):
         raise ExportError(f"{out.name}: the name must end in .jsonl or .parquet.")
-    params = {"project": project.pk, "humans_only": humans_only}
     draft = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with transaction.atomic(durable=True), connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            _make_consensus(project, humans_only=humans_only)
             # Closed before the transaction ends: a rollback would wait for ever on a COPY that nobody reads.
-            with draft.open("wb") as file, contextlib.closing(_copy_lines(_ROWS[kind], params)) as lines:
+            with draft.open("wb") as file, contextlib.closing(_copy_lines(_ROWS[kind])) as lines:
                 rows = _write_jsonl(lines, file) if out.suffix == ".jsonl" else _write_parquet(lines, file, kind)
                 file.flush()
                 os.fsync(file.fileno())
-            verdicts = count_verdicts(project, humans_only=humans_only)
-            cursor.execute(
-                f"SELECT count(DISTINCT prompt_id) FROM ({_JUDGED}) judged WHERE verdict = ANY(%(usable)s)",
-                {**params, "usable": sorted(_USABLE[kind])},
-            )
+            cursor.execute("SELECT verdict, count(*) FROM consensus GROUP BY verdict ORDER BY verdict")
+            dropped = {verdict: count for verdict, count in cursor.fetchall() if verdict not in _USABLE[kind]}
+            usable = sorted(_USABLE[kind])
+            cursor.execute("SELECT count(DISTINCT prompt_id) FROM consensus WHERE verdict = ANY(%s)", [usable])
             prompts = cursor.fetchone()[0]
         with draft.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -245,18 +252,26 @@ def export_preferences(project: Project, kind: str, out: Path, *, humans_only: b
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-    dropped = {reason: count for reason, count in verdicts.items() if reason not in _USABLE[kind]}
     return Exported(rows, prompts, sha256, dropped)
 
 
-def _copy_lines(sql: str, params: dict[str, Any]) -> Generator[bytes]:
+def _make_consensus(project: Project, *, humans_only: bool) -> None:
+    """Put the consensus into a temporary table that lives as long as the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TEMPORARY TABLE consensus ON COMMIT DROP AS {_JUDGED}",
+            {"project": project.pk, "humans_only": humans_only},
+        )
+
+
+def _copy_lines(sql: str) -> Generator[bytes]:
     """The query's rows as JSON lines, built by Postgres.
 
     COPY's text format doubles backslashes; csv leaves the line alone if JSON cannot hold its quote and delimiter.
     """
     copy = f"COPY (SELECT row_to_json(r) FROM ({sql}) r) TO STDOUT (FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02')"
     connection.ensure_connection()
-    with connection.connection.cursor() as cursor, cursor.copy(copy, params) as rows:
+    with connection.connection.cursor() as cursor, cursor.copy(copy) as rows:
         for row in rows:
             yield bytes(row)
 

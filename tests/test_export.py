@@ -21,7 +21,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotation.export import _ROWS, Kind, _copy_lines, count_verdicts, judged_rows, training_rows
+from annotation.export import _ROWS, Kind, _copy_lines, _make_consensus, count_verdicts, judged_rows, training_rows
 from annotation.models import Annotator, Comparison, Judgment, Project, Response
 from tests.factories import make_comparison, make_judgment, make_project, make_prompt, make_source
 
@@ -213,8 +213,11 @@ def compare(project: Project, a_text: str, b_text: str) -> Comparison:
 
 
 def copied(project: Project, kind: Kind) -> list[dict[str, Any]]:
-    lines = _copy_lines(_ROWS[kind], {"project": project.pk, "humans_only": True})
-    return [json.loads(line) for line in b"".join(lines).splitlines()]
+    _make_consensus(project, humans_only=True)
+    lines = b"".join(_copy_lines(_ROWS[kind]))
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE consensus")
+    return [json.loads(line) for line in lines.split(b"\n")[:-1]]
 
 
 # ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────

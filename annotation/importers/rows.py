@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from annotation.models import Preference
+from annotation.services import content_sha256
 
 Messages = list[dict[str, str]]
 ROLES = ("system", "user", "assistant")
@@ -29,6 +31,10 @@ class Side:
     source: str
     text: str
     messages: Messages | None = None
+
+    @cached_property
+    def text_sha256(self) -> str:
+        return content_sha256(self.text)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,12 @@ class Row:
     def __post_init__(self) -> None:
         if self.a == self.b:
             raise UnusableRowError("both responses are the same text by the same source: there is nothing to compare")
+
+    @cached_property
+    def prompt_key(self) -> tuple[str, str]:
+        """What tells prompts of one project apart: (content_sha256, group)."""
+        sha256 = content_sha256(self.messages)
+        return sha256, self.group or f"prompt-{sha256[:16]}"
 
 
 def checked_messages(value: Any, name: str, *, last: str = "user") -> Messages:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.utils import timezone
 
 from annotation.importers.reading import Record
-from annotation.importers.rows import Messages, Row, Side, digest
+from annotation.importers.rows import Row, Side, digest
 from annotation.models import (
     Annotator,
     Comparison,
@@ -24,7 +26,6 @@ from annotation.models import (
     ResponseSource,
     SourceKind,
 )
-from annotation.services import content_sha256
 
 BATCH_ROWS = 1000
 # Any number that no other part of the site locks. One import at a time: two would create the same sources, and each
@@ -108,6 +109,7 @@ class _Batch:
         self.format_name = format_name
         self.rows = rows
         self.done = done
+        self.now = timezone.now()
 
     def store(self) -> None:
         self.sources = self._sources()
@@ -130,7 +132,7 @@ class _Batch:
         return {name: ids[stored] for name, stored in stored_as.items()}
 
     def _prompts(self) -> dict[PromptKey, int]:
-        wanted = {_prompt_key(row): row for _, row in self.rows}
+        wanted = {row.prompt_key: row for _, row in self.rows}
         found = self._found_prompts(wanted)
         new = [
             Prompt(project=self.project, messages=row.messages, group=key[1], lang=row.lang, content_sha256=key[0])
@@ -154,64 +156,58 @@ class _Batch:
         found = Response.objects.filter(prompt_id__in=set(self.prompts.values()))
         columns = ("id", "prompt_id", "source_id", "sample_index", "text_sha256", "messages")
         for pk, prompt, source, index, sha256, messages in found.order_by("-id").values_list(*columns):
-            ids[prompt, source, sha256, _history_key(messages)] = pk
+            ids[prompt, source, sha256, "" if messages is None else digest(messages)] = pk
             samples[prompt, source] = max(samples[prompt, source], index + 1)
-        new: dict[ResponseKey, Response] = {}
+        new: dict[ResponseKey, tuple[Any, ...]] = {}
         for _, row in self.rows:
             for side in (row.a, row.b):
                 key = self._response_key(row, side)
                 if key in ids or key in new:
                     continue
                 prompt, source, sha256, _ = key
-                new[key] = Response(
-                    prompt_id=prompt,
-                    source_id=source,
-                    sample_index=samples[prompt, source],
-                    text=side.text,
-                    text_sha256=sha256,
-                    messages=side.messages,
-                )
+                own = None if side.messages is None else json.dumps(side.messages, ensure_ascii=False)
+                new[key] = (prompt, source, samples[prompt, source], side.text, sha256, own, "", "", self.now)
                 samples[prompt, source] += 1
-        stored = Response.objects.bulk_create(new.values())
-        self.done.responses += len(stored)
-        return ids | {key: response.pk for key, response in zip(new, stored, strict=True)}
+        columns = ("prompt_id", "source_id", "sample_index", "text", "text_sha256", "messages")
+        stored = _copy_in(Response, (*columns, "template_sha256", "finish_reason", "created_at"), new.values())
+        self.done.responses += len(new)
+        return ids | dict(zip(new, stored, strict=True))
 
     def _response_key(self, row: Row, side: Side) -> ResponseKey:
-        prompt, source = self.prompts[_prompt_key(row)], self.sources[side.source]
-        return prompt, source, content_sha256(side.text), _history_key(side.messages)
+        own = "" if side.messages is None else digest(side.messages)
+        return self.prompts[row.prompt_key], self.sources[side.source], side.text_sha256, own
 
-    def _comparisons(self) -> list[tuple[Record, Row, Comparison]]:
-        """The rows that have a comparison, new or found by its id in the file."""
+    def _comparisons(self) -> list[tuple[Record, Row, int]]:
+        """The rows that have a comparison, with its id: new, or found by its id in the file."""
         external_ids = [row.external_id or self._derived_id(row) for _, row in self.rows]
-        found = {
-            comparison.external_id: comparison
-            for comparison in Comparison.objects.filter(project=self.project, external_id__in=external_ids)
+        found = Comparison.objects.filter(project=self.project, external_id__in=external_ids)
+        sides = {
+            external_id: (a, b)
+            for external_id, a, b in found.values_list("external_id", "response_a_id", "response_b_id")
         }
-        new: dict[str, Comparison] = {}
+        new: dict[str, tuple[Any, ...]] = {}
         usable = []
         for (record, row), external_id in zip(self.rows, external_ids, strict=True):
             a, b = (self.responses[self._response_key(row, side)] for side in (row.a, row.b))
-            comparison = found.get(external_id) or new.get(external_id)
-            if comparison is None:
-                comparison = new[external_id] = Comparison(
-                    project=self.project,
-                    prompt_id=self.prompts[_prompt_key(row)],
-                    response_a_id=a,
-                    response_b_id=b,
-                    external_id=external_id,
-                    meta=row.meta,
-                    required_count=self._required_count(row),
-                    queue_key=random.random(),
+            if external_id not in sides:
+                sides[external_id] = a, b
+                prompt, meta = self.prompts[row.prompt_key], json.dumps(row.meta, ensure_ascii=False)
+                places = self._required_count(row)
+                new[external_id] = (
+                    *(self.project.pk, prompt, a, b, external_id, meta),
+                    *(places, 0, random.random(), self.now),
                 )
-            elif (comparison.response_a_id, comparison.response_b_id) != (a, b):
+            elif sides[external_id] == (a, b):
+                self.done.already_there += 1
+            else:
                 self.done.skip(record, f"the id {external_id} is taken by another comparison of this project")
                 continue
-            else:
-                self.done.already_there += 1
-            usable.append((record, row, comparison))
-        Comparison.objects.bulk_create(new.values())
+            usable.append((record, row, external_id))
+        columns = ("project_id", "prompt_id", "response_a_id", "response_b_id", "external_id", "meta")
+        _copy_in(Comparison, (*columns, "required_count", "assigned_count", "queue_key", "created_at"), new.values())
         self.done.comparisons += len(new)
-        return usable
+        ids = dict(found.values_list("external_id", "id"))
+        return [(record, row, ids[external_id]) for record, row, external_id in usable]
 
     def _derived_id(self, row: Row) -> str:
         sides = [(side.source, side.text, side.messages) for side in (row.a, row.b)]
@@ -221,21 +217,20 @@ class _Batch:
         """Judged data asks nobody again, and equal texts leave nothing to judge."""
         return 0 if row.verdicts or row.a.text == row.b.text else self.project.judgments_per_comparison
 
-    def _judgments(self, comparisons: list[tuple[Record, Row, Comparison]]) -> None:
+    def _judgments(self, comparisons: list[tuple[Record, Row, int]]) -> None:
         annotators = self._annotators()
         live = Judgment.objects.filter(
-            comparison__in={comparison.pk for _, _, comparison in comparisons}, superseded_at__isnull=True
+            comparison__in={comparison for _, _, comparison in comparisons}, superseded_at__isnull=True
         )
         preferences = {
             (comparison, annotator): preference
             for comparison, annotator, preference in live.values_list("comparison_id", "annotator_id", "preference")
         }
-        now = timezone.now()
-        new = []
+        new: list[tuple[Any, ...]] = []
         for record, row, comparison in comparisons:
             for verdict in row.verdicts:
                 annotator, is_human = annotators[verdict.annotator]
-                key = (comparison.pk, annotator)
+                key = (comparison, annotator)
                 if is_human != verdict.is_human:
                     self.done.skip(record, _KIND_DIFFERS.format("person" if is_human else "model"), verdict.annotator)
                 elif key in preferences:
@@ -243,18 +238,11 @@ class _Batch:
                         self.done.skip(record, "judged it otherwise before; that stands", verdict.annotator)
                 else:
                     preferences[key] = verdict.preference
-                    new.append(
-                        Judgment(
-                            comparison_id=comparison.pk,
-                            annotator_id=annotator,
-                            preference=verdict.preference,
-                            strength=verdict.strength,
-                            note=verdict.note,
-                            meta=verdict.meta,
-                            created_at=now,
-                        )
-                    )
-        Judgment.objects.bulk_create(new)
+                    meta = json.dumps(verdict.meta, ensure_ascii=False)
+                    said = (str(verdict.preference), verdict.strength, verdict.note, meta)
+                    new.append((uuid4(), comparison, annotator, *said, False, self.now))
+        columns = ("public_id", "comparison_id", "annotator_id", "preference", "strength", "note", "meta")
+        _copy_in(Judgment, (*columns, "is_late", "created_at"), new)
         self.done.judgments += len(new)
 
     def _annotators(self) -> dict[str, tuple[int, bool]]:
@@ -274,10 +262,18 @@ class _Batch:
 _KIND_DIFFERS = "is known in this project as a {}; the verdict that says otherwise is left out"
 
 
-def _prompt_key(row: Row) -> PromptKey:
-    sha256 = content_sha256(row.messages)
-    return sha256, row.group or f"prompt-{sha256[:16]}"
-
-
-def _history_key(messages: Messages | None) -> str:
-    return "" if messages is None else digest(messages)
+def _copy_in(model: type[models.Model], columns: tuple[str, ...], rows: Collection[tuple[Any, ...]]) -> list[int]:
+    """COPY new rows into a model's table (twice as fast as bulk_create) and give their ids, in order."""
+    if not rows:
+        return []
+    table = model._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT nextval(pg_get_serial_sequence(%s, 'id')) FROM generate_series(1, %s)", [table, len(rows)]
+        )
+        ids = [pk for (pk,) in cursor.fetchall()]
+    command = f"COPY {table} (id, {', '.join(columns)}) FROM STDIN"
+    with connection.connection.cursor() as cursor, cursor.copy(command) as copy:
+        for pk, row in zip(ids, rows, strict=True):
+            copy.write_row((pk, *row))
+    return ids

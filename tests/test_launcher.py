@@ -21,7 +21,7 @@ def spec(base: Path = Path("/nowhere")) -> JobSpec:
     return JobSpec(job_id=1, method="sft", base_model_dir=str(base), options=build_options("sft", {}))
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -100,7 +100,7 @@ def test_the_tail_steps_over_a_torn_line(tmp_path: Path) -> None:
 def test_a_job_without_a_base_ends_with_a_sentence_and_without_torch(tmp_path: Path) -> None:
     launcher.prepare(tmp_path, spec(base=tmp_path / "missing"), [], [])
     process = launcher.start(tmp_path)
-    assert process.wait(60) == 1
+    assert process.wait(240) == 1
     result = Result.read(tmp_path)
     assert result is not None
     assert (result.status, result.failure_class) == ("failed", "bad_data")

@@ -27,6 +27,7 @@ let hiddenMs = 0;
 let hiddenSince = 0;
 let confirmTimer = 0;
 let trouble = "";
+let needsSignIn = false;
 
 const outbox = new Outbox(main.dataset.person, () => [
   ...tape.filter((item) => !item.sent).map((item) => item.id),
@@ -211,9 +212,16 @@ queueEnd.addEventListener("submit", (event) => {
 
 // A digit or a pointer votes; the arrow keys inside the radio group only mark, as everywhere else.
 stage.addEventListener("hotkey", (event) => {
-  if (!event.target.matches("input[name=choice]")) return;
-  event.preventDefault();
-  choose(event.target);
+  const note = event.target.closest("details.note");
+  if (note) {
+    // At once, not with the toggle event: the next key is text already.
+    event.preventDefault();
+    note.open = true;
+    note.querySelector("textarea").focus();
+  } else if (event.target.matches("input[name=choice]")) {
+    event.preventDefault();
+    choose(event.target);
+  }
 });
 stage.addEventListener("click", (event) => {
   if (event.target.matches("input[name=choice]") && event.detail > 0) choose(event.target);
@@ -257,7 +265,11 @@ stage.addEventListener("click", (event) => {
   event.preventDefault();
   const panels = stage.querySelector(".panels");
   const panel = stage.querySelector(tab.getAttribute("href"));
-  panels.scrollTo({ left: panel.offsetLeft - panels.firstElementChild.offsetLeft, behavior: "smooth" });
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  panels.scrollTo({
+    left: panel.offsetLeft - panels.firstElementChild.offsetLeft,
+    behavior: isCalm ? "instant" : "smooth",
+  });
 });
 stage.addEventListener("scroll", (event) => {
   if (!event.target.matches(".panels")) return;
@@ -289,40 +301,55 @@ function showPending() {
   else pendingTimer = setTimeout(reveal, 1500);
 }
 
-function showRefused() {
+function notice(texts, control) {
+  const box = Object.assign(document.createElement("div"), { className: "notice spread" });
+  box.dataset.tone = "error";
+  box.setAttribute("role", "alert");
+  const words = document.createElement("div");
+  words.append(...texts.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
+  box.append(words, control);
+  return box;
+}
+
+function showNotices() {
   const boxes = outbox.entries().filter((entry) => entry.refused).map((entry) => {
-    const box = Object.assign(document.createElement("div"), { className: "notice spread" });
-    box.dataset.tone = "error";
-    box.setAttribute("role", "alert");
-    const words = document.createElement("div");
-    words.append(Object.assign(document.createElement("p"), { textContent: `Not saved: ${entry.refused}` }));
-    if (entry.fields.note) {
-      words.append(Object.assign(document.createElement("p"), { textContent: `Your note: ${entry.fields.note}` }));
-    }
     const close = Object.assign(document.createElement("button"), {
       type: "button",
       className: "button button-small",
       textContent: "Dismiss",
     });
     close.addEventListener("click", () => outbox.remove(entry));
-    box.append(words, close);
-    return box;
+    const texts = [`Not saved: ${entry.refused}`];
+    if (entry.fields.note) texts.push(`Your note: ${entry.fields.note}`);
+    return notice(texts, close);
   });
+  if (needsSignIn) {
+    const link = Object.assign(document.createElement("a"), {
+      className: "button button-small",
+      href: `/login/?next=${encodeURIComponent(location.pathname)}`,
+      textContent: "Sign in again",
+    });
+    boxes.unshift(notice(["You are signed out. Your votes wait in this browser until you are back."], link));
+  }
   document.getElementById("notices").replaceChildren(...boxes);
 }
 
 outbox.addEventListener("change", () => {
   showPending();
-  showRefused();
+  showNotices();
   if (at >= tape.length) showEnd();
 });
 outbox.addEventListener("waiting", (event) => {
   trouble = event.detail.sentence;
+  needsSignIn = event.detail.needsSignIn;
   showPending();
+  showNotices();
   if (at >= tape.length) showEnd();
 });
 outbox.addEventListener("saved", (event) => {
   trouble = "";
+  needsSignIn = false;
+  showNotices();
   lease.renewed();
   const { entry, html } = event.detail;
   if (entry.project === main.dataset.project) addItems(html);
@@ -399,7 +426,7 @@ function start() {
   const guidelines = document.getElementById("guidelines");
   if (guidelines) typeset(guidelines, main.dataset.katexCss);
   showPending();
-  showRefused();
+  showNotices();
   outbox.send();
 }
 

@@ -21,7 +21,7 @@ export function fetchHeaders() {
 
 /**
  * Events: "change" (something was added, saved or refused), "saved" {entry, html}, "refused" {entry, status},
- * "waiting" {sentence} after a failed try.
+ * "waiting" {sentence, needsSignIn} after a failed try.
  */
 export class Outbox extends EventTarget {
   #prefix;
@@ -101,7 +101,7 @@ export class Outbox extends EventTarget {
         if (problem) {
           this.#wait = Math.min(LONGEST_WAIT_MS, this.#wait ? this.#wait * 2 : 1000);
           this.#timer = setTimeout(() => this.send(), this.#wait * (0.75 + Math.random() / 2));
-          this.#tell("waiting", { sentence: problem });
+          this.#tell("waiting", problem);
           return;
         }
         this.#wait = 0;
@@ -111,7 +111,7 @@ export class Outbox extends EventTarget {
     }
   }
 
-  /** Gives a sentence when the entry must be tried again. */
+  /** Gives {sentence, needsSignIn} when the entry must be tried again. */
   async #post(entry) {
     const body = new URLSearchParams(entry.fields);
     if (entry.kind === "judgment") body.set("judgment_id", entry.id);
@@ -127,23 +127,26 @@ export class Outbox extends EventTarget {
       });
       text = await response.text();
     } catch {
-      return "No connection to the server.";
+      return { sentence: "No connection to the server.", needsSignIn: false };
     }
     const isSentence = response.headers.get("Content-Type")?.startsWith("text/plain");
     if (response.ok) {
       this.remove(entry);
       this.#tell("saved", { entry, html: response.status === 200 ? text : "" });
-      return "";
+      return null;
     }
-    if (response.status === 401) return text;
-    // A page instead of a sentence is not our view's word on this vote (a proxy, or a sign-in from another tab).
+    // A page instead of a sentence is not our view's word on this vote: a proxy's, or that of the forgery check after
+    // a sign-out in another tab.
+    if (response.status === 401 || (response.status === 403 && !isSentence)) {
+      return { sentence: "You are signed out.", needsSignIn: true };
+    }
     if (response.status >= 500 || response.status === 429 || !isSentence) {
-      return response.status === 403 ? "Reload this page to go on saving." : "The server cannot save just now.";
+      return { sentence: "The server cannot save just now.", needsSignIn: false };
     }
     entry.refused = text;
     this.#store(entry);
     this.#tell("refused", { entry, status: response.status });
     this.#tell("change");
-    return "";
+    return null;
   }
 }

@@ -11,9 +11,11 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 PASSWORD = "a-long-password"
+PATIENCE_SECONDS = 20  # on a machine that is busy with other work
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +42,7 @@ def open_page(browser: Browser, live_server) -> Iterator[Callable[..., Page]]:  
         context = browser.new_context(
             base_url=live_server.url, **{"viewport": {"width": 1440, "height": 900}, **options}
         )
-        context.set_default_timeout(5_000)
+        context.set_default_timeout(PATIENCE_SECONDS * 1000)
         contexts.append(context)
         if user:
             client = Client()
@@ -62,7 +64,7 @@ def open_page(browser: Browser, live_server) -> Iterator[Callable[..., Page]]:  
     assert not errors, errors
 
 
-def until(page: Page, condition: Callable[[], bool], seconds: float = 5) -> None:
+def until(page: Page, condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     """Wait for something that happens outside the page, such as a row in the database."""
     end = time.monotonic() + seconds
     while not condition():

@@ -24,11 +24,11 @@ app.conf.update(
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
     # A publish must fail within a request's patience (3 seconds); the reconciler publishes again. Workers ask the
-    # broker for messages in calls of one second, which the socket's limit must exceed.
+    # broker for messages in calls of one second, which the socket's limit must exceed; a hung one is asked twice.
     # Without an interval of 0 kombu sleeps two seconds before it gives up.
     broker_transport_options={
         "socket_connect_timeout": 2,
-        "socket_timeout": 2.5,
+        "socket_timeout": 1.4,
         "max_retries": 1,
         "interval_start": 0,
         "interval_step": 0,

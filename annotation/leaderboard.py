@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -225,9 +226,16 @@ def _unrated(points: NDArray[np.float64], names: list[str], rated: set[int]) -> 
 
 
 def head_to_head(
-    project: Project, new_source: ResponseSource, old_source: ResponseSource, *, humans_only: bool = False
+    project: Project,
+    new_source: ResponseSource,
+    old_source: ResponseSource,
+    *,
+    humans_only: bool = False,
+    groups: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """How often new is preferred to old: `{"wins", "ties", "losses", "win_rate", "lower", "upper", "judgments"}`.
+
+    `groups` keeps to the prompts of those groups, as to the held-out ones of a data set.
 
     win_rate counts a tie as half. The interval is Wilson's at 95 %, with the number of judgments replaced by that of
     independent ones that would vary as much as the groups do (at most all; as many as there are groups where they do
@@ -235,11 +243,12 @@ def head_to_head(
     """
     pair = sorted([new_source.pk, old_source.pk])
     condition = " AND least(ra.source_id, rb.source_id) = %(one)s AND greatest(ra.source_id, rb.source_id) = %(other)s"
+    params: dict[str, Any] = {"project": project.pk, "humans_only": humans_only, "one": pair[0], "other": pair[1]}
+    if groups is not None:
+        condition += ' AND p."group" = ANY(%(groups)s)'
+        params["groups"] = list(groups)
     with connection.cursor() as cursor:
-        cursor.execute(
-            _RESULTS + condition + _GROUPED,
-            {"project": project.pk, "humans_only": humans_only, "one": pair[0], "other": pair[1]},
-        )
+        cursor.execute(_RESULTS + condition + _GROUPED, params)
         rows = cursor.fetchall()
     by_group: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(3))
     for group, _, _, won, lost, tied in rows:

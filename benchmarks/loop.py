@@ -214,7 +214,7 @@ def run(data_dir: Path, *, prompts: int, per_prompt: int, eval_per_prompt: int) 
     }
 
 
-SAMPLING = ("--max-tokens", "96", "--temperature", "0.8")
+SAMPLING = ("--max-tokens", "80", "--temperature", "0.8")
 
 
 def _seed(count: int) -> list[str]:
@@ -252,6 +252,7 @@ def _report(parent: str, new: str, eval_per_prompt: int) -> dict[str, Any]:
     report: dict[str, Any] = {"parent": parent, "new": new, "held_out_prompts": len(held_out)}
     new_source, old_source = (ResponseSource.objects.get(name=name) for name in (new, parent))
     report["win_rate"] = head_to_head(project, new_source, old_source)
+    report["win_rate_held_out"] = head_to_head(project, new_source, old_source, groups=held_out)
     for name in (parent, new):
         texts = list(
             Response.objects.filter(
@@ -277,10 +278,11 @@ def print_table(report: dict[str, Any]) -> None:
     print(f"{'':24}{'parent':>10}{'new':>10}")
     print(f"{'mean length, words':24}{parent['words']:10.1f}{new['words']:10.1f}")
     print(f"{'taste score':24}{parent['taste']:10.2f}{new['taste']:10.2f}")
-    print(
-        f"win rate, new over parent {win['win_rate']:.1%} of {win['judgments']} judgments"
-        f" (95 % interval {win['lower']:.1%} – {win['upper']:.1%})"
-    )
+    for where, rate in [("all prompts", win), ("held-out prompts", report["win_rate_held_out"])]:
+        print(
+            f"new over parent, {where}: {rate['win_rate']:.1%} of {rate['judgments']} judgments"
+            f" (95 % interval {rate['lower']:.1%} – {rate['upper']:.1%})"
+        )
     print(f"time                    {report['total_seconds'] / 60:.1f} min: ", end="")
     print(", ".join(f"{name} {value:.0f} s" for name, value in report["seconds"].items()))
 

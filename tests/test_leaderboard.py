@@ -221,7 +221,7 @@ def test_number_of_queries_is_fixed(django_assert_num_queries: Any) -> None:
 # ── One source against another ───────────────────────────────────────────────────────────────────────────────────
 
 
-def against(project: Project, new: str, old: str, **options: bool) -> dict[str, float]:
+def against(project: Project, new: str, old: str, **options: Any) -> dict[str, float]:
     new_source, old_source = (ResponseSource.objects.get(name=name) for name in (new, old))
     return head_to_head(project, new_source, old_source, **options)
 
@@ -247,6 +247,17 @@ def test_head_to_head_counts_from_the_new_sources_side() -> None:
     assert (mirrored["wins"], mirrored["losses"]) == (1, 2)
     assert mirrored["lower"] == pytest.approx(1 - found["upper"])
     assert mirrored["upper"] == pytest.approx(1 - found["lower"])
+
+
+@pytest.mark.django_db
+def test_head_to_head_can_keep_to_some_groups() -> None:
+    project = make_project()
+    for group, preference in enumerate("aab"):
+        result(project, "new", "old", preference, group=group)
+    groups = sorted(project.prompts.values_list("group", flat=True))
+    assert against(project, "new", "old")["judgments"] == 3
+    assert against(project, "new", "old", groups=groups[:2])["judgments"] == 2
+    assert against(project, "new", "old", groups=[])["win_rate"] is None
 
 
 @pytest.mark.django_db

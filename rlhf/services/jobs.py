@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import logging
+import shutil
 import subprocess
 from collections.abc import Iterable
 from datetime import datetime
@@ -136,6 +137,8 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
                 job=job,
                 step=int(result.metrics.get("steps", job.step)),
             )
+    # Optimizer states, three times the weights each, have served their end: nothing goes on from here.
+    shutil.rmtree(job.directory / jobspec.CHECKPOINTS_DIR, ignore_errors=True)
 
 
 def _checkpoint_name(job: TrainingJob) -> str:

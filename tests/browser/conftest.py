@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -38,7 +39,7 @@ def open_page(browser: Browser, live_server) -> Iterator[Callable[..., Page]]:  
     """Open a page in a fresh context, signed in if `user` is named; any script error fails the test."""
     contexts, errors = [], []
 
-    def open_one(path: str = "/", *, user: str = "", **options: object) -> Page:
+    def open_one(path: str = "/", *, user: str = "", **options: Any) -> Page:
         context = browser.new_context(
             base_url=live_server.url, **{"viewport": {"width": 1440, "height": 900}, **options}
         )

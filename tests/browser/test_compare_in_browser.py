@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from django.db.models import F
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from annotation.models import Assignment, Comparison, Judgment, Project
 from tests.browser.conftest import PASSWORD, until
@@ -176,7 +176,7 @@ def test_without_a_connection_votes_wait_survive_a_reload_and_are_saved_once(
 
 def test_an_answer_that_is_lost_on_the_way_back_stores_the_vote_once(project: Project, open_page: Open) -> None:
     page = open_page(COMPARE, user="ann")
-    lost = []
+    lost: list[APIResponse] = []
 
     def lose_first_answer(route: Route) -> None:
         if lost:

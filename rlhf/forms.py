@@ -105,6 +105,7 @@ class GenerateForm(forms.Form):
     source = forms.ModelChoiceField(
         queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
         label="Who writes",
+        empty_label="Choose a model",
         help_text="A published checkpoint or another model that can be asked.",
     )
     against = forms.ModelChoiceField(

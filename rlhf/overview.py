@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from django.db.models import Count, Q, Sum
 
 from annotation.models import Assignment, AssignmentStatus, Comparison, Judgment, Project, Prompt, Response
-from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, GenerationJob, JobStatus, TrainingJob
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, GenerationJob, JobStatus, LeasedJob, TrainingJob
 
-UNFINISHED = (JobStatus.QUEUED, JobStatus.RUNNING)
+Job = TypeVar("Job", bound=LeasedJob)
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,31 @@ class Overview:
     people: int
     people_on_now: int
     generation: list[GenerationJob]
-    """Jobs that have not ended; the newest one where all have."""
+    """Jobs that have not ended, running ones first; the newest one where all have."""
     snapshots: list[DatasetSnapshot]
     """The newest three."""
     snapshot_count: int
     training: list[TrainingJob]
-    """Jobs that have not ended; the newest one where all have."""
+    """Jobs that have not ended, running ones first; the newest one where all have."""
     newest: Checkpoint | None
     """The newest checkpoint that writes responses and was trained on this project."""
 
     @property
+    def jobs(self) -> list[LeasedJob]:
+        return [*self.generation, *self.training]
+
+    @property
     def is_moving(self) -> bool:
         """Whether a job is under way, so that the numbers change by themselves."""
-        return any(not job.is_finished for job in [*self.generation, *self.training])
+        return any(not job.is_finished for job in self.jobs)
+
+    @property
+    def training_running(self) -> int:
+        return sum(job.status == JobStatus.RUNNING for job in self.training)
+
+    @property
+    def training_waiting(self) -> int:
+        return sum(job.status == JobStatus.QUEUED for job in self.training)
 
 
 def project_overview(project: Project) -> Overview:
@@ -69,12 +82,17 @@ def project_overview(project: Project) -> Overview:
         needed=needed,
         people=judgments["people"],
         people_on_now=people_on_now,
-        generation=[job for job in generation if not job.is_finished] or generation[:1],
+        generation=_shown(generation),
         snapshots=list(snapshots[:3]),
         snapshot_count=snapshots.count(),
-        training=[job for job in training if not job.is_finished] or training[:1],
+        training=_shown(training),
         newest=Checkpoint.objects.filter(job__snapshot__project=project, kind=CheckpointKind.POLICY)
         .select_related("source")
         .order_by("-created_at")
         .first(),
     )
+
+
+def _shown(jobs: list[Job]) -> list[Job]:
+    unfinished = [job for job in jobs if not job.is_finished]
+    return sorted(unfinished, key=lambda job: job.status != JobStatus.RUNNING) or jobs[:1]

@@ -416,7 +416,7 @@ def test_a_failed_job_says_in_full_what_happened_and_what_to_do(page: Client, ba
     jobs.fail_or_retry(job, "out_of_memory", long_error)
     text = page.get(f"/training/{job.pk}/").content.decode()
     assert long_error in text
-    assert "a smaller micro_batch_size" in text
+    assert "Clone the job and change one of these" in text
 
 
 def test_the_log_is_the_end_of_the_file_as_plain_text(page: Client, base: Checkpoint) -> None:

@@ -81,9 +81,7 @@ def _reason(reason: str) -> str:
 def what_to_do(failure_class: FailureClass) -> str:
     """Advice beside an error."""
     return {
-        FailureClass.OUT_OF_MEMORY: (
-            "Clone the job with a smaller micro_batch_size, a smaller max_tokens, or gradient_checkpointing."
-        ),
+        FailureClass.OUT_OF_MEMORY: "It is not tried again as it is. Clone the job and change one of these.",
         FailureClass.BAD_DATA: "Another try would end the same way: change what is named above, then clone the job.",
         FailureClass.INFRASTRUCTURE: (
             "The job goes on from its last complete checkpoint while tries are left; when they are spent, mend the "

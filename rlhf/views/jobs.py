@@ -19,7 +19,6 @@ from rlhf.forms import LaunchForm, OptionsForm, format_number
 from rlhf.jobspec import LOG_FILE, OPTIONS, SPEC_FILE, SpecError
 from rlhf.model_directory import check_model_directory
 from rlhf.models import CancelMode, FailureClass, JobStatus, Method, TrainingJob
-from rlhf.overview import UNFINISHED
 from rlhf.services import broker_is_up, queue_training_job, request_cancel, seconds_left, seconds_left_by_job
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
@@ -44,7 +43,7 @@ def _job_rows() -> dict[str, Any]:
     left = seconds_left_by_job(jobs)
     return {
         "rows": [(job, left.get(job.pk)) for job in jobs],
-        "is_moving": any(job.status in UNFINISHED for job in jobs),
+        "is_moving": any(not job.is_finished for job in jobs),
         "broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up(),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from annotation.models import Project
 from annotation.services import DomainError
 from annotation.vote_counts import count_sway
 from rlhf.forms import GenerateForm, MemberForm, ProjectForm, PromptsForm
-from rlhf.models import GenerationJob
-from rlhf.overview import UNFINISHED, project_overview
+from rlhf.models import GenerationJob, JobStatus, LeasedJob
+from rlhf.overview import project_overview
 from rlhf.services import broker_is_up, queue_generation_job, request_cancel
 from rlhf.shares import Share
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
@@ -68,12 +69,12 @@ def project_detail(request: StaffRequest, slug: str) -> HttpResponse:
         "longer_chosen": Share.of(sway.longer_chosen, sway.unequal),
         "kinds": export.Kind.choices,
     }
-    return render(request, "rlhf/project.html", context | _broker(overview.is_moving))
+    return render(request, "rlhf/project.html", context | _broker(overview.jobs))
 
 
-def _broker(matters: bool) -> dict[str, bool]:
+def _broker(jobs: Sequence[LeasedJob]) -> dict[str, bool]:
     """Whether to say that jobs wait for the broker; asked only where a job waits."""
-    return {"broker_is_away": matters and not broker_is_up()}
+    return {"broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up()}
 
 
 @staff_required
@@ -82,7 +83,7 @@ def project_strip(request: StaffRequest, slug: str) -> HttpResponse:
     """The strip of numbers alone, for a page that is watching it."""
     project = get_object_or_404(Project, slug=slug)
     overview = project_overview(project)
-    context = {"project": project, "overview": overview} | _broker(overview.is_moving)
+    context = {"project": project, "overview": overview} | _broker(overview.jobs)
     return render(request, "rlhf/_project_strip.html", context)
 
 
@@ -137,7 +138,7 @@ def project_people(request: StaffRequest, slug: str) -> HttpResponse:
         "project": project,
         "form": form,
         "members": project.members.annotate(judged=judged).order_by("username"),
-        "guidelines": render_markdown(project.guidelines) if project.guidelines else "",
+        "guidelines": render_markdown(project.guidelines).html if project.guidelines else "",
     }
     return render(request, "rlhf/project_people.html", context, status=422 if form.errors else 200)
 
@@ -212,8 +213,7 @@ def _generation(project: Project) -> dict[str, Any]:
     jobs = list(
         GenerationJob.objects.filter(project=project).select_related("source", "against").order_by("-queued_at")[:50]
     )
-    is_moving = any(job.status in UNFINISHED for job in jobs)
-    return {"jobs": jobs, "is_moving": is_moving} | _broker(is_moving)
+    return {"jobs": jobs, "is_moving": any(not job.is_finished for job in jobs)} | _broker(jobs)
 
 
 @staff_required

@@ -17,7 +17,7 @@ from rlhf.services import create_snapshot
 from rlhf.snapshots import SPLITS, snapshot_rows
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 
-ROWS_SHOWN = 10
+ROWS_SHOWN = 6
 
 
 @staff_required

@@ -1,7 +1,8 @@
 // A line chart with direct labels and yardsticks, in the colours of the page's theme.
 //
-// spec: { title, note, series: [{ key, label, color, heldOut }], bands: [{ from, to, text }], lines: [{ value, text }],
+// spec: { title, note, series: [{ key, label, color, heldOut, exact, quiet }], bands: [{ from, to, text }], lines: [{ value, text }],
 //         suffix(series, value) }
+// heldOut: few points, drawn as dots. exact: no running mean. quiet: the running mean alone.
 // rows: [{ step, … }] in order of step.
 
 const HEIGHT = 200;
@@ -29,10 +30,10 @@ function resolveColors(names) {
   return colors;
 }
 
-function smooth(values) {
+function smooth(values, share = 12) {
   const known = values.filter((value) => value !== null).length;
   if (known < SMOOTH_FROM) return values;
-  const weight = 2 / (Math.max(5, known / 12) + 1);
+  const weight = 2 / (Math.max(5, known / share) + 1);
   let mean = null;
   return values.map((value) => {
     if (value === null) return null;
@@ -85,26 +86,22 @@ export class Chart {
   rebuild() {
     if (!this.used) return;
     this.plot?.destroy();
-    this.colors = resolveColors(["accent", "warning", "soft", "ink", "line", "accent-wash"]);
+    this.colors = resolveColors(["accent", "warning", "soft", "line", "surface", "accent-wash"]);
     this.plot = new window.uPlot(this.options(), this.columns(), this.plotArea);
   }
 
   // step, then for each series what was logged and its running mean
   columns() {
     const columns = [this.rows.map((row) => row.step)];
-    for (const { key, heldOut } of this.used) {
+    for (const { key, heldOut, exact, quiet } of this.used) {
       const logged = this.rows.map((row) => (typeof row[key] === "number" ? row[key] : null));
-      columns.push(logged, heldOut ? logged : smooth(logged));
+      columns.push(logged, heldOut || exact ? logged : smooth(logged, quiet ? 5 : 12));
     }
     return columns;
   }
 
   describe() {
-    const columns = this.plot.data;
-    const values = this.used.map(({ label }, index) => {
-      const column = columns[2 * index + 2];
-      return `${label} ${formatValue(column[lastKnown(column)])}`;
-    });
+    const values = this.labels(this.plot.data).map(({ text }) => text);
     this.plotArea.setAttribute("aria-label", `${this.spec.title}: ${values.join(", ")} at the last logged step`);
   }
 
@@ -112,8 +109,9 @@ export class Chart {
     const { colors } = this;
     const font = `11px ${getComputedStyle(document.body).fontFamily}`;
     const series = [{}];
-    for (const { color, heldOut } of this.used) {
-      series.push({ stroke: colors[color], alpha: 0.28, width: 1, points: { show: false }, spanGaps: true, show: !heldOut });
+    for (const { color, heldOut, exact, quiet } of this.used) {
+      const faint = !(heldOut || exact || quiet);
+      series.push({ stroke: colors[color], alpha: 0.25, width: 1, points: { show: false }, spanGaps: true, show: faint });
       series.push({
         stroke: colors[color],
         width: 2,
@@ -125,7 +123,7 @@ export class Chart {
     return {
       width: this.plotArea.clientWidth || 320,
       height: HEIGHT,
-      padding: [12, 108, 0, 4],
+      padding: [14, () => this.room(), 0, 4],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: {
@@ -138,11 +136,29 @@ export class Chart {
         { ...axis, size: 48, space: 34, values: (_, ticks) => ticks.map((tick) => formatValue(Number(tick.toPrecision(6)))) },
       ],
       hooks: {
-        drawClear: [(plot) => this.drawYardsticks(plot, font)],
+        drawClear: [(plot) => this.drawYardsticks(plot)],
         draw: [(plot) => this.drawLabels(plot, font)],
         setCursor: [(plot) => this.tell(plot.cursor.idx)],
       },
     };
+  }
+
+  // Room right of the plot: what the longest label needs beyond the end of its line.
+  room() {
+    const width = (this.plotArea.clientWidth || 320) - 60;
+    const last = this.rows.at(-1)?.step ?? 0;
+    const reached = Math.min(1, last / Math.max(this.totalSteps || 0, last, 1));
+    const longest = Math.max(...this.labels(this.columns()).map(({ text }) => text.length)) * 6.2 + 12;
+    return Math.max(8, Math.min(longest, width - (width - longest) / Math.max(reached, 0.01)));
+  }
+
+  labels(columns) {
+    return this.used.map((one, index) => {
+      const column = columns[2 * index + 2];
+      const last = lastKnown(column);
+      const value = column[last];
+      return { one, last, value, text: `${one.label} ${formatValue(value)}${this.spec.suffix?.(one, value) ?? ""}`.trim() };
+    });
   }
 
   range(low, high) {
@@ -156,62 +172,67 @@ export class Chart {
     return [from === 0 ? 0 : from - margin, to + margin];
   }
 
-  drawYardsticks(plot, font) {
+  drawYardsticks(plot) {
     const { ctx, bbox } = plot;
     const ratio = window.devicePixelRatio || 1;
     ctx.save();
-    ctx.font = font.replace("11px", `${11 * ratio}px`);
-    ctx.textBaseline = "bottom";
-    ctx.textAlign = "left";
-    for (const { from, to, text } of this.spec.bands ?? []) {
+    ctx.fillStyle = this.colors["accent-wash"];
+    for (const { from, to } of this.spec.bands ?? []) {
       const top = Math.max(bbox.top, plot.valToPos(to, "y", true));
       const bottom = Math.min(bbox.top + bbox.height, plot.valToPos(from, "y", true));
-      if (bottom <= top) continue;
-      ctx.fillStyle = this.colors["accent-wash"];
-      ctx.fillRect(bbox.left, top, bbox.width, bottom - top);
-      ctx.fillStyle = this.colors.soft;
-      ctx.fillText(text, bbox.left + 6 * ratio, bottom - 3 * ratio);
+      ctx.fillRect(bbox.left, top, bbox.width, Math.max(0, bottom - top));
     }
-    for (const { value, text } of this.spec.lines ?? []) {
+    ctx.strokeStyle = this.colors.soft;
+    ctx.setLineDash([4 * ratio, 4 * ratio]);
+    for (const { value } of this.spec.lines ?? []) {
       const y = plot.valToPos(value, "y", true);
-      ctx.strokeStyle = this.colors.soft;
-      ctx.setLineDash([4 * ratio, 4 * ratio]);
       ctx.beginPath();
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
-      ctx.fillStyle = this.colors.soft;
-      ctx.fillText(text, bbox.left + 6 * ratio, y - 2 * ratio);
     }
     ctx.restore();
   }
 
   drawLabels(plot, font) {
-    const { ctx } = plot;
+    const { ctx, bbox } = plot;
     const ratio = window.devicePixelRatio || 1;
-    const labels = this.used.map((one, index) => {
-      const column = plot.data[2 * index + 2];
-      const last = lastKnown(column);
-      const value = column[last];
-      return {
-        text: `${one.label} ${formatValue(value)}${this.spec.suffix?.(one, value) ?? ""}`,
-        color: this.colors[one.color],
-        x: plot.valToPos(plot.data[0][last], "x", true),
-        y: plot.valToPos(value, "y", true),
-      };
-    });
+    const write = (text, x, y, color) => {
+      ctx.strokeText(text, x, y); // a rim in the card's colour keeps it legible over the lines
+      ctx.fillStyle = color;
+      ctx.fillText(text, x, y);
+    };
+    ctx.save();
+    ctx.font = font.replace("11px", `${11 * ratio}px`);
+    ctx.strokeStyle = this.colors.surface;
+    ctx.lineWidth = 3 * ratio;
+    ctx.lineJoin = "round";
+    ctx.textBaseline = "bottom";
+    // Beside the lines while they are short, at their beginning once they reach across.
+    const atEnd = plot.valToPos(this.rows.at(-1).step, "x", true) < bbox.left + bbox.width * 0.45;
+    ctx.textAlign = atEnd ? "right" : "left";
+    const edge = atEnd ? bbox.left + bbox.width - 6 * ratio : bbox.left + 6 * ratio;
+    for (const { from, text } of this.spec.bands ?? []) {
+      const y = Math.min(bbox.top + bbox.height, plot.valToPos(from, "y", true)) - 3 * ratio;
+      ctx.fillStyle = this.colors.soft;
+      ctx.fillText(text, edge, y);
+    }
+    for (const { value, text } of this.spec.lines ?? []) {
+      if (text) write(text, edge, plot.valToPos(value, "y", true) - 2 * ratio, this.colors.soft);
+    }
+    const labels = this.labels(plot.data).map(({ one, last, value, text }) => ({
+      text,
+      color: this.colors[one.color],
+      x: plot.valToPos(plot.data[0][last], "x", true) + 8 * ratio,
+      y: plot.valToPos(value, "y", true),
+    }));
     labels.sort((one, other) => one.y - other.y);
     for (let index = 1; index < labels.length; index += 1) {
       labels[index].y = Math.max(labels[index].y, labels[index - 1].y + LABEL_GAP * ratio);
     }
-    ctx.save();
-    ctx.font = font.replace("11px", `${11 * ratio}px`);
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
-    for (const { text, color, x, y } of labels) {
-      ctx.fillStyle = color;
-      ctx.fillText(text, x + 8 * ratio, y);
-    }
+    for (const { text, color, x, y } of labels) write(text, x, y, color);
     ctx.restore();
   }
 

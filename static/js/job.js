@@ -39,8 +39,8 @@ function specs({ method, lossType, peopleAgree, agreementPairs, heldOutRows }) {
         ? "Held-out prompts are never trained on. People agreeing with each other is about as far as a model can get."
         : "Held-out prompts are never trained on.",
       series: [
-        { key: "rewards/accuracies", label: "train", color: "soft" },
-        { key: "accuracy", label: "train", color: "soft" },
+        { key: "rewards/accuracies", label: "train", color: "soft", quiet: true },
+        { key: "accuracy", label: "train", color: "soft", quiet: true },
         { key: "eval_rewards/accuracies", label: "held-out", color: "accent", heldOut: true },
         { key: "eval_accuracy", label: "held-out", color: "accent", heldOut: true },
       ],
@@ -89,7 +89,7 @@ function specs({ method, lossType, peopleAgree, agreementPairs, heldOutRows }) {
     {
       title: "Learning rate",
       note: "As scheduled: a warm-up, then down.",
-      series: [{ key: "learning_rate", label: "", color: "soft" }],
+      series: [{ key: "learning_rate", label: "", color: "soft", exact: true }],
     },
   ];
 }
@@ -128,9 +128,10 @@ async function poll() {
   let wait = POLL_MS;
   try {
     const news = await fetchNew();
-    show(news.total_steps);
+    const hasEnded = ENDED.includes(news.status);
+    show(hasEnded ? 0 : news.total_steps); // while it runs, the axis shows how far there is to go
     if (news.more) wait = 0;
-    else if (ENDED.includes(news.status)) return;
+    else if (hasEnded) return;
   } catch {
     wait = 3 * POLL_MS; // away for a moment: the curves stay as they are
   }

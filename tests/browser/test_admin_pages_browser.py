@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,19 @@ pytestmark = [
     pytest.mark.usefixtures("data_dir"),
 ]
 Open = Callable[..., Page]
+PATIENCE_MS = 20_000  # pages ask for news every two seconds
+
+
+@pytest.fixture
+def open_staff_page(open_page: Open) -> Iterator[Open]:
+    def open_one(path: str, **options: object) -> Page:
+        page = open_page(path, user="boss", **options)
+        page.set_default_timeout(PATIENCE_MS)
+        return page
+
+    expect.set_options(timeout=PATIENCE_MS)
+    yield open_one
+    expect.set_options(timeout=None)
 
 
 @pytest.fixture
@@ -48,9 +61,9 @@ def log(job: TrainingJob, *steps: int, **more: float) -> None:
 
 
 def test_from_judgments_to_a_queued_job_and_its_cancellation(
-    open_page: Open, base: Checkpoint, project: Project
+    open_staff_page: Open, base: Checkpoint, project: Project
 ) -> None:
-    page = open_page("/projects/helpful/", user="boss")
+    page = open_staff_page("/projects/helpful/")
     page.get_by_role("link", name="Freeze a data set").click()
     expect(page.get_by_label("Name", exact=True)).to_have_value("helpful-r1")
     page.get_by_role("button", name="Freeze").click()
@@ -84,10 +97,10 @@ def test_from_judgments_to_a_queued_job_and_its_cancellation(
 
 
 def test_the_page_of_a_job_draws_its_curves_follows_it_and_ends_with_it(
-    open_page: Open, running_job: TrainingJob
+    open_staff_page: Open, running_job: TrainingJob
 ) -> None:
     log(running_job, *range(1, 6))
-    page = open_page(f"/training/{running_job.pk}/", user="boss")
+    page = open_staff_page(f"/training/{running_job.pk}/")
     loss = page.get_by_role("img", name="Loss: ")
     expect(loss).to_have_attribute("aria-label", "Loss: train 0.64 at the last logged step")
     expect(
@@ -99,7 +112,7 @@ def test_the_page_of_a_job_draws_its_curves_follows_it_and_ends_with_it(
         return pixels.some((value, index) => index % 4 === 3 && value > 0);
     })""")
     log(running_job, 6, 7)
-    log(running_job, 7, **{"eval_loss": 0.5})  # a measurement that is added to a step which is there already
+    log(running_job, 7, eval_loss=0.5)  # a measurement that is added to a step which is there already
     expect(loss).to_have_attribute("aria-label", "Loss: train 0.62, held-out 0.50 at the last logged step")
     expect(page.locator(".progress-figures")).to_contain_text("7 / 40")
     leases.finish_job(running_job, "succeeded", metrics={"steps": 40})
@@ -107,9 +120,9 @@ def test_the_page_of_a_job_draws_its_curves_follows_it_and_ends_with_it(
     expect(page.get_by_text("Measured on the held-out rows when the job ends.")).to_have_count(0)
 
 
-def test_curves_start_anew_with_another_attempt(open_page: Open, running_job: TrainingJob) -> None:
+def test_curves_start_anew_with_another_attempt(open_staff_page: Open, running_job: TrainingJob) -> None:
     log(running_job, *range(1, 9))
-    page = open_page(f"/training/{running_job.pk}/", user="boss")
+    page = open_staff_page(f"/training/{running_job.pk}/")
     loss = page.get_by_role("img", name="Loss: ")
     expect(loss).to_have_attribute("aria-label", "Loss: train 0.61 at the last logged step")
     leases.requeue_job(running_job)
@@ -120,9 +133,11 @@ def test_curves_start_anew_with_another_attempt(open_page: Open, running_job: Tr
     expect(loss).to_have_attribute("aria-label", "Loss: train 0.30 at the last logged step")
 
 
-def test_a_job_is_launched_and_watched_without_scripts(open_page: Open, base: Checkpoint, project: Project) -> None:
+def test_a_job_is_launched_and_watched_without_scripts(
+    open_staff_page: Open, base: Checkpoint, project: Project
+) -> None:
     snapshot = create_snapshot(project, "helpful-r1", eval_share=0.25)
-    page = open_page(f"/training/new/?snapshot={snapshot.pk}&base={base.pk}", user="boss", java_script_enabled=False)
+    page = open_staff_page(f"/training/new/?snapshot={snapshot.pk}&base={base.pk}", java_script_enabled=False)
     page.get_by_role("radio", name="Supervised fine-tuning").check()
     page.get_by_role("button", name="Show this method’s options").click()
     page.get_by_text("More options").click()

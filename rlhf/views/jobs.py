@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from typing import Any
 
@@ -265,8 +266,11 @@ def _command(job: TrainingJob) -> str:
 def _described_options(job: TrainingJob) -> list[tuple[str, str, str]]:
     """Name, value, and the default where the value differs from it."""
     defaults = OPTIONS[job.method]()
+    known = [field.name for field in dataclasses.fields(defaults) if field.name in job.options]
     described = []
-    for name, value in job.options.items():
-        default = getattr(defaults, name, None)
+    # In the order of the form: the database keeps keys in one of its own. An old job may have options that are gone.
+    for name in [*known, *(set(job.options) - set(known))]:
+        value = job.options[name]
+        default = getattr(defaults, name, value)
         described.append((name, format_number(value), "" if value == default else format_number(default)))
     return described

@@ -7,188 +7,455 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('annotation', '0001_initial'),
+        ("annotation", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Checkpoint',
+            name="Checkpoint",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=100, unique=True)),
-                ('kind', models.CharField(choices=[('policy', 'writes responses'), ('reward', 'scores responses')], max_length=20)),
-                ('directory', models.CharField(max_length=500)),
-                ('manifest_sha256', models.CharField(max_length=64)),
-                ('step', models.PositiveIntegerField(default=0)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('parent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='children', to='rlhf.checkpoint')),
-                ('source', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='checkpoint', to='annotation.responsesource')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=100, unique=True)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("policy", "writes responses"), ("reward", "scores responses")], max_length=20
+                    ),
+                ),
+                ("directory", models.CharField(max_length=500)),
+                ("manifest_sha256", models.CharField(max_length=64)),
+                ("step", models.PositiveIntegerField(default=0)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="children",
+                        to="rlhf.checkpoint",
+                    ),
+                ),
+                (
+                    "source",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="checkpoint",
+                        to="annotation.responsesource",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='DatasetSnapshot',
+            name="DatasetSnapshot",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(max_length=100, unique=True)),
-                ('sha256', models.CharField(help_text='Of train.jsonl followed by eval.jsonl.', max_length=64)),
-                ('eval_share', models.FloatField()),
-                ('train_rows', models.PositiveIntegerField()),
-                ('eval_rows', models.PositiveIntegerField()),
-                ('prompt_count', models.PositiveIntegerField()),
-                ('judgment_count', models.PositiveIntegerField()),
-                ('humans_only', models.BooleanField(default=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='snapshots', to='annotation.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.SlugField(max_length=100, unique=True)),
+                ("sha256", models.CharField(help_text="Of train.jsonl followed by eval.jsonl.", max_length=64)),
+                ("eval_share", models.FloatField()),
+                ("train_rows", models.PositiveIntegerField()),
+                ("eval_rows", models.PositiveIntegerField()),
+                ("prompt_count", models.PositiveIntegerField()),
+                ("judgment_count", models.PositiveIntegerField()),
+                ("humans_only", models.BooleanField(default=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="snapshots", to="annotation.project"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='GenerationJob',
+            name="GenerationJob",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('status', models.CharField(choices=[('queued', 'waiting for a worker'), ('running', 'a worker holds the lease'), ('succeeded', 'finished; its result stands'), ('failed', 'ended by an error that another try would not mend, or whose tries are spent'), ('cancelled', 'stopped because somebody asked')], default='queued', max_length=20)),
-                ('owner', models.CharField(blank=True, help_text='host:pid:token of the worker that holds the lease', max_length=200)),
-                ('attempt', models.PositiveIntegerField(default=0)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('dispatched_at', models.DateTimeField(blank=True, help_text='When a message was last sent for it.', null=True)),
-                ('cancel_requested_at', models.DateTimeField(blank=True, null=True)),
-                ('error', models.TextField(blank=True)),
-                ('queued_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('per_prompt', models.PositiveSmallIntegerField(default=2)),
-                ('sampling', models.JSONField(default=dict, help_text='temperature, top_p, max_tokens, seed')),
-                ('response_total', models.PositiveIntegerField(default=0)),
-                ('response_count', models.PositiveIntegerField(default=0)),
-                ('comparison_count', models.PositiveIntegerField(default=0)),
-                ('against', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='generation_jobs_against', to='annotation.responsesource')),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='generation_jobs', to='annotation.project')),
-                ('source', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='generation_jobs', to='annotation.responsesource')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "waiting for a worker"),
+                            ("running", "a worker holds the lease"),
+                            ("succeeded", "finished; its result stands"),
+                            ("failed", "ended by an error that another try would not mend, or whose tries are spent"),
+                            ("cancelled", "stopped because somebody asked"),
+                        ],
+                        default="queued",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "owner",
+                    models.CharField(
+                        blank=True, help_text="host:pid:token of the worker that holds the lease", max_length=200
+                    ),
+                ),
+                ("attempt", models.PositiveIntegerField(default=0)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "dispatched_at",
+                    models.DateTimeField(blank=True, help_text="When a message was last sent for it.", null=True),
+                ),
+                ("cancel_requested_at", models.DateTimeField(blank=True, null=True)),
+                ("error", models.TextField(blank=True)),
+                ("queued_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                ("per_prompt", models.PositiveSmallIntegerField(default=2)),
+                ("sampling", models.JSONField(default=dict, help_text="temperature, top_p, max_tokens, seed")),
+                ("response_total", models.PositiveIntegerField(default=0)),
+                ("response_count", models.PositiveIntegerField(default=0)),
+                ("comparison_count", models.PositiveIntegerField(default=0)),
+                (
+                    "against",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="generation_jobs_against",
+                        to="annotation.responsesource",
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="generation_jobs",
+                        to="annotation.project",
+                    ),
+                ),
+                (
+                    "source",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="generation_jobs",
+                        to="annotation.responsesource",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='TrainingJob',
+            name="TrainingJob",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('status', models.CharField(choices=[('queued', 'waiting for a worker'), ('running', 'a worker holds the lease'), ('succeeded', 'finished; its result stands'), ('failed', 'ended by an error that another try would not mend, or whose tries are spent'), ('cancelled', 'stopped because somebody asked')], default='queued', max_length=20)),
-                ('owner', models.CharField(blank=True, help_text='host:pid:token of the worker that holds the lease', max_length=200)),
-                ('attempt', models.PositiveIntegerField(default=0)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('dispatched_at', models.DateTimeField(blank=True, help_text='When a message was last sent for it.', null=True)),
-                ('cancel_requested_at', models.DateTimeField(blank=True, null=True)),
-                ('error', models.TextField(blank=True)),
-                ('queued_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('name', models.CharField(blank=True, max_length=100)),
-                ('method', models.CharField(choices=[('sft', 'Supervised fine-tuning'), ('reward', 'Reward model'), ('dpo', 'Direct preference optimisation')], max_length=20)),
-                ('options', models.JSONField(help_text='Every option of the method, defaults included (rlhf/jobspec.py).')),
-                ('preflight', models.JSONField(default=dict)),
-                ('code_version', models.CharField(blank=True, max_length=80)),
-                ('failure_class', models.CharField(blank=True, choices=[('', 'none'), ('infrastructure', 'the worker or its machine went away'), ('out_of_memory', 'out of memory'), ('bad_data', 'the data or the options cannot be used'), ('unknown', 'unknown')], default='', max_length=20)),
-                ('infrastructure_failures', models.PositiveSmallIntegerField(default=0)),
-                ('unknown_failures', models.PositiveSmallIntegerField(default=0)),
-                ('cancel_mode', models.CharField(blank=True, choices=[('', 'not asked'), ('keep', 'stop and keep what was learnt'), ('discard', 'stop and discard')], default='', max_length=10)),
-                ('resume_from', models.CharField(blank=True, help_text='Last complete checkpoint, step-N.', max_length=40)),
-                ('step', models.PositiveIntegerField(default=0)),
-                ('total_steps', models.PositiveIntegerField(default=0)),
-                ('metrics', models.JSONField(default=dict, help_text='The final ones, from result.json.')),
-                ('base', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs_from_here', to='rlhf.checkpoint')),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('snapshot', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='jobs', to='rlhf.datasetsnapshot')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "waiting for a worker"),
+                            ("running", "a worker holds the lease"),
+                            ("succeeded", "finished; its result stands"),
+                            ("failed", "ended by an error that another try would not mend, or whose tries are spent"),
+                            ("cancelled", "stopped because somebody asked"),
+                        ],
+                        default="queued",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "owner",
+                    models.CharField(
+                        blank=True, help_text="host:pid:token of the worker that holds the lease", max_length=200
+                    ),
+                ),
+                ("attempt", models.PositiveIntegerField(default=0)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "dispatched_at",
+                    models.DateTimeField(blank=True, help_text="When a message was last sent for it.", null=True),
+                ),
+                ("cancel_requested_at", models.DateTimeField(blank=True, null=True)),
+                ("error", models.TextField(blank=True)),
+                ("queued_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                ("name", models.CharField(blank=True, max_length=100)),
+                (
+                    "method",
+                    models.CharField(
+                        choices=[
+                            ("sft", "Supervised fine-tuning"),
+                            ("reward", "Reward model"),
+                            ("dpo", "Direct preference optimisation"),
+                        ],
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "options",
+                    models.JSONField(help_text="Every option of the method, defaults included (rlhf/jobspec.py)."),
+                ),
+                ("preflight", models.JSONField(default=dict)),
+                ("code_version", models.CharField(blank=True, max_length=80)),
+                (
+                    "failure_class",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "none"),
+                            ("infrastructure", "the worker or its machine went away"),
+                            ("out_of_memory", "out of memory"),
+                            ("bad_data", "the data or the options cannot be used"),
+                            ("unknown", "unknown"),
+                        ],
+                        default="",
+                        max_length=20,
+                    ),
+                ),
+                ("infrastructure_failures", models.PositiveSmallIntegerField(default=0)),
+                ("unknown_failures", models.PositiveSmallIntegerField(default=0)),
+                (
+                    "cancel_mode",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "not asked"),
+                            ("keep", "stop and keep what was learnt"),
+                            ("discard", "stop and discard"),
+                        ],
+                        default="",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "resume_from",
+                    models.CharField(blank=True, help_text="Last complete checkpoint, step-N.", max_length=40),
+                ),
+                ("step", models.PositiveIntegerField(default=0)),
+                ("total_steps", models.PositiveIntegerField(default=0)),
+                ("metrics", models.JSONField(default=dict, help_text="The final ones, from result.json.")),
+                (
+                    "base",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="jobs_from_here",
+                        to="rlhf.checkpoint",
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "snapshot",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="jobs", to="rlhf.datasetsnapshot"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='JobMetric',
+            name="JobMetric",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('step', models.PositiveIntegerField()),
-                ('values', models.JSONField()),
-                ('logged_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='job_metrics', to='rlhf.trainingjob')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("step", models.PositiveIntegerField()),
+                ("values", models.JSONField()),
+                ("logged_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "job",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="job_metrics", to="rlhf.trainingjob"
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='checkpoint',
-            name='job',
-            field=models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='checkpoint', to='rlhf.trainingjob'),
+            model_name="checkpoint",
+            name="job",
+            field=models.OneToOneField(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="checkpoint",
+                to="rlhf.trainingjob",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='datasetsnapshot',
-            constraint=models.CheckConstraint(condition=models.Q(('sha256__length', 64)), name='snapshot_sha256_length'),
+            model_name="datasetsnapshot",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("sha256__length", 64)), name="snapshot_sha256_length"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='datasetsnapshot',
-            constraint=models.CheckConstraint(condition=models.Q(('eval_share__gte', 0), ('eval_share__lt', 1)), name='snapshot_eval_share_range'),
+            model_name="datasetsnapshot",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("eval_share__gte", 0), ("eval_share__lt", 1)), name="snapshot_eval_share_range"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationjob',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['queued', 'running', 'succeeded', 'failed', 'cancelled'])), name='generationjob_status_known'),
+            model_name="generationjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["queued", "running", "succeeded", "failed", "cancelled"])),
+                name="generationjob_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationjob',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_expires_at__isnull', False), ('status', 'running'), models.Q(('owner', ''), _negated=True)), models.Q(models.Q(('status', 'running'), _negated=True), ('lease_expires_at__isnull', True), ('owner', '')), _connector='OR'), name='generationjob_running_has_lease'),
+            model_name="generationjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("lease_expires_at__isnull", False),
+                        ("status", "running"),
+                        models.Q(("owner", ""), _negated=True),
+                    ),
+                    models.Q(
+                        models.Q(("status", "running"), _negated=True),
+                        ("lease_expires_at__isnull", True),
+                        ("owner", ""),
+                    ),
+                    _connector="OR",
+                ),
+                name="generationjob_running_has_lease",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationjob',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('status__in', ('succeeded', 'failed', 'cancelled'))), models.Q(models.Q(('status__in', ('succeeded', 'failed', 'cancelled')), _negated=True), ('finished_at__isnull', True)), _connector='OR'), name='generationjob_finished_has_time'),
+            model_name="generationjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", False), ("status__in", ("succeeded", "failed", "cancelled"))),
+                    models.Q(
+                        models.Q(("status__in", ("succeeded", "failed", "cancelled")), _negated=True),
+                        ("finished_at__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="generationjob_finished_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='generationjob',
-            constraint=models.CheckConstraint(condition=models.Q(('per_prompt__gte', 1)), name='generationjob_per_prompt_positive'),
+            model_name="generationjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("per_prompt__gte", 1)), name="generationjob_per_prompt_positive"
+            ),
         ),
         migrations.AddIndex(
-            model_name='trainingjob',
-            index=models.Index(condition=models.Q(('status', 'running')), fields=['lease_expires_at'], name='trainingjob_running'),
+            model_name="trainingjob",
+            index=models.Index(
+                condition=models.Q(("status", "running")), fields=["lease_expires_at"], name="trainingjob_running"
+            ),
         ),
         migrations.AddIndex(
-            model_name='trainingjob',
-            index=models.Index(condition=models.Q(('status', 'queued')), fields=['queued_at'], name='trainingjob_queued'),
+            model_name="trainingjob",
+            index=models.Index(
+                condition=models.Q(("status", "queued")), fields=["queued_at"], name="trainingjob_queued"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trainingjob',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['queued', 'running', 'succeeded', 'failed', 'cancelled'])), name='trainingjob_status_known'),
+            model_name="trainingjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["queued", "running", "succeeded", "failed", "cancelled"])),
+                name="trainingjob_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trainingjob',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_expires_at__isnull', False), ('status', 'running'), models.Q(('owner', ''), _negated=True)), models.Q(models.Q(('status', 'running'), _negated=True), ('lease_expires_at__isnull', True), ('owner', '')), _connector='OR'), name='trainingjob_running_has_lease'),
+            model_name="trainingjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("lease_expires_at__isnull", False),
+                        ("status", "running"),
+                        models.Q(("owner", ""), _negated=True),
+                    ),
+                    models.Q(
+                        models.Q(("status", "running"), _negated=True),
+                        ("lease_expires_at__isnull", True),
+                        ("owner", ""),
+                    ),
+                    _connector="OR",
+                ),
+                name="trainingjob_running_has_lease",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trainingjob',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('status__in', ('succeeded', 'failed', 'cancelled'))), models.Q(models.Q(('status__in', ('succeeded', 'failed', 'cancelled')), _negated=True), ('finished_at__isnull', True)), _connector='OR'), name='trainingjob_finished_has_time'),
+            model_name="trainingjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", False), ("status__in", ("succeeded", "failed", "cancelled"))),
+                    models.Q(
+                        models.Q(("status__in", ("succeeded", "failed", "cancelled")), _negated=True),
+                        ("finished_at__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="trainingjob_finished_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trainingjob',
-            constraint=models.CheckConstraint(condition=models.Q(('method__in', ['sft', 'reward', 'dpo'])), name='trainingjob_method_known'),
+            model_name="trainingjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("method__in", ["sft", "reward", "dpo"])), name="trainingjob_method_known"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trainingjob',
-            constraint=models.CheckConstraint(condition=models.Q(('failure_class__in', ['', 'infrastructure', 'out_of_memory', 'bad_data', 'unknown'])), name='trainingjob_failure_class_known'),
+            model_name="trainingjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("failure_class__in", ["", "infrastructure", "out_of_memory", "bad_data", "unknown"])
+                ),
+                name="trainingjob_failure_class_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='trainingjob',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('cancel_mode', ''), ('cancel_requested_at__isnull', True)), models.Q(('cancel_mode__in', ['keep', 'discard']), ('cancel_requested_at__isnull', False)), _connector='OR'), name='trainingjob_cancel_has_mode'),
+            model_name="trainingjob",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("cancel_mode", ""), ("cancel_requested_at__isnull", True)),
+                    models.Q(("cancel_mode__in", ["keep", "discard"]), ("cancel_requested_at__isnull", False)),
+                    _connector="OR",
+                ),
+                name="trainingjob_cancel_has_mode",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='jobmetric',
-            constraint=models.UniqueConstraint(fields=('job', 'step'), name='jobmetric_step_once'),
+            model_name="jobmetric",
+            constraint=models.UniqueConstraint(fields=("job", "step"), name="jobmetric_step_once"),
         ),
         migrations.AddConstraint(
-            model_name='checkpoint',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['policy', 'reward'])), name='checkpoint_kind_known'),
+            model_name="checkpoint",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("kind__in", ["policy", "reward"])), name="checkpoint_kind_known"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='checkpoint',
-            constraint=models.CheckConstraint(condition=models.Q(('manifest_sha256__length', 64)), name='checkpoint_sha256_length'),
+            model_name="checkpoint",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("manifest_sha256__length", 64)), name="checkpoint_sha256_length"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='checkpoint',
-            constraint=models.CheckConstraint(condition=models.Q(('source__isnull', True), ('kind', 'policy'), _connector='OR'), name='checkpoint_only_policy_published'),
+            model_name="checkpoint",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("source__isnull", True), ("kind", "policy"), _connector="OR"),
+                name="checkpoint_only_policy_published",
+            ),
         ),
     ]

@@ -40,17 +40,7 @@ MAX_LOADED_MODELS = 2
 PATIENCE_SECONDS = 5.0
 """How long requests for another model wait before the running batch takes in no more of its own."""
 DEFAULT_MAX_TOKENS = 256
-UNDERSTOOD = (
-    "model",
-    "messages",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "seed",
-    "stream",
-    "n",
-)
+UNDERSTOOD = frozenset("model messages max_tokens max_completion_tokens temperature top_p seed stream n user".split())
 
 
 class RequestError(Exception):
@@ -98,20 +88,9 @@ def parse_request(body: Any, roots: list[Path]) -> Request:
     """A checked request. Raises RequestError that names the field; what is not understood is refused, not ignored."""
     if not isinstance(body, dict):
         raise RequestError(400, "the body is not a JSON object")
-    known = [
-        "model",
-        "messages",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-        "stream",
-        "n",
-        "user",
-    ]
-    if unknown := set(body) - set(known):
-        raise RequestError(400, f"{sorted(unknown)[0]!r} is not supported; supported: {', '.join(known)}")
+    if unknown := set(body) - UNDERSTOOD:
+        known = ", ".join(sorted(UNDERSTOOD))
+        raise RequestError(400, f"{sorted(unknown)[0]!r} is not supported; supported: {known}")
     if body.get("n", 1) != 1:
         raise RequestError(400, "n must be 1: send one request for each answer")
     messages = body.get("messages")

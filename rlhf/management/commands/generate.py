@@ -8,8 +8,9 @@ from annotation.management.script import ScriptCommand, find_project
 from annotation.models import Comparison, Response, ResponseSource
 from annotation.services import DomainError
 from rlhf import generation
+from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import Checkpoint, GenerationJob
-from rlhf.services import find_checkpoint, publish_checkpoint, queue_generation_job
+from rlhf.services import publish_checkpoint, queue_generation_job
 
 
 class Command(ScriptCommand):
@@ -35,7 +36,7 @@ class Command(ScriptCommand):
         project = find_project(options["project"])
         source = ResponseSource.objects.filter(name=options["source"]).first()
         if source is None:
-            source = publish_checkpoint(find_checkpoint(options["source"]))
+            source = publish_checkpoint(find_or_fetch_checkpoint(options["source"]))
         responses, comparisons = _counts(project.pk, source)
         sampling = {key: options[key] for key in ("temperature", "max_tokens", "seed") if options[key] is not None}
         job = queue_generation_job(

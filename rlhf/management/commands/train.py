@@ -10,8 +10,9 @@ from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import preflight, supervisor
 from rlhf.jobspec import OPTIONS
+from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
-from rlhf.services import find_checkpoint, queue_training_job, seconds_left
+from rlhf.services import queue_training_job, seconds_left
 
 
 class Command(ScriptCommand):
@@ -39,7 +40,7 @@ class Command(ScriptCommand):
         job = queue_training_job(
             snapshot=snapshot,
             method=options["method"],
-            base=find_checkpoint(options["base"]),
+            base=find_or_fetch_checkpoint(options["base"]),
             options=given,
             name=options["name"],
         )

@@ -40,7 +40,9 @@ MAX_LOADED_MODELS = 2
 PATIENCE_SECONDS = 5.0
 """How long requests for another model wait before the running batch takes in no more of its own."""
 DEFAULT_MAX_TOKENS = 256
-UNDERSTOOD = frozenset("model messages max_tokens max_completion_tokens temperature top_p seed stream n user".split())
+UNDERSTOOD = {
+    "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stream", "n", "user",
+}  # fmt: skip
 
 
 class RequestError(Exception):

@@ -60,7 +60,13 @@ def losses(job: TrainingJob) -> list[float]:
     return [row["loss"] for row in rows if "loss" in row]
 
 
-@pytest.mark.parametrize("method,kind", [("sft", "policy"), ("reward", "reward"), ("dpo", "policy")])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "method,kind",
+    [pytest.param("sft", "policy", marks=SLOW), pytest.param("reward", "reward", marks=SLOW), ("dpo", "policy")],
+)
 def test_a_job_trains_reports_and_leaves_a_checkpoint(tiny_model: Path, method: str, kind: str) -> None:
     job = make_job(tiny_model, SHORT, method)
     assert supervisor.run_training_job(job.pk)
@@ -75,7 +81,7 @@ def test_a_job_trains_reports_and_leaves_a_checkpoint(tiny_model: Path, method: 
     assert Checkpoint.objects.filter(parent=job.base).count() == 1
 
 
-@pytest.mark.parametrize("mode", ["keep", "discard"])
+@pytest.mark.parametrize("mode", ["keep", pytest.param("discard", marks=SLOW)])
 def test_cancelling_a_running_job_keeps_or_discards(tiny_model: Path, mode: str) -> None:
     job = make_job(tiny_model, LONG)
     thread = in_thread(job)
@@ -88,6 +94,7 @@ def test_cancelling_a_running_job_keeps_or_discards(tiny_model: Path, mode: str)
     assert Checkpoint.objects.filter(job=job).exists() == (mode == "keep")
 
 
+@SLOW
 def test_a_worker_that_is_told_to_stop_gives_the_job_back(tiny_model: Path) -> None:
     job = make_job(tiny_model, LONG)
     thread = in_thread(job)
@@ -102,6 +109,7 @@ def test_a_worker_that_is_told_to_stop_gives_the_job_back(tiny_model: Path) -> N
     assert job.resume_from.startswith("step-")
 
 
+@SLOW
 def test_a_fenced_worker_kills_its_child_and_leaves(tiny_model: Path, settings) -> None:  # type: ignore[no-untyped-def]
     settings.JOB_HEARTBEAT_SECONDS = 0.2
     job = make_job(tiny_model, LONG)
@@ -115,6 +123,7 @@ def test_a_fenced_worker_kills_its_child_and_leaves(tiny_model: Path, settings) 
     assert not Checkpoint.objects.filter(job=job).exists()
 
 
+@SLOW
 def test_a_duplicate_message_during_the_run_changes_nothing(tiny_model: Path) -> None:
     job = make_job(tiny_model, SHORT)
     with ThreadPoolExecutor(2) as pool:

@@ -20,7 +20,7 @@ from rlhf.models import Checkpoint, TrainingJob
 from rlhf.services import jobs, leases
 from tests.test_training_jobs import losses, make_job, wait_for
 
-pytestmark = [pytest.mark.training, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.django_db(transaction=True)]
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = {"max_steps": 60, "checkpoint_every_steps": 10, "batch_size": 4, "micro_batch_size": 4, "use_lora": False}

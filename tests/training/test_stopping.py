@@ -46,6 +46,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_a_terminated_and_then_killed_job_goes_on_from_its_checkpoint(jobs: JobRunner) -> None:
     """The real child process: SIGTERM, resumed, kill -9, resumed."""
     options = {"max_steps": 40, "checkpoint_every_steps": 5, "use_lora": True}

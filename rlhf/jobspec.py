@@ -46,6 +46,10 @@ CancelMode = Literal["keep", "discard"]
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 
 
+class BadDataError(ValueError):
+    """Rows that cannot be trained on; the sentence names the file and the line."""
+
+
 class SpecError(ValueError):
     """A spec or an option that cannot be used; the sentence names the key and says what to do."""
 

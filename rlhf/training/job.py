@@ -28,6 +28,7 @@ from rlhf.jobspec import (
     HEARTBEAT_FILE,
     METRICS_FILE,
     RESULT_FILE,
+    BadDataError,
     FailureClass,
     JobSpec,
     Result,
@@ -35,7 +36,6 @@ from rlhf.jobspec import (
 )
 from rlhf.launcher import PARENT_PID
 from rlhf.model_directory import check_model_directory
-from rlhf.training.rows import BadDataError
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 

@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.jobspec import EVAL_FILE, TRAIN_FILE
+from rlhf.jobspec import EVAL_FILE, TRAIN_FILE, BadDataError
 from rlhf.token_lengths import TokenCounter, UncountableRowError
 
 if TYPE_CHECKING:
     from rlhf.training.job import Job
-
-
-class BadDataError(ValueError):
-    """Rows that cannot be trained on; the sentence names the file and the line."""
 
 
 @dataclass

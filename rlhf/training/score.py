@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rlhf.jobspec import SpecError
+from rlhf.jobspec import BadDataError, SpecError
 from rlhf.model_directory import check_model_directory, model_kind
 from rlhf.training.job import die_with_parent, set_environment
-from rlhf.training.rows import BadDataError, is_conversation, parsed_lines
+from rlhf.training.rows import is_conversation, parsed_lines
 
 
 def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool) -> int:

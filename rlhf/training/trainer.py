@@ -17,9 +17,16 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from rlhf.jobspec import CHECKPOINTS_DIR, SpecError, check_manifest, complete_checkpoints, publish_directory
+from rlhf.jobspec import (
+    CHECKPOINTS_DIR,
+    BadDataError,
+    SpecError,
+    check_manifest,
+    complete_checkpoints,
+    publish_directory,
+)
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
-from rlhf.training.rows import BadDataError, RowSet
+from rlhf.training.rows import RowSet
 
 CHECKPOINTS_KEPT = 2
 # Batches of like length are drawn from this many at a time: enough to save the padding, few enough to stay mixed.

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.jobspec import SpecError
-from rlhf.training.rows import BadDataError
+from rlhf.jobspec import BadDataError, SpecError
 from tests.tiny_model import build_tiny_model
 from tests.training.conftest import JobRunner, toy_rows
 

@@ -36,8 +36,8 @@ POLITE = re.compile(
     r"\b(please|thank(s| you)|sorry|glad|happy to|of course|certainly|you're welcome|kind(ly)?|I hope)\b",
     re.IGNORECASE,
 )
-DPO_OPTIONS = {"epochs": 2, "learning_rate": 1e-4, "beta": 0.1, "batch_size": 8, "micro_batch_size": 4}
-REWARD_OPTIONS = {"epochs": 1, "learning_rate": 2e-5, "batch_size": 8, "micro_batch_size": 4}
+DPO_OPTIONS = {"epochs": 2, "learning_rate": 2e-4, "beta": 0.1, "batch_size": 8, "micro_batch_size": 4}
+REWARD_OPTIONS = {"epochs": 1, "learning_rate": 5e-5, "batch_size": 8, "micro_batch_size": 4}
 
 
 def taste(text: str) -> float:
@@ -291,7 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=96)
     parser.add_argument("--per-prompt", type=int, default=4, help="responses of the parent to each prompt (even)")
-    parser.add_argument("--eval-per-prompt", type=int, default=3, help="responses of the new checkpoint, judged again")
+    parser.add_argument("--eval-per-prompt", type=int, default=2, help="responses of the new checkpoint, judged again")
     parser.add_argument("--data", type=Path, help="keep the data in this folder (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write the report here too")
     options = parser.parse_args()

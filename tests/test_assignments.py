@@ -43,7 +43,7 @@ def judge(assignment: Assignment, strength: int | None = -1, **more: object) -> 
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("per_comparison", [1, 3])
+@pytest.mark.parametrize("per_comparison", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_32_people_claiming_at_once_never_share_a_place_and_leave_none_behind(per_comparison: int) -> None:
     project = make_project(judgments_per_comparison=per_comparison)
     fill(project, 200)

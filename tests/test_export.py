@@ -397,6 +397,7 @@ for kind, (trainer_class, config_class) in trainers.items():
 
 @pytest.mark.training
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.slow
 def test_trl_trains_on_the_files_as_they_are(tmp_path: Path, tiny_model: Path) -> None:
     project = judged_project()
     for kind in Kind:

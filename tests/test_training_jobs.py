@@ -81,7 +81,8 @@ def test_a_job_trains_reports_and_leaves_a_checkpoint(tiny_model: Path, method: 
     assert Checkpoint.objects.filter(parent=job.base).count() == 1
 
 
-@pytest.mark.parametrize("mode", ["keep", pytest.param("discard", marks=SLOW)])
+@pytest.mark.parametrize("mode", ["keep", "discard"])
+@SLOW
 def test_cancelling_a_running_job_keeps_or_discards(tiny_model: Path, mode: str) -> None:
     job = make_job(tiny_model, LONG)
     thread = in_thread(job)

@@ -12,14 +12,15 @@ import pytest
 
 
 @pytest.mark.slow
-def test_people_prefer_the_checkpoint_that_learnt_from_them(tmp_path: Path) -> None:
+def test_people_prefer_the_checkpoint_that_learnt_from_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     report_file = tmp_path / "report.json"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOUCHSTONE_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.loop", "--json", str(report_file)],
-        cwd=Path(__file__).resolve().parents[1],
-        env=environment,
-    )
+    with capfd.disabled():  # a quarter of an hour shows its progress, and its table
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.loop", "--json", str(report_file)],
+            cwd=Path(__file__).resolve().parents[1],
+            env=environment,
+        )
     assert done.returncode == 0
     report = json.loads(report_file.read_text())
     assert report["win_rate"]["lower"] > 0.5

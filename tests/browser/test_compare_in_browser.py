@@ -75,6 +75,7 @@ def test_the_whole_way_by_keyboard_alone(project: Project, open_page: Open) -> N
     tab_to(page, "Start")
     page.keyboard.press("Enter")
     expect(page.locator("#stage .comparison")).to_be_visible()
+    page.wait_for_load_state()  # the text is there before the keys are
 
     page.keyboard.press("?")
     help_text = page.locator("#keys")

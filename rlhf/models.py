@@ -13,7 +13,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from annotation.models import Project, ResponseSource, one_of
+from annotation.models import Project, ResponseSource
+from annotation.models.checks import one_of
 
 
 class DatasetSnapshot(models.Model):

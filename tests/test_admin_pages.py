@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import URLPattern, reverse
 
 from annotation import services
-from annotation.models import Project
+from annotation.models import Project, ResponseSource
 from rlhf import jobspec, urls
 from rlhf.forms import OptionsForm, option_help
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, GenerationJob, JobMetric, TrainingJob
@@ -141,7 +141,7 @@ def test_an_empty_project_says_what_to_do_next(page: Client) -> None:
 
 def test_the_loop_page_shows_ratings_agreement_and_sway(page: Client) -> None:
     project = make_project("loop", judgments_per_comparison=2)
-    good, bad = (services.ResponseSource.objects.create(name=name, kind="imported") for name in ("good", "bad"))
+    good, bad = (ResponseSource.objects.create(name=name, kind="imported") for name in ("good", "bad"))
     people = [make_annotator(), make_annotator()]
     for number in range(10):
         prompt = make_prompt(project)
@@ -500,7 +500,7 @@ def test_a_reward_model_is_not_published(page: Client, base: Checkpoint, tiny_mo
     assert "75.0 %" in page.get("/checkpoints/").content.decode()
     answer = page.post(f"/checkpoints/{checkpoint.pk}/publish/", follow=True)
     assert "is a reward model" in answer.content.decode()
-    assert not services.ResponseSource.objects.filter(name=checkpoint.name).exists()
+    assert not ResponseSource.objects.filter(name=checkpoint.name).exists()
 
 
 # ── What pages cost ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from annotation import services
 from annotation.models import Annotator, Assignment, Comparison, Judgment, Project
+from annotation.services import queue
 from tests.factories import make_annotator, make_comparison, make_project, make_prompt, make_response
 
 
@@ -86,7 +87,7 @@ def test_a_locked_comparison_is_passed_over_not_waited_for() -> None:
                 with connections["default"].cursor() as cursor:
                     cursor.execute("SET lock_timeout = '2s'")
                 with transaction.atomic():
-                    assert services._claim_one(person, project, 0)
+                    assert queue._claim_one(person, project, 0)
                 return list(Assignment.objects.filter(annotator=person))
             finally:
                 connections.close_all()

@@ -1,0 +1,243 @@
+"""What a project asks of its annotators: the scale, and what is asked beside the verdict.
+
+A protocol is stored as JSON in `Project.protocol`; an empty object is the default, seven steps and a note. Presets and
+their sources: seven steps with "about the same", HelpSteer3-Preference (Wang et al. 2025); four forced levels a side,
+Llama 2 §3.2.1 (Touvron et al. 2023); eight even steps, Anthropic HH (Bai et al. 2022).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from annotation.errors import DomainError
+
+if TYPE_CHECKING:
+    from annotation.models import Project
+
+
+class Scale(StrEnum):
+    SEVEN = "seven"
+    """−3 … +3 with 0, "about the same"."""
+    FOUR = "four"
+    """Forced: a side, and one of four named levels for it; −4 … +4 without 0."""
+    EIGHT = "eight"
+    """Eight even steps with named ends; −4 … +4 without 0."""
+    BINARY = "binary"
+    """One side or the other, ungraded; a tie where the protocol allows it."""
+    RANKING = "ranking"
+    """An order of three to nine responses; equal ranks where the protocol allows ties."""
+
+
+class Demand(StrEnum):
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One of the answers; `value` is the strength as shown (negative: left better), "left", "right" or "neither"."""
+
+    value: str
+    key: str
+    label: str | Promise
+    short: str | Promise
+
+
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """Something that each response is scored for on its own, low … high."""
+
+    name: str
+    label: str
+    low: int = 1
+    high: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A second question about the same pair, answered on seven steps: which is more …?"""
+
+    name: str
+    label: str
+
+
+DEFAULT_ASPECTS = (
+    Aspect("helpfulness", "Helpfulness"),
+    Aspect("fluency", "Fluency"),
+    Aspect("safety", "Safety"),
+)
+
+_NEITHER = Verdict("neither", "0", _("Neither is good"), _("Neither is good"))
+_SAME = Verdict("0", "4", _("About the same"), _("Same"))
+_VERDICTS: dict[Scale, tuple[Verdict, ...]] = {
+    Scale.SEVEN: (
+        Verdict("-3", "1", _("A much better"), _("A much better")),
+        Verdict("-2", "2", _("A better"), _("A better")),
+        Verdict("-1", "3", _("A slightly better"), _("A slightly")),
+        _SAME,
+        Verdict("1", "5", _("B slightly better"), _("B slightly")),
+        Verdict("2", "6", _("B better"), _("B better")),
+        Verdict("3", "7", _("B much better"), _("B much better")),
+    ),
+    Scale.FOUR: (
+        Verdict("-4", "1", _("A significantly better"), _("A significantly")),
+        Verdict("-3", "2", _("A better"), _("A better")),
+        Verdict("-2", "3", _("A slightly better"), _("A slightly")),
+        Verdict("-1", "4", _("A negligibly better, or unsure"), _("A negligibly")),
+        Verdict("1", "5", _("B negligibly better, or unsure"), _("B negligibly")),
+        Verdict("2", "6", _("B slightly better"), _("B slightly")),
+        Verdict("3", "7", _("B better"), _("B better")),
+        Verdict("4", "8", _("B significantly better"), _("B significantly")),
+    ),
+    Scale.EIGHT: (
+        Verdict("-4", "1", _("A is better, 4 of 4"), "A 4"),
+        Verdict("-3", "2", _("A is better, 3 of 4"), "A 3"),
+        Verdict("-2", "3", _("A is better, 2 of 4"), "A 2"),
+        Verdict("-1", "4", _("A is better, 1 of 4"), "A 1"),
+        Verdict("1", "5", _("B is better, 1 of 4"), "B 1"),
+        Verdict("2", "6", _("B is better, 2 of 4"), "B 2"),
+        Verdict("3", "7", _("B is better, 3 of 4"), "B 3"),
+        Verdict("4", "8", _("B is better, 4 of 4"), "B 4"),
+    ),
+    Scale.BINARY: (
+        Verdict("left", "1", _("A is better"), _("A is better")),
+        Verdict("right", "2", _("B is better"), _("B is better")),
+    ),
+    Scale.RANKING: (),
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What is asked about one comparison."""
+
+    scale: Scale = Scale.SEVEN
+    allow_tie: bool = True
+    """In binary and ranking protocols; the seven steps always have 0, the forced scales never."""
+    allow_neither: bool = True
+    aspects: tuple[Aspect, ...] = ()
+    aspects_demand: Demand = Demand.REQUIRED
+    axes: tuple[Axis, ...] = ()
+    chips: tuple[str, ...] = ()
+    chips_demand: Demand = Demand.OPTIONAL
+    note_demand: Demand = Demand.OPTIONAL
+    spans: bool = False
+    """Whether passages can be marked as wrong."""
+    edit_demand: Demand = Demand.OFF
+    """Whether the better response can, or must, be edited after the verdict."""
+    rewrite_below: float | None = None
+    """A comparison whose every response's mean score, scaled to 0 … 1, is below this goes to the rewrite queue."""
+    rewrite_neither: bool = False
+    """A comparison that "neither" won goes to the rewrite queue."""
+    conversations: bool = False
+    """Whether people talk to the project's sources, turn by turn, with typed feedback."""
+    max_turns: int = 8
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The answers in display order, with their keys; for a ranking only "neither", where it is allowed."""
+        verdicts = _VERDICTS[self.scale]
+        if self.scale == Scale.BINARY and self.allow_tie:
+            left, right = verdicts
+            verdicts = (left, dataclasses.replace(_SAME, key="2"), dataclasses.replace(right, key="3"))
+        return (*verdicts, _NEITHER) if self.allow_neither else verdicts
+
+    @property
+    def needs_more_than_a_key(self) -> bool:
+        """Whether a verdict alone does not complete an answer, so that a digit only marks."""
+        return (
+            self.scale == Scale.RANKING
+            or bool(self.axes)
+            or (bool(self.aspects) and self.aspects_demand == Demand.REQUIRED)
+            or Demand.REQUIRED in (self.chips_demand if self.chips else Demand.OFF, self.note_demand, self.edit_demand)
+        )
+
+    @classmethod
+    def of(cls, project: Project) -> Protocol:
+        """The project's protocol."""
+        return cls.from_json(project.protocol)
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what differs from the default."""
+        default = Protocol()
+        return {
+            field.name: _plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != getattr(default, field.name)
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Protocol:
+        """Strict: raises DomainError that names the key that is unknown or wrong."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(value) - known):
+            raise DomainError(f"protocol: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}.")
+        given = dict(value)
+        try:
+            if "scale" in given:
+                given["scale"] = Scale(given["scale"])
+            for key in ("aspects_demand", "chips_demand", "note_demand", "edit_demand"):
+                if key in given:
+                    given[key] = Demand(given[key])
+            if "aspects" in given:
+                given["aspects"] = tuple(Aspect(**aspect) for aspect in given["aspects"])
+            if "axes" in given:
+                given["axes"] = tuple(Axis(**axis) for axis in given["axes"])
+            if "chips" in given:
+                given["chips"] = tuple(str(chip) for chip in given["chips"])
+            protocol = cls(**given)
+        except (TypeError, ValueError) as error:
+            raise DomainError(f"protocol: {error}.") from error
+        protocol.check()
+        return protocol
+
+    def check(self) -> None:
+        """Raise DomainError with a sentence where the parts do not fit together."""
+        names = [aspect.name for aspect in self.aspects] + [axis.name for axis in self.axes]
+        for name in names:
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise DomainError(f"protocol: the name {name!r} must be lower-case letters, digits and _, at most 40.")
+        if len(set(names)) != len(names):
+            raise DomainError("protocol: every aspect and axis needs a name of its own.")
+        for aspect in self.aspects:
+            if not (
+                isinstance(aspect.low, int) and isinstance(aspect.high, int) and 0 <= aspect.low < aspect.high <= 10
+            ):
+                raise DomainError(f"protocol: the scale of {aspect.name} must run from low to high within 0 … 10.")
+        if any(not chip.strip() or len(chip) > 60 for chip in self.chips):
+            raise DomainError("protocol: a reason chip has 1 to 60 characters.")
+        if self.scale == Scale.RANKING and (self.axes or self.edit_demand != Demand.OFF):
+            raise DomainError("protocol: a ranking has no second axis and no edited winner.")
+        if not 1 <= self.max_turns <= 50:
+            raise DomainError("protocol: max_turns must be between 1 and 50.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part for part in value]  # type: ignore[arg-type]
+    return str(value) if isinstance(value, StrEnum) else value
+
+
+PRESETS: dict[str, tuple[str | Promise, Protocol]] = {
+    "seven": (_("Seven steps with “about the same”"), Protocol()),
+    "four": (_("Four levels a side, forced"), Protocol(scale=Scale.FOUR, allow_neither=False)),
+    "eight": (_("Eight even steps"), Protocol(scale=Scale.EIGHT, allow_neither=False)),
+    "binary": (_("One or the other"), Protocol(scale=Scale.BINARY)),
+    "ranking": (_("A ranking of three to nine"), Protocol(scale=Scale.RANKING)),
+    "aspects": (_("Seven steps and scores for each response"), Protocol(aspects=DEFAULT_ASPECTS)),
+    "safety": (
+        _("Helpful and harmless, asked apart"),
+        Protocol(axes=(Axis("harmless", "Which is less harmful?"),)),
+    ),
+    "conversation": (_("Conversations with typed feedback"), Protocol(conversations=True)),
+}
+"""Starting points by name: what each is called, and what it asks."""

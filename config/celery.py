@@ -42,6 +42,7 @@ app.conf.update(
     beat_schedule={
         "reconcile": {"task": "rlhf.tasks.reconcile", "schedule": settings.RECONCILE_SECONDS},
         "expire-assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30},
+        "deliver-webhooks": {"task": "annotation.tasks.deliver_webhooks", "schedule": 5},
     },
 )
 

@@ -145,6 +145,9 @@ STARTER_MODEL = "smollm2-135m-instruct"
 # ── Annotation ───────────────────────────────────────────────────────────────────────────────────────────────────
 ASSIGNMENT_LEASE_SECONDS = env.int("TOUCHSTONE_ASSIGNMENT_LEASE_SECONDS", default=900)
 
+# Webhooks may call addresses inside this network, which an admin of one project could otherwise probe.
+WEBHOOKS_TO_PRIVATE_ADDRESSES = env.bool("TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESSES", default=False)
+
 # ── Sign-in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"

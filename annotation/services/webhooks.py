@@ -1,0 +1,154 @@
+"""Webhooks: telling other sites what happened, signed, again and again until they listen.
+
+The database makes a WebhookDelivery for every journal event that a webhook asks for, in the transaction that appends
+the event (migration 0003), so that none is lost and none tells of what was rolled back. Messages follow the Standard
+Webhooks specification 1.0 (https://www.standardwebhooks.com): headers webhook-id, webhook-timestamp and
+webhook-signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import socket
+from collections.abc import Iterable
+from datetime import timedelta
+from urllib.parse import urlsplit
+
+import httpx
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from annotation.errors import DomainError
+from annotation.models import DeliveryStatus, EventKind, Project, Webhook, WebhookDelivery
+from annotation.services.journal import record_event
+
+EVENT_KINDS = tuple(
+    kind
+    for kind in EventKind
+    if kind not in (EventKind.VIEW, EventKind.LEASE, EventKind.EXPIRE, EventKind.SIGN_IN, EventKind.TOKEN)
+)
+"""What a webhook can ask for."""
+
+RETRY_SECONDS = (10, 60, 300, 1800, 7200, 21_600, 86_400)
+"""Pauses after the first, second, … failed attempt; after the last attempt a delivery is given up."""
+
+_TIMEOUT_SECONDS = 10
+_BATCH = 50
+_HELD_SECONDS = 120  # how long a sender keeps what it took; longer than a whole batch of time-outs is not needed
+
+
+def add_webhook(project: Project, url: str, events: Iterable[str], *, by: User) -> Webhook:
+    """Register an address. Raises DomainError where it is not one that may be called."""
+    chosen = sorted(set(events))
+    if unknown := set(chosen) - set(EVENT_KINDS):
+        raise DomainError(f"events: {sorted(unknown)[0]!r} is unknown; choose among {', '.join(EVENT_KINDS)}.")
+    _check_address(url)
+    with transaction.atomic():
+        webhook = Webhook.objects.create(project=project, url=url, events=chosen, created_by=by)
+        record_event(EventKind.TOKEN, project=project, user=by, webhook=webhook.pk, action="added")
+    return webhook
+
+
+def remove_webhook(webhook: Webhook, *, by: User) -> None:
+    """Stop telling an address; what still waits for it is dropped, what was sent stays on record."""
+    with transaction.atomic():
+        Webhook.objects.filter(pk=webhook.pk).update(is_active=False)
+        webhook.deliveries.filter(status=DeliveryStatus.WAITING).update(
+            status=DeliveryStatus.GIVEN_UP, last_error="the webhook was removed"
+        )
+        record_event(EventKind.TOKEN, project=webhook.project, user=by, webhook=webhook.pk, action="removed")
+
+
+def signing_secret(webhook: Webhook) -> str:
+    """What the receiver checks signatures with, in the form of the specification. Derived from the site's key."""
+    key = hmac.digest(settings.SECRET_KEY.encode(), f"webhook {webhook.pk}".encode(), "sha256")
+    return "whsec_" + base64.b64encode(key).decode()
+
+
+def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """The webhook-signature header."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+def deliver_webhooks() -> int:
+    """Send what is due; gives how many arrived. Several senders at once never send the same attempt twice."""
+    arrived = 0
+    with httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False) as client:
+        while due := _take_due():
+            arrived += sum(_deliver(client, delivery) for delivery in due)
+    return arrived
+
+
+def _take_due() -> list[WebhookDelivery]:
+    now = timezone.now()
+    with transaction.atomic():
+        due = list(
+            WebhookDelivery.objects.select_for_update(skip_locked=True, of=("self",))
+            .filter(status=DeliveryStatus.WAITING, next_attempt_at__lte=now)
+            .select_related("webhook")
+            .order_by("next_attempt_at", "id")[:_BATCH]
+        )
+        held_until = now + timedelta(seconds=_HELD_SECONDS + _TIMEOUT_SECONDS * len(due))
+        WebhookDelivery.objects.filter(pk__in=[delivery.pk for delivery in due]).update(next_attempt_at=held_until)
+    return due
+
+
+def _deliver(client: httpx.Client, delivery: WebhookDelivery) -> bool:
+    now = timezone.now()
+    body = json.dumps(delivery.payload, ensure_ascii=False).encode()
+    message_id, timestamp = str(delivery.public_id), int(now.timestamp())
+    headers = {
+        "content-type": "application/json",
+        "user-agent": "Touchstone",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": sign(signing_secret(delivery.webhook), message_id, timestamp, body),
+    }
+    code, error = None, ""
+    try:
+        _check_address(delivery.webhook.url)
+        code = client.post(delivery.webhook.url, content=body, headers=headers).status_code
+    except (httpx.HTTPError, httpx.InvalidURL, DomainError) as failure:
+        error = str(failure) or type(failure).__name__
+    attempt = delivery.attempt_count + 1
+    changes: dict[str, object] = {"attempt_count": attempt, "last_status_code": code, "last_error": error[:300]}
+    arrived = code is not None and 200 <= code < 300
+    if arrived:
+        changes |= {"status": DeliveryStatus.DELIVERED, "delivered_at": timezone.now()}
+    elif attempt > len(RETRY_SECONDS):
+        changes |= {"status": DeliveryStatus.GIVEN_UP}
+    else:
+        changes |= {"next_attempt_at": now + timedelta(seconds=RETRY_SECONDS[attempt - 1])}
+    WebhookDelivery.objects.filter(pk=delivery.pk, status=DeliveryStatus.WAITING).update(**changes)
+    return arrived
+
+
+def _check_address(url: str) -> None:
+    """Refuse what is no web address, and addresses inside this network unless the site allows them.
+
+    Asked again before each attempt, because a name can point elsewhere later. A name that changes between this look
+    and the connection is not caught; a firewall is.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise DomainError(f"url: {url!r} is not an http or https address.")
+    if settings.WEBHOOKS_TO_PRIVATE_ADDRESSES:
+        return
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise DomainError(f"url: the name {parts.hostname} cannot be found.") from error
+    for *_, address in found:
+        if not ipaddress.ip_address(str(address[0]).split("%")[0]).is_global:
+            raise DomainError(
+                f"url: {parts.hostname} is inside this network. Whoever runs the site can allow such addresses with "
+                "TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESSES."
+            )

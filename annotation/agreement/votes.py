@@ -1,0 +1,111 @@
+"""The live votes of a project as arrays: what agreement and aggregation are computed from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from django.db import connection
+from numpy.typing import NDArray
+
+from annotation.models import Annotator, Preference, Project
+
+VERDICTS = (Preference.A, Preference.TIE, Preference.B, Preference.NEITHER)
+IS_SIDE = np.array([True, False, True, False])
+STRENGTHS = np.arange(-4.0, 5.0)
+
+# Every vote has one code: nine graded ones in order of strength, then ungraded a, tie and b, then neither.
+CODES = 13
+VERDICT_OF_CODE = np.array([0, 0, 0, 0, 1, 2, 2, 2, 2, 0, 1, 2, 3])
+GRADED = slice(0, 9)
+
+# A vote on two responses has part 0. A ranking votes on each two of its responses, i before k in content order: part
+# 9·i + k. Repeats (round 1) measure one person against themselves; votes on gold items measure a person against what
+# is known, on items that are easier than most: neither says how far people agree.
+_VOTES = """
+    SELECT j.comparison_id, j.annotator_id, 0::int8 AS part,
+           CASE WHEN j.strength IS NOT NULL THEN j.strength + 4
+                ELSE array_position(ARRAY['a', 'tie', 'b', 'neither'], j.preference::text) + 8 END::int8 AS code
+      FROM annotation_judgment j
+      JOIN annotation_comparison c ON c.id = j.comparison_id
+      JOIN annotation_annotator n ON n.id = j.annotator_id
+      LEFT JOIN annotation_assignment s ON s.id = j.assignment_id
+     WHERE {live} AND j.preference <> 'ranked'
+ UNION ALL
+    SELECT j.comparison_id, j.annotator_id, 9 * (i - 1) + k - 1,
+           CASE WHEN j.ranking[i] < j.ranking[k] THEN 9 WHEN j.ranking[i] = j.ranking[k] THEN 10 ELSE 11 END
+      FROM annotation_judgment j
+      JOIN annotation_comparison c ON c.id = j.comparison_id
+      JOIN annotation_annotator n ON n.id = j.annotator_id
+      LEFT JOIN annotation_assignment s ON s.id = j.assignment_id
+     CROSS JOIN LATERAL generate_series(1, c.response_count - 1) i
+     CROSS JOIN LATERAL generate_series(i + 1, c.response_count) k
+     WHERE {live} AND c.response_count > 2 AND j.preference = 'ranked'
+"""
+_LIVE = """c.project_id = {project} AND j.superseded_at IS NULL AND j.round = 0
+       AND coalesce(s.kind, 'work') NOT IN ('gold', 'qualification')"""
+_ROW = np.dtype(
+    [("fields", ">i2")] + [pair for name in ("comparison", "annotator", "part", "code")
+                           for pair in ((f"{name}_size", ">i4"), (name, ">i8"))]
+)  # fmt: skip
+_HEADER_BYTES, _TRAILER_BYTES = 19, 2
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Parallel arrays, one entry a vote, in order of comparison, part and annotator."""
+
+    comparison: NDArray[np.int64]
+    """Ids, as are `annotator`'s."""
+    annotator: NDArray[np.int64]
+    part: NDArray[np.int64]
+    code: NDArray[np.int64]
+    item: NDArray[np.int64] = field(init=False)
+    """0 … items − 1: the comparison, or two responses of a ranking."""
+
+    def __post_init__(self) -> None:
+        is_new = np.ones(len(self.comparison), dtype=bool)
+        is_new[1:] = (np.diff(self.comparison) != 0) | (np.diff(self.part) != 0)
+        object.__setattr__(self, "item", np.cumsum(is_new) - 1)
+
+    def __len__(self) -> int:
+        return len(self.comparison)
+
+    @property
+    def verdict(self) -> NDArray[np.int64]:
+        """Index into VERDICTS."""
+        return VERDICT_OF_CODE[self.code]
+
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of each two votes on one item, the one with the smaller annotator id first."""
+        ones, others = [], []
+        sizes = np.bincount(self.item) if len(self) else np.zeros(0, dtype=int)
+        for distance in range(1, int(sizes.max(initial=0))):
+            one = np.flatnonzero(self.item[distance:] == self.item[:-distance])
+            ones.append(one)
+            others.append(one + distance)
+        nothing = np.zeros(0, dtype=np.int64)
+        return np.concatenate([nothing, *ones]), np.concatenate([nothing, *others])
+
+
+def load_votes(project: Project, *, humans_only: bool = False) -> Votes:
+    """The project's live votes of round 0, gold items left out; one query.
+
+    They come as Postgres's binary COPY: every field is an eight-byte integer, so that the answer is an array as it is
+    and a hundred thousand votes take no more than their join.
+    """
+    live = _LIVE.format(project=int(project.pk)) + (" AND n.is_human" if humans_only else "")
+    statement = f"COPY ({_VOTES.format(live=live)}) TO STDOUT (FORMAT BINARY)"
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        answer = b"".join(copy)
+    rows = np.frombuffer(answer[_HEADER_BYTES : len(answer) - _TRAILER_BYTES], dtype=_ROW)
+    order = np.lexsort((rows["annotator"], rows["part"], rows["comparison"]))
+    return Votes(*(rows[name][order].astype(np.int64) for name in ("comparison", "annotator", "part", "code")))
+
+
+def names_of(annotators: NDArray[np.int64]) -> dict[int, str]:
+    """Names by id; a name that two of them share is told apart by their ids."""
+    found = dict(Annotator.objects.filter(pk__in=np.unique(annotators).tolist()).values_list("pk", "name"))
+    bearers = Counter(found.values())
+    return {pk: name if bearers[name] == 1 else f"{name} #{pk}" for pk, name in found.items()}

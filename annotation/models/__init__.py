@@ -17,11 +17,15 @@ from annotation.models.comparing import (
 from annotation.models.conversations import (
     FEEDBACK_ALLOWED,
     Conversation,
+    ConversationSource,
     DeficiencyType,
     FeedbackType,
     Scenario,
+    SideStatus,
     Turn,
+    TurnSide,
 )
+from annotation.models.figures import StoredFigures
 from annotation.models.journal import Event, EventKind
 from annotation.models.projects import (
     Batch,
@@ -35,18 +39,21 @@ from annotation.models.projects import (
 from annotation.models.quality import Adjudication, Flag, Gold
 from annotation.models.rewriting import Edit, RewriteCause, RewriteStatus, RewriteTask
 from annotation.models.texts import Prompt, Response, ResponseSource, SourceKind
+from annotation.models.tokens import ApiToken
 from annotation.models.webhooks import DeliveryStatus, Webhook, WebhookDelivery
 
 __all__ = [
     "FEEDBACK_ALLOWED",
     "Adjudication",
     "Annotator",
+    "ApiToken",
     "Assignment",
     "AssignmentKind",
     "AssignmentStatus",
     "Batch",
     "Comparison",
     "Conversation",
+    "ConversationSource",
     "DeficiencyType",
     "DeliveryStatus",
     "Edit",
@@ -75,8 +82,11 @@ __all__ = [
     "RewriteTask",
     "Role",
     "Scenario",
+    "SideStatus",
     "SourceKind",
+    "StoredFigures",
     "Turn",
+    "TurnSide",
     "Webhook",
     "WebhookDelivery",
 ]

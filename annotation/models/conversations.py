@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from annotation.models.checks import one_of, string_list
+from annotation.models.checks import json_object, one_of, string_list
 from annotation.models.comparing import Annotator, Comparison
 from annotation.models.projects import Project
 from annotation.models.texts import Prompt, Response, ResponseSource
@@ -69,6 +69,21 @@ FEEDBACK_ALLOWED: dict[str, tuple[FeedbackType, ...]] = {
 """Only simple questioning occurs in both scenarios."""
 
 
+class ConversationSource(models.Model):
+    """A model that the people of a project talk to."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="conversation_sources")
+    source = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "source"], name="conversationsource_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"source {self.source_id} of {self.project_id}"
+
+
 class Conversation(models.Model):
     """A person's talk with one or two sources, or an imported one that is rated turn by turn."""
 
@@ -115,6 +130,11 @@ class Turn(models.Model):
     kept_at_random = models.BooleanField(
         default=False, db_default=False, help_text="Both were the same to the person, so chance kept one."
     )
+    # Drawn once: which response is on which side is data.
+    a_shown_on_left = models.BooleanField(default=True, db_default=True)
+    early_vote = json_object(
+        help_text="A verdict given while a response was still being written; a judgment as soon as all are there."
+    )
     scenario = models.CharField(max_length=30, choices=Scenario, blank=True)
     deficiency_types = string_list()
     feedback_types = string_list()
@@ -154,3 +174,42 @@ class Turn(models.Model):
 
     def __str__(self) -> str:
         return f"turn {self.position} of {self.conversation_id}"
+
+
+class SideStatus(models.TextChoices):
+    OPEN = "open", "to be written, or being written by whoever holds the advisory lock on it"
+    DONE = "done", "the response stands"
+    BROKEN = "broken", "the model could not finish it; it can be asked again"
+
+
+class TurnSide(models.Model):
+    """One of the responses of a turn, from the asking to the stored response.
+
+    Asking again sends the same seed, so that a model that repeats itself repeats the same response.
+    """
+
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="sides")
+    position = models.PositiveSmallIntegerField(help_text="In content order: 0 is a, 1 is b.")
+    source = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="+")
+    seed = models.BigIntegerField()
+    status = models.CharField(max_length=10, choices=SideStatus, default=SideStatus.OPEN)
+    text = models.TextField(blank=True, help_text="What has arrived so far, saved now and then.")
+    error = models.CharField(max_length=300, blank=True, help_text="For staff: it may name the model.")
+    response = models.OneToOneField(
+        Response, on_delete=models.PROTECT, null=True, blank=True, related_name="turn_side"
+    )
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["turn", "position"], name="turnside_position_once"),
+            models.CheckConstraint(condition=Q(position__in=[0, 1]), name="turnside_position_known"),
+            models.CheckConstraint(condition=one_of("status", SideStatus), name="turnside_status_known"),
+            models.CheckConstraint(
+                condition=Q(status="done", response__isnull=False) | (~Q(status="done") & Q(response__isnull=True)),
+                name="turnside_done_has_response",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"side {self.position} of turn {self.turn_id}"

@@ -141,9 +141,13 @@ EMBEDDED_MODEL_SERVER = not MODEL_SERVER_URL
 if EMBEDDED_MODEL_SERVER:
     MODEL_SERVER_URL = f"http://127.0.0.1:{MODEL_SERVER_PORT}/v1"
 STARTER_MODEL = "smollm2-135m-instruct"
+# What to send as `model` for a source: only the training side knows where a checkpoint lies.
+SERVED_MODEL = "rlhf.generation.served_model"
 
 # ── Annotation ───────────────────────────────────────────────────────────────────────────────────────────────────
 ASSIGNMENT_LEASE_SECONDS = env.int("TOUCHSTONE_ASSIGNMENT_LEASE_SECONDS", default=900)
+# Each holds a thread of its web process (config/embedded/gunicorn_hooks.py) for as long as a model writes.
+OPEN_STREAMS = env.int("TOUCHSTONE_OPEN_STREAMS", default=2)
 
 # Webhooks may call addresses inside this network, which an admin of one project could otherwise probe.
 WEBHOOKS_TO_PRIVATE_ADDRESSES = env.bool("TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESSES", default=False)

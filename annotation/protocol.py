@@ -141,6 +141,8 @@ class Protocol:
     conversations: bool = False
     """Whether people talk to the project's sources, turn by turn, with typed feedback."""
     max_turns: int = 8
+    responses_per_turn: int = 2
+    """2: side by side, to be compared; 1: a single one, to be answered."""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -219,6 +221,10 @@ class Protocol:
             raise DomainError("protocol: a ranking has no second axis and no edited winner.")
         if not 1 <= self.max_turns <= 50:
             raise DomainError("protocol: max_turns must be between 1 and 50.")
+        if self.responses_per_turn not in (1, 2):
+            raise DomainError("protocol: responses_per_turn must be 1 or 2.")
+        if self.conversations and self.scale == Scale.RANKING:
+            raise DomainError("protocol: a conversation compares two responses; choose another scale than a ranking.")
 
 
 def _plain(value: Any) -> Any:

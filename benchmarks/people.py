@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 PROJECT = "bench"
 PASSWORD = "only-for-this-run"
+IDLE_SECONDS = 20  # the servers close connections that rest for 30 s
 WORDS = (
     *("the", "model", "answers", "tides", "rise", "and", "fall", "because", "moon", "pulls", "water", "towards", "it"),
     *("earth", "turns", "below", "so", "that", "most", "coasts", "see", "two", "high", "waters", "a", "day"),
@@ -94,17 +95,22 @@ class Client:
     def __init__(self, port: int) -> None:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         self.cookies: dict[str, str] = {}
+        self.used_at = 0.0
 
     def request(
         self, method: str, path: str, body: str | None = None, headers: dict[str, str] | None = None
     ) -> tuple[int, str]:
         sent = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} | (headers or {})
+        if time.monotonic() - self.used_at > IDLE_SECONDS:
+            self.connection.close()  # the next request opens it again
         self.connection.request(method, path, body, sent)
         response = self.connection.getresponse()
         for cookie in response.headers.get_all("Set-Cookie") or []:
             name, _, value = cookie.partition(";")[0].partition("=")
             self.cookies[name] = value
-        return response.status, response.read().decode()
+        answer = response.read().decode()
+        self.used_at = time.monotonic()
+        return response.status, answer
 
     def post_form(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> tuple[int, str]:
         form = {"Content-Type": "application/x-www-form-urlencoded"}

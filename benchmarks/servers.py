@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,14 +69,21 @@ def prepared_django(*, database_url: str = "", environment: dict[str, str] | Non
 
 @contextlib.contextmanager
 def gunicorn(
-    arguments: list[str], *, python: str = sys.executable, cwd: Path = ROOT, environment: dict[str, str] | None = None
+    arguments: list[str],
+    *,
+    python: str = sys.executable,
+    cwd: Path = ROOT,
+    environment: dict[str, str] | None = None,
+    log: IO[bytes] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """A gunicorn on a free port, with this project's settings of workers and threads; gives its port and pid."""
     port = free_port()
     server = subprocess.Popen(
         [python, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--log-level", "error", *arguments],
         cwd=cwd,
-        env={**os.environ, **(environment or {})},
+        env=environment,
+        stdout=log,
+        stderr=log,
     )
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Who may see what: a role in a project, or staff, who may do everything."""
+"""Who may see what: a role in a project, or staff, who are admins everywhere. docs/people.md has the table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from typing import Concatenate, ParamSpec
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from annotation.models import Membership, Project, Role
+from annotation.services.people import ROLE_RANK
 
 P = ParamSpec("P")
-_RANK = {Role.ANNOTATOR: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
+
+
+class MemberRequest(HttpRequest):
+    """A request that `require_role` has let in."""
+
+    user: User
+    role: Role
+    """What the user is in the project that the page is about; templates show only what this role may open."""
 
 
 def role_in(user: User | AnonymousUser, project: Project) -> Role | None:
@@ -28,16 +37,27 @@ def role_in(user: User | AnonymousUser, project: Project) -> Role | None:
     return Role(role) if role else None
 
 
+def is_at_least(held: Role | None, role: Role) -> bool:
+    """Whether whoever holds the first role may do what the second one may."""
+    return held is not None and ROLE_RANK[held] >= ROLE_RANK[role]
+
+
 def has_role(user: User | AnonymousUser, project: Project, role: Role) -> bool:
     """Whether the user may do what this role may."""
-    held = role_in(user, project)
-    return held is not None and _RANK[held] >= _RANK[role]
+    return is_at_least(role_in(user, project), role)
+
+
+def manages_a_project(user: User | AnonymousUser) -> bool:
+    """Whether any project shows the user more than its comparisons."""
+    if not user.is_authenticated:
+        return False
+    return user.is_staff or Membership.objects.filter(user=user, role__in=[Role.REVIEWER, Role.ADMIN]).exists()
 
 
 def require_role(
     role: Role,
 ) -> Callable[
-    [Callable[Concatenate[HttpRequest, Project, P], HttpResponseBase]],
+    [Callable[Concatenate[MemberRequest, Project, P], HttpResponseBase]],
     Callable[Concatenate[HttpRequest, str, P], HttpResponseBase],
 ]:
     """A view of `(request, project, …)` at an address with the project's slug, for members of this role or above.
@@ -47,20 +67,33 @@ def require_role(
     """
 
     def decorate(
-        view: Callable[Concatenate[HttpRequest, Project, P], HttpResponseBase],
+        view: Callable[Concatenate[MemberRequest, Project, P], HttpResponseBase],
     ) -> Callable[Concatenate[HttpRequest, str, P], HttpResponseBase]:
         @functools.wraps(view)
         def wrapped(request: HttpRequest, slug: str, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
             if not request.user.is_authenticated:
-                return redirect_to_login(request.get_full_path())
+                return to_sign_in(request)
             project = Project.objects.filter(slug=slug).first()
             held = role_in(request.user, project) if project else None
             if project is None or held is None:
                 raise Http404
-            if _RANK[held] < _RANK[role]:
-                raise PermissionDenied
-            return view(request, project, *args, **kwargs)
+            if not is_at_least(held, role):
+                raise PermissionDenied(
+                    _(
+                        "This page needs the role of %(needed)s in this project; yours is %(held)s. Ask one of its admins."
+                    )
+                    % {"needed": role.label, "held": held.label}
+                )
+            request.role = held  # type: ignore[attr-defined]
+            return view(request, project, *args, **kwargs)  # type: ignore[arg-type]
 
         return never_cache(wrapped)
 
     return decorate
+
+
+def to_sign_in(request: HttpRequest) -> HttpResponseBase:
+    """Where a stranger goes; a page that watches itself is told to load anew, or a corner of it would sign in."""
+    if request.headers.get("HX-Request") == "true":
+        return HttpResponse(status=401, headers={"HX-Refresh": "true"})
+    return redirect_to_login(request.get_full_path())

@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 
 import environ
@@ -72,6 +73,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "rest_framework",
+    "knox",
+    "axes",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "csp",
     "annotation",
     "rlhf",
@@ -85,6 +90,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "axes.middleware.AxesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -156,11 +162,22 @@ WEBHOOKS_TO_PRIVATE_ADDRESSES = env.bool("TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESS
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+# Wrong passwords are counted for an account and an address together: nobody can lock somebody else out from elsewhere.
+AXES_FAILURE_LIMIT = env.int("TOUCHSTONE_SIGN_IN_TRIES", default=5)
+AXES_COOLOFF_TIME = timedelta(minutes=env.int("TOUCHSTONE_LOCK_OUT_MINUTES", default=15))
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_DISABLE_ACCESS_LOG = True  # who signs in is in the journal
+AXES_VERBOSE = False
+AXES_CLIENT_IP_CALLABLE = "annotation.sign_in.client_address"
+AXES_LOCKOUT_CALLABLE = "annotation.sign_in.locked_out"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 
@@ -206,10 +223,37 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = DEBUG
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAdminUser"],
+    # The token first: what it answers to a stranger is 401, where a session's answer would be 403.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "knox.auth.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "annotation.api.common.answer_refusal",
+    # Counted in each web process by itself: with n processes the real limit is up to n times as high.
+    "DEFAULT_THROTTLE_CLASSES": [
+        "rest_framework.throttling.UserRateThrottle",
+        "rest_framework.throttling.AnonRateThrottle",
+    ],
+    "DEFAULT_THROTTLE_RATES": {
+        "user": env.str("TOUCHSTONE_API_RATE", default="1200/min"),
+        "anon": env.str("TOUCHSTONE_API_ANONYMOUS_RATE", default="30/min"),
+    },
 }
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Touchstone",
+    "VERSION": "1",
+    "DESCRIPTION": "Comparisons, judgments, people and data sets. Sign in with `Authorization: Token …`.",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    # From the installed package: no content delivery network is asked.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+}
+REST_KNOX = {"TOKEN_TTL": None, "AUTO_REFRESH": False}  # each token's own expiry is chosen where it is made
+KNOX_TOKEN_MODEL = "annotation.ApiToken"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -25,6 +25,7 @@ from annotation.models.conversations import (
     Turn,
     TurnSide,
 )
+from annotation.models.figures import StoredFigures
 from annotation.models.journal import Event, EventKind
 from annotation.models.projects import (
     Batch,
@@ -38,12 +39,14 @@ from annotation.models.projects import (
 from annotation.models.quality import Adjudication, Flag, Gold
 from annotation.models.rewriting import Edit, RewriteCause, RewriteStatus, RewriteTask
 from annotation.models.texts import Prompt, Response, ResponseSource, SourceKind
+from annotation.models.tokens import ApiToken
 from annotation.models.webhooks import DeliveryStatus, Webhook, WebhookDelivery
 
 __all__ = [
     "FEEDBACK_ALLOWED",
     "Adjudication",
     "Annotator",
+    "ApiToken",
     "Assignment",
     "AssignmentKind",
     "AssignmentStatus",
@@ -81,6 +84,7 @@ __all__ = [
     "Scenario",
     "SideStatus",
     "SourceKind",
+    "StoredFigures",
     "Turn",
     "TurnSide",
     "Webhook",

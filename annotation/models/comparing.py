@@ -58,6 +58,9 @@ class Comparison(models.Model):
     # How many assignments hold a place. Kept on the locked row because a count subquery over-assigns under
     # concurrency; changed only together with Assignment.holds_place, in services.py.
     assigned_count = models.PositiveSmallIntegerField(default=0)
+    review_since = models.DateTimeField(
+        null=True, blank=True, help_text="Waits for a reviewer: the votes disagree, or people flagged or skipped it."
+    )
     # Spreads the queue over prompts and batches; drawn once, so that the order can be replayed.
     queue_key = models.FloatField(default=0.0)
     created_at = models.DateTimeField(default=timezone.now)
@@ -88,6 +91,12 @@ class Comparison(models.Model):
                 "id",
                 condition=Q(assigned_count__lt=F("required_count"), is_gold=False, is_withdrawn=False),
                 name="comparison_open",
+            ),
+            # the adjudication page, newest first
+            models.Index(
+                fields=["project", "-review_since", "-id"],
+                condition=Q(review_since__isnull=False),
+                name="comparison_review",
             ),
         ]
 
@@ -222,6 +231,19 @@ class Assignment(models.Model):
             models.Index(fields=["lease_expires_at"], condition=Q(status="leased"), name="assignment_leased"),
             # today's progress of one annotator
             models.Index(fields=["annotator", "submitted_at"], name="assignment_progress"),
+            # pace.py: a project's votes in time and who gave them, from the index alone
+            models.Index(
+                fields=["project", "submitted_at"],
+                include=["annotator"],
+                condition=Q(status="submitted"),
+                name="assignment_pace",
+            ),
+            models.Index(
+                fields=["project", "leased_at"],
+                include=["annotator"],
+                condition=Q(status="skipped"),
+                name="assignment_skipped",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from annotation.models.checks import json_object, one_of
@@ -28,6 +29,20 @@ class EventKind(models.TextChoices):
     SIGN_IN = "sign_in", "somebody signed in or out, or was locked out"
     TOKEN = "token", "an API token or webhook was made or withdrawn"
     CONVERSE = "converse", "a conversation's turn, pick or feedback"
+
+
+RARE_KINDS = (
+    EventKind.FLAG,
+    EventKind.ADJUDICATE,
+    EventKind.EXPORT,
+    EventKind.IMPORT,
+    EventKind.MEMBER,
+    EventKind.SETTINGS,
+    EventKind.EDIT,
+    EventKind.SIGN_IN,
+    EventKind.TOKEN,
+)
+"""What does not come with every vote."""
 
 
 class Event(models.Model):
@@ -67,6 +82,10 @@ class Event(models.Model):
         indexes = [
             # the journal page of a project, newest first
             models.Index(fields=["project", "-id"], name="event_of_project"),
+            # … of one person
+            models.Index(fields=["user", "-id"], name="event_of_user"),
+            # … of one kind, where that kind is so rare that the index above would be searched for long
+            models.Index(fields=["project", "kind", "-id"], condition=Q(kind__in=RARE_KINDS), name="event_rare"),
         ]
 
     def __str__(self) -> str:

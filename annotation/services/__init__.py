@@ -1,16 +1,28 @@
 """Every write of the annotation side. Each function owns its transaction; nothing else changes these tables."""
 
 from annotation.errors import AssignmentNotFoundError, ConflictError, DomainError
+from annotation.services.invitations import (
+    accept_invitation,
+    create_invitation,
+    find_invitation,
+    join_with_new_account,
+    revoke_invitation,
+)
 from annotation.services.journal import record_event
 from annotation.services.judging import skip_assignment, submit_judgment, undo_assignment
 from annotation.services.people import (
     add_member,
+    add_members,
     annotator_for,
-    create_project,
+    change_member,
+    deactivate_user,
+    give_back,
     progress,
     projects_for,
     remove_member,
+    set_qualification,
 )
+from annotation.services.projects import create_project, edit_guidelines, update_settings
 from annotation.services.queue import (
     LEASE_SLOTS,
     claim_assignments,
@@ -25,23 +37,35 @@ __all__ = [
     "AssignmentNotFoundError",
     "ConflictError",
     "DomainError",
+    "accept_invitation",
     "add_member",
+    "add_members",
     "add_prompt",
     "add_prompts",
     "add_response",
     "annotator_for",
+    "change_member",
     "claim_assignments",
     "content_sha256",
     "create_comparisons",
+    "create_invitation",
     "create_project",
+    "deactivate_user",
+    "edit_guidelines",
     "expire_assignments",
+    "find_invitation",
+    "give_back",
+    "join_with_new_account",
     "progress",
     "projects_for",
     "record_event",
     "release_assignments",
     "remove_member",
     "renew_leases",
+    "revoke_invitation",
+    "set_qualification",
     "skip_assignment",
     "submit_judgment",
     "undo_assignment",
+    "update_settings",
 ]

@@ -61,6 +61,9 @@ class Comparison(models.Model):
     review_since = models.DateTimeField(
         null=True, blank=True, help_text="Waits for a reviewer: the votes disagree, or people flagged or skipped it."
     )
+    reviewed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a reviewer last dealt with it; older votes and skips ask for nothing."
+    )
     # Spreads the queue over prompts and batches; drawn once, so that the order can be replayed.
     queue_key = models.FloatField(default=0.0)
     created_at = models.DateTimeField(default=timezone.now)

@@ -1,7 +1,8 @@
 """Who is preferred: Bradley–Terry ratings of the sources of a project, and one source against another.
 
-Everything rests on live judgments of comparisons between two sources. A tie is half a win for each side, or is left
-out (`ties="drop"`); "neither is acceptable" says nothing of the order and is treated as a tie.
+Everything rests on live judgments of responses of two sources; a ranking counts once for each pair in it. A tie is
+half a win for each side, or is left out (`ties="drop"`); "neither is acceptable" says nothing of the order and is
+treated as a tie.
 
 Judgments on prompts of one group lean the same way, so intervals are clustered by `Prompt.group`: a hundred people on
 one prompt are not a hundred prompts. Where something is undefined it is None and `note` says why, never an infinity.
@@ -26,20 +27,44 @@ from annotation.models import Project, ResponseSource
 POINTS_PER_NAT = 400 / math.log(10)
 CONFIDENCE = 0.95
 
-# One row for each group and unordered pair of sources, the source with the smaller id first.
-_RESULTS = """
-    SELECT p."group", least(ra.source_id, rb.source_id) AS one, greatest(ra.source_id, rb.source_id) AS other,
-           count(*) FILTER (WHERE j.preference = CASE WHEN ra.source_id < rb.source_id THEN 'a' ELSE 'b' END) AS won,
-           count(*) FILTER (WHERE j.preference = CASE WHEN ra.source_id < rb.source_id THEN 'b' ELSE 'a' END) AS lost,
-           count(*) FILTER (WHERE j.preference IN ('tie', 'neither')) AS tied
+# One row for each verdict on two responses of different sources; a ranking gives one for each pair in it. Gold items
+# are there to measure people, and a repeat is the same person's word again: neither tells more about the sources.
+_VOTES = """
+    SELECT p."group", ra.source_id AS a, rb.source_id AS b, j.preference AS verdict
       FROM annotation_judgment j
       JOIN annotation_annotator n ON n.id = j.annotator_id
       JOIN annotation_comparison c ON c.id = j.comparison_id
       JOIN annotation_prompt p ON p.id = c.prompt_id
       JOIN annotation_response ra ON ra.id = c.response_a_id
       JOIN annotation_response rb ON rb.id = c.response_b_id
-     WHERE c.project_id = %(project)s AND j.superseded_at IS NULL AND (n.is_human OR NOT %(humans_only)s)
-       AND ra.source_id <> rb.source_id
+     WHERE j.preference <> 'ranked' AND {counted}
+    UNION ALL
+    SELECT p."group", one.source_id, other.source_id,
+           CASE sign(j.ranking[one.position + 1] - j.ranking[other.position + 1])
+               WHEN -1 THEN 'a' WHEN 1 THEN 'b' ELSE 'tie' END
+      FROM annotation_judgment j
+      JOIN annotation_annotator n ON n.id = j.annotator_id
+      JOIN annotation_comparison c ON c.id = j.comparison_id
+      JOIN annotation_prompt p ON p.id = c.prompt_id
+     CROSS JOIN LATERAL ({responses}) one
+     CROSS JOIN LATERAL ({responses}) other
+     WHERE j.preference = 'ranked' AND one.position < other.position AND {counted}
+""".format(
+    counted="""c.project_id = %(project)s AND NOT c.is_gold AND j.superseded_at IS NULL AND j.round = 0
+       AND (n.is_human OR NOT %(humans_only)s)""",
+    responses="""SELECT 0 AS position, source_id FROM annotation_response WHERE id = c.response_a_id
+        UNION ALL SELECT 1, source_id FROM annotation_response WHERE id = c.response_b_id
+        UNION ALL SELECT further.position, r.source_id FROM annotation_furtherresponse further
+                    JOIN annotation_response r ON r.id = further.response_id WHERE further.comparison_id = c.id""",
+)
+# One row for each group and unordered pair of sources, the source with the smaller id first.
+_RESULTS = f"""
+    SELECT "group", least(a, b) AS one, greatest(a, b) AS other,
+           count(*) FILTER (WHERE verdict = CASE WHEN a < b THEN 'a' ELSE 'b' END) AS won,
+           count(*) FILTER (WHERE verdict = CASE WHEN a < b THEN 'b' ELSE 'a' END) AS lost,
+           count(*) FILTER (WHERE verdict IN ('tie', 'neither')) AS tied
+      FROM ({_VOTES}) votes
+     WHERE a <> b
 """
 _GROUPED = " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
 
@@ -242,10 +267,10 @@ def head_to_head(
     not vary), and Student's t for the normal quantile. None without judgments; no interval from a single group.
     """
     pair = sorted([new_source.pk, old_source.pk])
-    condition = " AND least(ra.source_id, rb.source_id) = %(one)s AND greatest(ra.source_id, rb.source_id) = %(other)s"
+    condition = " AND least(a, b) = %(one)s AND greatest(a, b) = %(other)s"
     params: dict[str, Any] = {"project": project.pk, "humans_only": humans_only, "one": pair[0], "other": pair[1]}
     if groups is not None:
-        condition += ' AND p."group" = ANY(%(groups)s)'
+        condition += ' AND "group" = ANY(%(groups)s)'
         params["groups"] = list(groups)
     with connection.cursor() as cursor:
         cursor.execute(_RESULTS + condition + _GROUPED, params)

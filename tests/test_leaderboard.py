@@ -15,9 +15,25 @@ from django.utils import timezone
 from scipy.optimize import minimize
 
 from annotation.leaderboard import Standing, _fit, _standard_errors, _with_ranks, head_to_head, rank_sources
-from annotation.models import Annotator, Comparison, Judgment, Project, Response, ResponseSource
+from annotation.models import (
+    Annotator,
+    Comparison,
+    FurtherResponse,
+    Judgment,
+    Project,
+    Response,
+    ResponseSource,
+)
 from annotation.services import content_sha256
-from tests.factories import make_project, make_prompt, make_source
+from tests.factories import (
+    make_annotator,
+    make_comparison,
+    make_judgment,
+    make_project,
+    make_prompt,
+    make_response,
+    make_source,
+)
 
 _annotators = itertools.count(1)
 
@@ -285,3 +301,39 @@ def test_head_to_head_never_claims_certainty() -> None:
     assert (against(one_group, "x", "y")["lower"], against(one_group, "x", "y")["win_rate"]) == (None, 2 / 3)
     nothing = against(make_project(), "x", "y")
     assert (nothing["judgments"], nothing["win_rate"], nothing["lower"]) == (0, None, None)
+
+
+@pytest.mark.django_db
+def test_a_ranking_counts_once_for_each_pair_in_it() -> None:
+    project = make_project()
+    prompt = make_prompt(project)
+    best, middle, worst = (make_source(name) for name in ("best", "middle", "worst"))
+    responses = [make_response(prompt, source) for source in (middle, best, worst)]
+    comparison = Comparison.objects.create(
+        project=project, prompt=prompt, response_a=responses[0], response_b=responses[1], response_count=3
+    )
+    FurtherResponse.objects.create(comparison=comparison, position=2, response=responses[2])
+    for ranking in ([2, 1, 3], [1, 1, 2]):
+        Judgment.objects.create(
+            comparison=comparison, annotator=make_annotator(), preference="ranked", ranking=ranking
+        )
+    assert head_to_head(project, best, worst)["wins"] == 2
+    assert head_to_head(project, middle, worst)["wins"] == 2
+    record = head_to_head(project, best, middle)
+    assert (record["wins"], record["ties"], record["losses"]) == (1, 1, 0)
+
+
+@pytest.mark.django_db
+def test_gold_items_and_repeats_do_not_move_the_ratings() -> None:
+    comparison = make_comparison()
+    project, a, b = comparison.project, comparison.response_a.source, comparison.response_b.source
+    make_judgment(comparison, "a")
+    repeat = make_judgment(comparison, "b")
+    Judgment.objects.filter(pk=repeat.pk).update(round=1)
+    gold = make_comparison(project)
+    Response.objects.filter(pk=gold.response_a_id).update(source=a)
+    Response.objects.filter(pk=gold.response_b_id).update(source=b)
+    Comparison.objects.filter(pk=gold.pk).update(is_gold=True)
+    make_judgment(gold, "b")
+    record = head_to_head(project, a, b)
+    assert (record["wins"], record["judgments"]) == (1, 1)

@@ -28,6 +28,10 @@ class QueueTier(models.IntegerChoices):
     NEW = 2, "judged by nobody"
 
 
+# Whether a comparison is handed out.
+IS_OPEN = Q(assigned_count__lt=F("required_count"), is_gold=False, is_withdrawn=False)
+
+
 class Comparison(models.Model):
     """Two responses to one prompt, or up to nine to rank, waiting for or holding judgments.
 
@@ -86,14 +90,25 @@ class Comparison(models.Model):
             ),
         ]
         indexes = [
-            # services.claim_assignments: the next comparison that still has room
+            # services.claim_assignments: the next comparison that still has room, for those who judge everything
             models.Index(
                 "project",
                 "tier",
                 "queue_key",
                 "id",
-                condition=Q(assigned_count__lt=F("required_count"), is_gold=False, is_withdrawn=False),
+                condition=IS_OPEN,
                 name="comparison_open",
+            ),
+            # … and for those to whom only some languages or skills are routed
+            models.Index(
+                "project",
+                "lang",
+                "skill",
+                "tier",
+                "queue_key",
+                "id",
+                condition=IS_OPEN,
+                name="comparison_route",
             ),
             # the adjudication page, newest first
             models.Index(
@@ -199,6 +214,7 @@ class Assignment(models.Model):
     skip_reason = models.CharField(max_length=40, blank=True)
     leased_at = models.DateTimeField(default=timezone.now)
     lease_expires_at = models.DateTimeField()
+    viewed_at = models.DateTimeField(null=True, blank=True, help_text="When it was first on the annotator's screen.")
     submitted_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

@@ -113,6 +113,10 @@ class Membership(models.Model):
         db_default=QualificationState.NOT_NEEDED,
     )
     qualification_tries = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # Counted by the claim, which puts gold items, repeats and uncertain comparisons in their places by it.
+    served_count = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Comparisons handed out, qualification rounds aside."
+    )
     joined_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

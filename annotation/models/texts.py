@@ -72,6 +72,15 @@ class Response(models.Model):
 
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="responses")
     source = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="responses")
+    author = models.ForeignKey(
+        "annotation.Annotator",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="The person here who wrote or edited it, and who never judges it.",
+    )
     sample_index = models.PositiveIntegerField(help_text="0, 1, … among this source's responses to this prompt")
     text = models.TextField(blank=True)
     text_sha256 = models.CharField(max_length=64)

@@ -16,3 +16,8 @@ def expire_assignments() -> None:
 @shared_task
 def deliver_webhooks() -> None:
     webhooks.deliver_webhooks()
+
+
+@shared_task
+def refresh_browse_index() -> None:
+    services.refresh_browse_index()

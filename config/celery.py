@@ -42,6 +42,11 @@ app.conf.update(
     beat_schedule={
         "reconcile": {"task": "rlhf.tasks.reconcile", "schedule": settings.RECONCILE_SECONDS},
         "expire-assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30},
+        "refresh-browse-index": {
+            "task": "annotation.tasks.refresh_browse_index",
+            "schedule": 10,
+            "options": {"expires": 10},  # a worker that was away needs only one of them
+        },
         "deliver-webhooks": {"task": "annotation.tasks.deliver_webhooks", "schedule": 5},
     },
 )

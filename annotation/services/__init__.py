@@ -1,6 +1,7 @@
 """Every write of the annotation side. Each function owns its transaction; nothing else changes these tables."""
 
 from annotation.errors import AssignmentNotFoundError, ConflictError, DomainError
+from annotation.services.browse_index import refresh_browse_index
 from annotation.services.invitations import (
     accept_invitation,
     create_invitation,
@@ -59,6 +60,7 @@ __all__ = [
     "progress",
     "projects_for",
     "record_event",
+    "refresh_browse_index",
     "release_assignments",
     "remove_member",
     "renew_leases",

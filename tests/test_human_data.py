@@ -127,9 +127,9 @@ def test_hh_transcripts_are_the_hh_comparisons(shared_data: Path) -> None:
     assert len(groups["transcripts"]) == len(groups["prepared"]) == 1638
 
 
-def test_single_ratings_are_not_taken_for_comparisons(shared_data: Path) -> None:
+def test_single_ratings_are_ratings(shared_data: Path) -> None:
     done = run("import_preferences", shared_data / "preferences/dices_990.jsonl", project="dices")
-    assert (done["rows"], done["comparisons"], len(done["skipped"])) == (990, 0, 990)
+    assert (done["rows"], done["single_responses"], done["comparisons"], done["ratings"]) == (990, 990, 0, 72103)
 
 
 def test_fair_eval_majorities(shared_data: Path) -> None:

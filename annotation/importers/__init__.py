@@ -8,15 +8,26 @@ from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
 
-from annotation.importers import hh, pandalm, touchstone, trl
+from django.contrib.auth.models import User
+
+from annotation.importers import helpsteer2, hh, oasst, pandalm, sharegpt, shp, touchstone, trl, ultrafeedback
 from annotation.importers.reading import Record, read_records
-from annotation.importers.rows import Row, UnusableRowError
-from annotation.importers.store import Imported, store_rows
+from annotation.importers.rows import UnusableRowError
+from annotation.importers.store import Imported, Parsed, store_rows
 from annotation.services import DomainError
 
 # In the order in which `auto` tries them: the stricter before those that it would also fit.
-FORMATS: dict[str, ModuleType] = {"touchstone": touchstone, "pandalm": pandalm, "hh": hh, "trl": trl}
-NOT_YET = ("helpsteer2", "ultrafeedback", "shp", "oasst", "sharegpt")
+FORMATS: dict[str, ModuleType] = {
+    "touchstone": touchstone,
+    "pandalm": pandalm,
+    "helpsteer2": helpsteer2,
+    "ultrafeedback": ultrafeedback,
+    "shp": shp,
+    "oasst": oasst,
+    "sharegpt": sharegpt,
+    "hh": hh,
+    "trl": trl,
+}
 RECORDS_TO_TELL_BY = 100
 
 
@@ -25,17 +36,30 @@ class ImportRefusedError(DomainError):
 
 
 def import_file(
-    path: Path, project_slug: str, *, format_name: str = "auto", progress: Callable[[str], None] = lambda _: None
+    path: Path,
+    project_slug: str,
+    *,
+    format_name: str = "auto",
+    user: User | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Imported:
-    """Import a file into the project of that slug, made if there is none. Raises ImportRefusedError."""
-    if format_name in NOT_YET:
-        raise ImportRefusedError(f"The format {format_name} is not supported yet; supported: {', '.join(FORMATS)}.")
+    """Import a file into the project of that slug, made if there is none. Raises ImportRefusedError.
+
+    user: who asked for it, for the journal.
+    """
     if format_name != "auto" and format_name not in FORMATS:
         raise ImportRefusedError(f"There is no format {format_name}; supported: auto, {', '.join(FORMATS)}.")
     try:
         with path.open("rb") as file:
             records, parser = _told_apart(file, path, format_name)
-            return store_rows(project_slug, _parsed(records, parser), format_name=_name_of(parser), progress=progress)
+            return store_rows(
+                project_slug,
+                _parsed(records, parser),
+                format_name=_name_of(parser),
+                file_name=path.name,
+                user=user,
+                progress=progress,
+            )
     except OSError as error:
         raise ImportRefusedError(f"{path} cannot be read: {error.strerror or error}.") from error
 
@@ -70,13 +94,16 @@ def _name_of(parser: ModuleType) -> str:
     return next(name for name, module in FORMATS.items() if module is parser)
 
 
-def _parsed(records: Iterator[Record], parser: ModuleType) -> Iterator[tuple[Record, Row | None, str]]:
-    """Each record with its row, or with the reason why there is none."""
+def _parsed(records: Iterator[Record], parser: ModuleType) -> Iterator[Parsed]:
+    """Each record with what it was read into, once for each row of it, or with the reason why there is none."""
     for record in records:
         if record.value is None:
             yield record, None, record.error
             continue
         try:
-            yield record, parser.parse(record.value), ""
+            found = parser.parse(record.value)
         except UnusableRowError as error:
             yield record, None, str(error)
+        else:
+            for row in found if isinstance(found, list) else [found]:
+                yield record, row, ""

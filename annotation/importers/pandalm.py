@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from annotation.importers.rows import Row, Side, UnusableRowError, Verdict, checked_name, checked_text
+from annotation.importers.rows import Row, Side, UnusableRowError, Verdict, checked_name, checked_text, said_by_user
 from annotation.models import Preference
 
 COLUMNS = '"instruction", "input", "response1", "response2", "cmp_key" and "annotator1" …'
@@ -26,10 +26,10 @@ def parse(record: dict[str, Any]) -> Row:
     if len(names) != 2 or not all(names):
         raise UnusableRowError('"cmp_key" does not name two models with one underscore between them')
     # The published file holds a JSON `true` in six places. What the model wrote is lost, so it is not guessed.
-    a, b = (
+    sides = [
         Side(checked_name(name, "cmp_key"), checked_text(record.get(key), key))
         for name, key in zip(names, ("response1", "response2"), strict=True)
-    )
+    ]
     verdicts, skipped = [], []
     for key, value in record.items():
         if not re.fullmatch(r"annotator\d+", key):
@@ -40,9 +40,8 @@ def parse(record: dict[str, Any]) -> Row:
             verdicts.append(Verdict(key, True, _VERDICTS[value]))
     number = record.get("idx")
     return Row(
-        [{"role": "user", "content": f"{instruction}\n\n{extra}" if extra else instruction}],
-        a,
-        b,
+        said_by_user(f"{instruction}\n\n{extra}" if extra else instruction),
+        sides,
         verdicts,
         external_id="" if number is None else checked_name(f"pandalm-{number}", "idx"),
         lang="en",

@@ -13,7 +13,7 @@ from typing import Any
 MAX_RECORD_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Record:
     """`value` is set, or `error` says why it is not. `item` counts the elements of an array, from 1."""
 
@@ -21,6 +21,8 @@ class Record:
     value: dict[str, Any] | None
     error: str = ""
     item: int | None = None
+    size: int = 0
+    """Characters."""
 
 
 def read_records(file: BufferedReader) -> Iterator[Record]:
@@ -122,7 +124,7 @@ def _record(text: str, line: int, *, item: int | None = None, is_last: bool = Fa
         # Only an escape can bring in what JSON allows and Postgres does not.
         if "\\u" in text and (problem := _unstorable(value)):
             return Record(line, None, problem, item)
-        return Record(line, value, "", item)
+        return Record(line, value, "", item, len(text))
     except (ValueError, RecursionError) as error:
         ending = "; the file ends in the middle of it" if is_last else ""
         return Record(line, None, f"{_sentence(error)}{ending}", item)

@@ -1,75 +1,136 @@
-"""What every format is read into: one comparison with its verdicts, checked as far as the row alone allows."""
+"""What every format is read into: a prompt, the responses to it and what was said of them.
+
+Everything is checked as far as the row alone allows, and hashed here, beside the parsing, so that writing waits for
+neither.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
+from json.encoder import encode_basestring
 from typing import Any
 
 from annotation.models import Preference
-from annotation.services import content_sha256
 
 Messages = list[dict[str, str]]
 ROLES = ("system", "user", "assistant")
 MAX_NAME_LENGTH = 180  # room for a suffix such as " (imported)" in 200 characters
+MAX_RESPONSES = 9
+# A long conversation repeats its history in every turn's prompt; a hostile one would fill the disk.
+MAX_REPEATED_CHARACTERS = 2**26
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 class UnusableRowError(Exception):
-    """The row cannot become a comparison; the sentence says why."""
+    """The row cannot be stored; the sentence says why."""
 
 
 class UnusableVerdictError(Exception):
     """One annotation of the row cannot be used; the rest of the row can."""
 
 
-@dataclass(frozen=True)
+def digest(value: Any) -> str:
+    """The sha256 of a value's canonical JSON."""
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+def messages_sha256(messages: Messages) -> str:
+    """`services.content_sha256` of messages, at a quarter of its time: every row needs one."""
+    parts = [f'{{"content": {encode_basestring(turn["content"])}, "role": "{turn["role"]}"}}' for turn in messages]
+    return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()
+
+
+@dataclass(slots=True)
 class Side:
     """One response. `messages` only where it answers another history than the row's prompt."""
 
     source: str
     text: str
     messages: Messages | None = None
+    text_sha256: str = field(init=False, compare=False)
+    messages_sha256: str = field(init=False, compare=False)
 
-    @cached_property
-    def text_sha256(self) -> str:
-        return content_sha256(self.text)
+    def __post_init__(self) -> None:
+        self.text_sha256 = hashlib.sha256(self.text.encode()).hexdigest()
+        self.messages_sha256 = "" if self.messages is None else messages_sha256(self.messages)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Verdict:
+    """`ranking` holds ranks in content order, 1 the best, where there are three responses or more."""
+
     annotator: str
     is_human: bool
     preference: str
     strength: int | None = None
+    ranking: list[int] | None = None
     note: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
+class Score:
+    """What somebody said of one response on its own: a number, or else a label."""
+
+    annotator: str
+    is_human: bool
+    value: float | None = None
+    label: str = ""
+    aspect: str = "overall"
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    position: int = 0
+    """Which of the row's responses."""
+
+
+@dataclass(slots=True)
 class Row:
-    """`external_id` and `group` are empty where the file gives none; `skipped` holds (annotator, reason)."""
+    """One response to be scored, two to be compared, or three to nine to be ranked.
+
+    `external_id` and `group` are empty where the file gives none; `skipped` holds (annotator, reason).
+    """
 
     messages: Messages
-    a: Side
-    b: Side
-    verdicts: list[Verdict]
+    sides: list[Side]
+    verdicts: list[Verdict] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
     external_id: str = ""
     group: str = ""
     lang: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    prompt_key: tuple[str, str] = field(init=False)
+    """What tells prompts of one project apart: (content_sha256, group)."""
 
     def __post_init__(self) -> None:
-        if self.a == self.b:
-            raise UnusableRowError("both responses are the same text by the same source: there is nothing to compare")
+        if len(self.sides) == 2:
+            is_twice = self.sides[0] == self.sides[1]
+        else:
+            keys = {(side.source, side.text_sha256, side.messages_sha256) for side in self.sides}
+            is_twice = len(keys) < len(self.sides)
+        if is_twice:
+            which = "both responses are" if len(self.sides) == 2 else "two of the responses are"
+            raise UnusableRowError(f"{which} the same text by the same source: there is nothing to compare")
+        sha256 = messages_sha256(self.messages)
+        self.prompt_key = sha256, self.group or f"prompt-{sha256[:16]}"
 
-    @cached_property
-    def prompt_key(self) -> tuple[str, str]:
-        """What tells prompts of one project apart: (content_sha256, group)."""
-        sha256 = content_sha256(self.messages)
-        return sha256, self.group or f"prompt-{sha256[:16]}"
+    @property
+    def has_equal_texts(self) -> bool:
+        """Whether every response reads the same, so that there is nothing to judge."""
+        first = self.sides[0].text
+        return all(side.text == first for side in self.sides)
+
+
+@dataclass(slots=True)
+class Talk:
+    """A whole conversation: one row, with one response, for each of its turns, in order."""
+
+    external_id: str
+    turns: list[Row]
+    lang: str = ""
 
 
 def checked_messages(value: Any, name: str, *, last: str = "user") -> Messages:
@@ -77,15 +138,15 @@ def checked_messages(value: Any, name: str, *, last: str = "user") -> Messages:
     if not isinstance(value, list) or not value:
         raise UnusableRowError(f'"{name}" is not a list of messages')
     for number, message in enumerate(value, 1):
-        where = f'message {number} of "{name}"'
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
-            raise UnusableRowError(f'{where} does not hold exactly "role" and "content"')
+        if not isinstance(message, dict) or message.keys() != {"role", "content"}:
+            raise UnusableRowError(f'message {number} of "{name}" does not hold exactly "role" and "content"')
         if message["role"] not in ROLES:
             raise UnusableRowError(
-                f"{where} has the role {json.dumps(message['role'])[:40]}: known are {known(ROLES)}"
+                f'message {number} of "{name}" has the role {json.dumps(message["role"])[:40]}: '
+                f"known are {', '.join(ROLES)}"
             )
         if not isinstance(message["content"], str):
-            raise UnusableRowError(f"{where} has a content that is not text")
+            raise UnusableRowError(f'message {number} of "{name}" has a content that is not text')
     if value[-1]["role"] != last:
         raise UnusableRowError(f'"{name}" does not end with a turn of the {last}')
     return value
@@ -98,20 +159,50 @@ def checked_text(value: Any, name: str) -> str:
     return value
 
 
-def checked_name(value: Any, name: str) -> str:
+def checked_name(value: Any, name: str, *, longest: int = MAX_NAME_LENGTH) -> str:
     """A text short enough for its column, empty where the file gives null. Raises UnusableRowError."""
-    text = checked_text("" if value is None else value, name).strip()
-    if len(text) > MAX_NAME_LENGTH:
-        raise UnusableRowError(f'"{name}" is longer than {MAX_NAME_LENGTH} characters')
+    if value is None:
+        return ""
+    text = checked_text(value, name).strip()
+    if len(text) > longest:
+        raise UnusableRowError(f'"{name}" is longer than {longest} characters')
     return text
 
 
-def known(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
+def checked_number(value: Any, name: str) -> float:
+    """A number. Raises UnusableRowError."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e15:
+        raise UnusableRowError(f'"{name}" is {json.dumps(value)[:40]}, not a number')
+    return float(value)
 
 
-def digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+def length(messages: Messages) -> int:
+    """Characters."""
+    return sum(len(message["content"]) for message in messages)
+
+
+def check_repeated(characters: int) -> None:
+    """Raise UnusableRowError where the prompts of one record's turns are too much together."""
+    if characters > MAX_REPEATED_CHARACTERS:
+        raise UnusableRowError(
+            f"the histories of its turns come to over {MAX_REPEATED_CHARACTERS // 2**20} million characters together"
+        )
+
+
+def said_by_user(text: str) -> Messages:
+    """The prompt that is one message."""
+    return [{"role": "user", "content": text}]
+
+
+def verdict_of_ranks(ranks: list[int]) -> tuple[Preference, list[int] | None]:
+    """The preference that ranks in content order amount to, 1 the best, and the ranking where there are over two."""
+    if len(ranks) > 2:
+        # Gaps say nothing: 1, 1, 3 and 1, 1, 2 are the same order.
+        places = {rank: place for place, rank in enumerate(sorted(set(ranks)), 1)}
+        return Preference.RANKED, [places[rank] for rank in ranks]
+    if ranks[0] == ranks[1]:
+        return Preference.TIE, None
+    return (Preference.A if ranks[0] < ranks[1] else Preference.B), None
 
 
 def chosen_rejected_row(messages: Messages, chosen: str, rejected: str, *, origin: str, group: str = "") -> Row:
@@ -121,8 +212,7 @@ def chosen_rejected_row(messages: Messages, chosen: str, rejected: str, *, origi
     order tells nothing and the same pair always lies the same way.
     """
     source = f"unknown ({origin})"
-    better, worse = Side(source, chosen), Side(source, rejected)
+    sides = [Side(source, chosen), Side(source, rejected)]
     is_straight = digest(chosen) <= digest(rejected)
     verdict = Verdict(f"unnamed ({origin})", is_human=True, preference=Preference.A if is_straight else Preference.B)
-    a, b = (better, worse) if is_straight else (worse, better)
-    return Row(messages, a, b, [verdict], group=group)
+    return Row(messages, sides if is_straight else sides[::-1], [verdict], group=group)

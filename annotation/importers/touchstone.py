@@ -1,12 +1,16 @@
-"""The project's own format: one comparison a line, with every person's verdict (docs/data.md)."""
+"""The project's own format: a prompt a line, its responses, and what every person said of them (docs/data.md)."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from annotation.importers.rows import (
     MAX_NAME_LENGTH,
+    MAX_RESPONSES,
+    Messages,
     Row,
+    Score,
     Side,
     UnusableRowError,
     UnusableVerdictError,
@@ -14,12 +18,23 @@ from annotation.importers.rows import (
     checked_messages,
     checked_name,
     checked_text,
+    said_by_user,
+    verdict_of_ranks,
 )
 from annotation.models import Preference
 
 COLUMNS = '"responses", with "prompt" or "messages"'
-ROW_KEYS = {"id", "group", "lang", "prompt", "messages", "responses", "annotations", "meta"}
-VERDICT_KEYS = {"annotator", "human", "preferred_index", "tie", "neither", "strength", "rationale"}
+ROW_KEYS = frozenset({"id", "group", "lang", "prompt", "messages", "responses", "annotations", "meta"})
+VERDICT_KEYS = frozenset(
+    {"annotator", "human", "preferred_index", "tie", "neither", "strength", "ranking", "rationale"}
+)
+_FITS = {
+    Preference.A: range(-4, 0),
+    Preference.B: range(1, 5),
+    Preference.TIE: range(1),
+    Preference.NEITHER: range(0),
+    Preference.RANKED: range(0),
+}
 
 
 def recognises(record: dict[str, Any]) -> bool:
@@ -28,72 +43,75 @@ def recognises(record: dict[str, Any]) -> bool:
 
 def parse(record: dict[str, Any]) -> Row:
     responses = record.get("responses")
-    if not isinstance(responses, list):
-        raise UnusableRowError('"responses" is not a list')
-    if len(responses) == 1:
-        raise UnusableRowError("it holds one response: a rating, not a comparison")
-    if len(responses) != 2:
-        raise UnusableRowError(f"it holds {len(responses)} responses: only pairs can be compared so far")
+    if not isinstance(responses, list) or not responses:
+        raise UnusableRowError('"responses" is not a list of responses')
+    if len(responses) > MAX_RESPONSES:
+        raise UnusableRowError(f"it holds {len(responses)} responses: at most {MAX_RESPONSES} can be ranked")
     messages = record.get("messages")
     if messages is None:
-        messages = [{"role": "user", "content": checked_text(record.get("prompt"), "prompt")}]
+        messages = said_by_user(checked_text(record.get("prompt"), "prompt"))
     messages = checked_messages(messages, "messages")
     annotations = record.get("annotations", [])
     if not isinstance(annotations, list):
         raise UnusableRowError('"annotations" is not a list')
+    if len(responses) == 1 and not annotations:
+        raise UnusableRowError("it holds one response and no annotation: there is neither a comparison nor a rating")
     meta = record.get("meta") or {}
     if not isinstance(meta, dict):
         raise UnusableRowError('"meta" is not an object')
-    lang = checked_name(record.get("lang"), "lang")
-    if len(lang) > 20:
-        raise UnusableRowError('"lang" is longer than 20 characters')
     origin = checked_name(record.get("source"), "source") or "touchstone"
-    a, b = (_side(response, number, messages, origin) for number, response in enumerate(responses))
-    verdicts, skipped = _verdicts(annotations)
-    return Row(
+    row = Row(
         messages,
-        a,
-        b,
-        verdicts,
+        [_side(response, number, messages, origin) for number, response in enumerate(responses)],
         external_id=checked_name(record.get("id"), "id"),
         group=checked_name(record.get("group"), "group"),
-        lang=lang,
-        meta={key: value for key, value in record.items() if key not in ROW_KEYS} | meta,
-        skipped=skipped,
+        lang=checked_name(record.get("lang"), "lang", longest=20),
+        meta=_others(record, ROW_KEYS) | meta,
     )
+    _add_annotations(row, annotations)
+    return row
 
 
-def _side(response: Any, number: int, messages: list[dict[str, str]], origin: str) -> Side:
-    name = f"responses[{number}]"
+def _side(response: Any, number: int, messages: Messages, origin: str) -> Side:
     if not isinstance(response, dict):
-        raise UnusableRowError(f'"{name}" is not an object')
+        raise UnusableRowError(f'"responses[{number}]" is not an object')
     own = response.get("messages")
     if own is not None:
-        own = checked_messages(own, f"{name}.messages")
+        own = checked_messages(own, f"responses[{number}].messages")
     return Side(
-        checked_name(response.get("model"), f"{name}.model") or f"unknown ({origin})",
-        checked_text(response.get("text"), f"{name}.text"),
+        checked_name(response.get("model"), f"responses[{number}].model") or f"unknown ({origin})",
+        checked_text(response.get("text"), f"responses[{number}].text"),
         None if own == messages else own,
     )
 
 
-def _verdicts(annotations: list[Any]) -> tuple[list[Verdict], list[tuple[str, str]]]:
-    verdicts: dict[str, Verdict] = {}
-    skipped = []
+def _add_annotations(row: Row, annotations: list[Any]) -> None:
+    """Put each usable annotation into the row's verdicts, or scores where there is one response."""
+    seen: set[tuple[str, str]] = set()
     for number, annotation in enumerate(annotations, 1):
         name = f"annotation {number}"
         try:
-            verdict = _verdict(annotation)
-            name = verdict.annotator
-            if name in verdicts:
-                raise UnusableVerdictError("voted twice on this comparison; the first vote is kept")
-            verdicts[name] = verdict
+            name, is_human = _person(annotation)
+            said: Score | Verdict
+            if len(row.sides) == 1:
+                said = _score(annotation, name, is_human)
+                key, twice = (name, said.aspect), "rated this response twice; the first rating is kept"
+            else:
+                said = _verdict(annotation, name, is_human, len(row.sides))
+                key, twice = (name, ""), "voted twice on this comparison; the first vote is kept"
+            if key in seen:
+                raise UnusableVerdictError(twice)
+            seen.add(key)
+            if isinstance(said, Score):
+                row.scores.append(said)
+            else:
+                row.verdicts.append(said)
         except UnusableVerdictError as error:
-            skipped.append((name, str(error)))
-    return list(verdicts.values()), skipped
+            row.skipped.append((name, str(error)))
 
 
-def _verdict(annotation: Any) -> Verdict:
+def _person(annotation: Any) -> tuple[str, bool]:
+    """(name, is human)"""
     if not isinstance(annotation, dict):
         raise UnusableVerdictError("is not an object")
     name = annotation.get("annotator")
@@ -102,39 +120,71 @@ def _verdict(annotation: Any) -> Verdict:
     is_human = annotation.get("human")
     if not isinstance(is_human, bool):
         raise UnusableVerdictError('"human" is not true or false')
-    preference = _preference(annotation)
-    strength = annotation.get("strength")
-    fits = {"a": (-3, -2, -1), "b": (1, 2, 3), "tie": (0,), "neither": ()}[preference]
-    if strength is not None and (isinstance(strength, bool) or not isinstance(strength, int) or strength not in fits):
-        raise UnusableVerdictError(
-            f'"strength" is {str(strength)[:40]}, which does not fit the verdict: it runs from -3 (the first response'
-            " is much better) over 0 (a tie) to 3 (the second is much better)"
-        )
+    return name.strip(), is_human
+
+
+def _note(annotation: dict[str, Any]) -> str:
     note = annotation.get("rationale")
-    if not isinstance(note, str | None):
+    if note is not None and not isinstance(note, str):
         raise UnusableVerdictError('"rationale" is not text')
-    meta = {key: value for key, value in annotation.items() if key not in VERDICT_KEYS}
-    return Verdict(name.strip(), is_human, preference, strength, note or "", meta)
+    return note or ""
 
 
-def _preference(annotation: dict[str, Any]) -> str:
-    index, tie, neither = (annotation.get(key) for key in ("preferred_index", "tie", "neither"))
-    if isinstance(index, bool) or index not in (None, 0, 1):
-        raise UnusableVerdictError('"preferred_index" is not 0, 1 or null')
-    for key, value in (("tie", tie), ("neither", neither)):
-        if not isinstance(value, bool | None):
-            raise UnusableVerdictError(f'"{key}" is not true or false')
-    verdicts = [
-        preference
-        for preference, is_given in (
-            (Preference.A, index == 0),
-            (Preference.B, index == 1),
-            (Preference.TIE, tie),
-            (Preference.NEITHER, neither),
+def _score(annotation: dict[str, Any], name: str, is_human: bool) -> Score:
+    label, aspect = annotation.get("label"), annotation.get("aspect", "overall")
+    if not isinstance(aspect, str) or not 1 <= len(aspect) <= 60:
+        raise UnusableVerdictError('"aspect" is not a name of 1 to 60 characters')
+    note = _note(annotation)
+    if isinstance(label, bool):
+        label = "true" if label else "false"
+    if isinstance(label, int | float) and abs(label) < 1e15:
+        return Score(name, is_human, value=float(label), aspect=aspect, note=note)
+    if not isinstance(label, str) or not 1 <= len(label) <= 200:
+        raise UnusableVerdictError('"label" is not a number, nor text of 1 to 200 characters')
+    return Score(name, is_human, label=label, aspect=aspect, note=note)
+
+
+def _verdict(annotation: dict[str, Any], name: str, is_human: bool, count: int) -> Verdict:
+    preference, ranking = _preference(annotation, count)
+    strength = annotation.get("strength")
+    if strength is not None and (type(strength) is not int or strength not in _FITS[preference]):
+        raise UnusableVerdictError(
+            f'"strength" is {str(strength)[:40]}, which does not fit the verdict: it runs from -4 (the first response'
+            " is much better) over 0 (a tie) to 4 (the second is much better)"
         )
-        if is_given
-    ]
-    if len(verdicts) != 1:
-        said = "no verdict" if not verdicts else "more than one verdict"
+    note = _note(annotation)
+    return Verdict(name, is_human, preference, strength, ranking, note, _others(annotation, VERDICT_KEYS))
+
+
+def _preference(annotation: dict[str, Any], count: int) -> tuple[Preference, list[int] | None]:
+    """(preference, ranking) among `count` responses."""
+    get = annotation.get
+    index, tie, neither, ranks = get("preferred_index"), get("tie"), get("neither"), get("ranking")
+    for key, value in (("tie", tie), ("neither", neither)):
+        if value is not None and not isinstance(value, bool):
+            raise UnusableVerdictError(f'"{key}" is not true or false')
+    if count > 2 and neither and ranks is None:
+        return Preference.NEITHER, None
+    if count > 2 or ranks is not None:
+        if (
+            not isinstance(ranks, list)
+            or len(ranks) != count
+            or any(type(rank) is not int or not 1 <= rank <= MAX_RESPONSES for rank in ranks)
+        ):
+            raise UnusableVerdictError(
+                f'"ranking" is {json.dumps(ranks)[:40]}, not {count} ranks from 1, the best, to {MAX_RESPONSES}'
+            )
+        return verdict_of_ranks(ranks)
+    if index is not None and (type(index) is not int or index not in (0, 1)):
+        raise UnusableVerdictError('"preferred_index" is not 0, 1 or null')
+    count_given = (index is not None) + bool(tie) + bool(neither)
+    if count_given != 1:
+        said = "more than one verdict" if count_given else "no verdict"
         raise UnusableVerdictError(f'"preferred_index" and "tie" give {said}')
-    return verdicts[0]
+    if index is None:
+        return (Preference.TIE if tie else Preference.NEITHER), None
+    return (Preference.B if index else Preference.A), None
+
+
+def _others(value: dict[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    return {} if value.keys() <= known else {key: value[key] for key in value if key not in known}

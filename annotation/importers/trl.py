@@ -16,6 +16,7 @@ from annotation.importers.rows import (
     checked_messages,
     checked_text,
     chosen_rejected_row,
+    said_by_user,
 )
 
 COLUMNS = '"chosen" and "rejected", with or without "prompt"'
@@ -35,7 +36,7 @@ def parse(record: dict[str, Any]) -> Row:
         if not prompt.strip():
             raise UnusableRowError('it has no "prompt", and "chosen" and "rejected" begin differently')
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    messages = [{"role": "user", "content": checked_text(prompt, "prompt")}]
+    messages = said_by_user(checked_text(prompt, "prompt"))
     return chosen_rejected_row(messages, chosen, rejected, origin="trl")
 
 

@@ -7,20 +7,20 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from annotation.importers import FORMATS, NOT_YET, import_file
+from annotation.importers import FORMATS, import_file
 from annotation.management.script import ScriptCommand
 from annotation.models import Project
 from annotation.services import DomainError
 
 
 class Command(ScriptCommand):
-    help = "Import judged comparisons from a file. A second run of the same file adds nothing."
+    help = "Import comparisons, rankings, ratings or conversations from a file. A second run of the same file adds nothing."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("file", type=Path)
         parser.add_argument("--project", required=True, metavar="SLUG", help="made if there is none")
-        parser.add_argument("--format", default="auto", choices=["auto", *FORMATS, *NOT_YET])
+        parser.add_argument("--format", default="auto", choices=["auto", *FORMATS])
 
     def run(self, **options: Any) -> dict[str, Any]:
         slug = options["project"]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Case, Count, F, Q, QuerySet, When
-from django.db.models.functions import Length
+from django.db.models import Case, Count, F, Func, IntegerField, Q, QuerySet, When
 
 from annotation.models import Judgment, Preference, Project, ResponseSource
+
+
+class _Bytes(Func):
+    """A text's length in bytes: unlike its characters, Postgres knows them without reading the text."""
+
+    function = "octet_length"
+    output_field = IntegerField()
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ def count_sway(project: Project) -> Sway:
     counts = (
         _live_human_votes()
         .filter(comparison__project=project, preference__in=[Preference.A, Preference.B])
-        .annotate(a_length=Length("comparison__response_a__text"), b_length=Length("comparison__response_b__text"))
+        .annotate(a_length=_Bytes("comparison__response_a__text"), b_length=_Bytes("comparison__response_b__text"))
         .aggregate(
             left_chosen=Count("pk", filter=left),
             shown=Count("pk", filter=sided),

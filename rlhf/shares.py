@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from rlhf.evaluation.reward_card import wilson_interval
+from annotation.shares import Share
 
-
-@dataclass(frozen=True)
-class Share:
-    """A share of `count` trials, with its 95 % interval; all three lie in 0 … 1."""
-
-    value: float
-    lower: float
-    upper: float
-    count: int
-
-    @classmethod
-    def of(cls, successes: float, count: int) -> Share | None:
-        """None where there was no trial: the share is not defined. Half successes (ties) may be counted."""
-        return cls(successes / count, *wilson_interval(successes, count), count) if count else None
+__all__ = ["Share", "held_out_accuracy"]
 
 
 def held_out_accuracy(metrics: Mapping[str, Any]) -> Share | None:

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import datetime, timedelta
+from typing import Any
+
 import numpy as np
 import pytest
+from django.utils import timezone
 
+from annotation import quality
 from annotation.aggregation import NO_MAJORITY, aggregate, dawid_skene, majorities
-from annotation.agreement import VERDICTS, Votes
+from annotation.agreement import VERDICTS, Votes, load_votes
+from annotation.errors import ConflictError, DomainError
+from annotation.models import (
+    Annotator,
+    Assignment,
+    AssignmentKind,
+    AssignmentStatus,
+    Batch,
+    Comparison,
+    Event,
+    EventKind,
+    Gold,
+    Judgment,
+    Membership,
+    Project,
+    QualificationState,
+)
+from annotation.quality import Bins, is_right, measure_annotator, measure_annotators, own_figures, strength_mix
+from annotation.services import quality as services
+from annotation.shares import Share
+from tests.factories import (
+    make_annotator,
+    make_comparison,
+    make_project,
+    make_prompt,
+    make_response,
+    make_source,
+    make_user,
+)
 
 # ── Aggregation ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -78,3 +112,416 @@ def test_a_majority_needs_more_votes_than_each_other_verdict() -> None:
     majority, counts = majorities(votes)
     assert majority.tolist() == [0, NO_MAJORITY, VERDICTS.index("neither"), VERDICTS.index("tie")]
     assert counts[0].tolist() == [2, 0, 1, 0]
+
+
+# ── Shares ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_share_of_alike_clusters_is_as_sure_as_their_number() -> None:
+    # Ten comparisons with four meetings each, all alike inside: no surer than ten trials.
+    wide = Share.clustered([4, 0] * 5, [4] * 10)
+    trials = Share.of(20, 40)
+    assert wide and trials and wide.value == trials.value == 0.5 and wide.count == 40
+    assert wide.upper - wide.lower > 1.8 * (trials.upper - trials.lower)
+    assert Share.of(0, 0) is None and Share.clustered([], []) is None
+    certain = Share.clustered([1] * 10, [1] * 10)
+    assert certain and certain.value == 1 and 0.5 < certain.lower < 0.8
+
+
+# ── Figures ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def vote(
+    comparison: Comparison,
+    annotator: Annotator,
+    strength: int | None,
+    *,
+    kind: AssignmentKind = AssignmentKind.WORK,
+    a_left: bool = True,
+    milliseconds: int | None = None,
+    at: datetime | None = None,
+) -> Judgment:
+    """A stored vote with its assignment; strength None is "neither"."""
+    again = int(kind == AssignmentKind.REPEAT)
+    assignment = Assignment.objects.create(
+        comparison=comparison,
+        annotator=annotator,
+        project=comparison.project,
+        kind=kind,
+        round=again,
+        status=AssignmentStatus.SUBMITTED,
+        holds_place=False,
+        a_shown_on_left=a_left,
+        submitted_at=at or timezone.now(),
+        lease_expires_at=timezone.now(),
+    )
+    return Judgment.objects.create(
+        comparison=comparison,
+        annotator=annotator,
+        assignment=assignment,
+        round=again,
+        preference="neither" if strength is None else "tie" if strength == 0 else "a" if strength < 0 else "b",
+        strength=strength,
+        decided_in_ms=milliseconds,
+        created_at=at or timezone.now(),
+    )
+
+
+@pytest.mark.django_db
+def test_figures_of_a_person_are_their_counts() -> None:
+    project = make_project()
+    ann, bob = make_annotator(make_user("ann")), make_annotator(make_user("bob"))
+    long, short = "many words " * 20, "few"
+    first, second, third, fourth = (make_comparison(project, a_text=long + str(n), b_text=short) for n in range(4))
+    vote(first, ann, -2, a_left=True, milliseconds=2_000)  # left, longer, fast
+    vote(second, ann, 1, a_left=True, milliseconds=10_000)
+    vote(third, ann, -1, a_left=False, milliseconds=300_000)  # longer; an idle minute and more
+    vote(fourth, ann, 0, milliseconds=20_000)
+    vote(first, bob, -1)
+    vote(second, bob, -1)
+    vote(third, bob, -3)
+    vote(fourth, bob, None)
+    vote(third, ann, 2, kind=AssignmentKind.REPEAT, a_left=True)  # the right side of the screen again
+    found = {figures.annotator: figures for figures in measure_annotators(project, load_votes(project))}
+    counts = found[ann].counts
+    assert (counts.votes, counts.undecided) == (4, 1)
+    assert (counts.shown, counts.left) == (4, 1)  # the repeat counts: what sways a person sways them again
+    assert (counts.unequal, counts.longer) == (4, 2)
+    assert (counts.timed, counts.median_seconds, counts.active_seconds, counts.fast) == (4, 15, 92, 1)
+    assert found[ann].with_others and found[ann].with_others.value == 2 / 4
+    repeats = found[ann].repeats
+    assert repeats and repeats.consistent.value == 0 and repeats.screen_side and repeats.screen_side.value == 1
+    assert found[bob].repeats is None and found[bob].counts.median_seconds is None
+    alone = measure_annotator(project, ann)
+    assert alone and alone[0] == found[ann]
+    assert measure_annotator(project, make_annotator()) is None
+
+
+@pytest.mark.django_db
+def test_reading_speed_is_told_by_words_and_by_language() -> None:
+    project = make_project()
+    ann = make_annotator()
+    comparison = make_comparison(project, a_text="word " * 600, b_text="and " * 600)  # 900 words of six characters
+    vote(comparison, ann, 1, milliseconds=53_000)  # 1019 a minute
+    other = make_comparison(project, a_text="word " * 601, b_text="and " * 600)
+    vote(other, ann, 1, milliseconds=56_000)
+    chinese = make_comparison(project, a_text="字" * 500, b_text="词" * 500)
+    Comparison.objects.filter(pk=chinese.pk).update(lang="zh")
+    vote(chinese, ann, 1, milliseconds=20_000)  # 500 words of two characters in 20 s
+    (figures,) = measure_annotators(project, load_votes(project))
+    assert figures.counts.fast == 2
+
+
+@pytest.mark.django_db
+def test_drift_is_told_by_weeks_and_by_hundreds() -> None:
+    project = make_project()
+    ann, bob = make_annotator(), make_annotator()
+    start = timezone.now() - timedelta(weeks=5)
+    comparisons = [make_comparison(project) for _ in range(6)]
+    for number, comparison in enumerate(comparisons):
+        agrees = number < 3
+        at = start + timedelta(weeks=0 if agrees else 3, hours=number)
+        vote(comparison, ann, -1, at=at, milliseconds=4000 if agrees else 9000)
+        vote(comparison, bob, -1 if agrees else 1, at=at)
+    found = measure_annotator(project, ann, Bins.WEEKS)
+    assert found
+    weeks = found[1]
+    assert [(week.counts.votes, week.votes_so_far, week.counts.median_seconds) for week in weeks] == [
+        (3, 3, 4),
+        (3, 6, 9),
+    ]
+    assert [week.with_others and week.with_others.value for week in weeks] == [1, 0]
+    hundreds = measure_annotator(project, ann, Bins.HUNDREDS)
+    assert hundreds and len(hundreds[1]) == 1 and hundreds[1][0].with_others == found[0].with_others
+
+
+@pytest.mark.django_db
+def test_votes_against_clear_preferences_are_flagged_in_sequence() -> None:
+    project = make_project()
+    strong, weak = make_source(), make_source()
+    crowd, honest, contrary = make_annotator(), make_annotator(), make_annotator()
+    for number in range(40):
+        prompt = make_prompt(project)
+        good, bad = make_response(prompt, strong), make_response(prompt, weak)
+        # Content order turns round: what counts is the source, not the side.
+        pair = (good, bad) if number % 2 else (bad, good)
+        comparison = Comparison.objects.create(project=project, prompt=prompt, response_a=pair[0], response_b=pair[1])
+        right = -1 if number % 2 else 1
+        vote(comparison, crowd, right if number % 10 else -right)
+        if number < 20:
+            vote(comparison, honest, right if number % 10 else -right)
+        if number < 6:
+            vote(comparison, contrary, -right)
+    found = {figures.annotator: figures for figures in measure_annotators(project, load_votes(project))}
+    surprise = found[contrary].surprise
+    assert surprise and surprise.is_flagged and surprise.votes == 6
+    # 54 of the others' 60 votes were for the strong one; each vote for the weak one is worth 1 / (2 · 7/61).
+    assert surprise.factor == pytest.approx((61 / 14) ** 6)
+    assert "votes against clear preferences" in [str(concern) for concern in found[contrary].concerns]
+    steady = found[honest].surprise
+    assert steady and not steady.is_flagged and found[honest].concerns == []
+
+
+@pytest.mark.django_db
+def test_own_figures_tell_days_in_a_row_and_hide_few_gold_items() -> None:
+    project = make_project()
+    ann = make_annotator()
+    now = timezone.localtime().replace(hour=12)
+    for days in (0, 1, 2, 4):
+        vote(make_comparison(project), ann, 1, at=now - timedelta(days=days), milliseconds=5000)
+    own = own_figures(ann, project)
+    assert (own.votes, own.votes_today, own.streak_days, own.median_seconds) == (4, 1, 3, 5)
+    assert own.with_others is None and own.gold is None
+    for number in range(10):
+        comparison = make_comparison(project)
+        services.add_gold(comparison, preference="b", strength=1)
+        vote(comparison, ann, 1 if number else -1, kind=AssignmentKind.GOLD)
+        assert (own_figures(ann, project).gold is None) == (number < 9)
+    shown = own_figures(ann, project).gold
+    assert shown and shown.value == 0.9
+
+
+@pytest.mark.django_db
+def test_the_mix_of_strengths_by_batch() -> None:
+    project = make_project()
+    batch = Batch.objects.create(project=project, name="second round")
+    comparison, other = make_comparison(project), make_comparison(project)
+    Comparison.objects.filter(pk=other.pk).update(batch=batch)
+    for strength in (-2, 2, 0, None):
+        vote(comparison, make_annotator(), strength)
+    vote(other, make_annotator(), 3)
+    first, second = strength_mix(project)
+    assert (first.batch, first.votes, first.by_strength, first.neither) == ("", 4, (1, 0, 2, 0, 0), 1)
+    assert (second.batch, second.by_strength) == ("second round", (0, 0, 0, 1, 0))
+
+
+# ── Gold ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+VERDICTS_GIVEN = [("a", -3), ("a", -2), ("a", -1), ("a", None), ("tie", 0), ("b", 1), ("b", 3), ("neither", None)]
+
+
+@pytest.mark.django_db
+def test_gold_is_scored_alike_in_python_and_in_sql() -> None:
+    project = make_project()
+    expected: dict[Annotator, tuple[int, int]] = {}
+    comparisons = []
+    for preference, strength in VERDICTS_GIVEN:
+        comparison = make_comparison(project)
+        services.add_gold(comparison, preference=preference, strength=strength)
+        comparisons.append((comparison, preference, strength))
+    for given, given_strength in VERDICTS_GIVEN:
+        annotator = make_annotator()
+        for comparison, _preference, _strength in comparisons:
+            judgment = vote(comparison, annotator, 0, kind=AssignmentKind.GOLD)
+            Judgment.objects.filter(pk=judgment.pk).update(preference=given, strength=given_strength)
+        right = sum(is_right(wanted, degree, given, given_strength) for _, wanted, degree in comparisons)
+        expected[annotator] = (len(comparisons), right)
+    found = {
+        figures.annotator: (figures.counts.gold, figures.counts.gold_right)
+        for figures in measure_annotators(project, load_votes(project))
+    }
+    assert found == expected
+    assert is_right("a", -3, "a", -2) and not is_right("a", -3, "a", -1) and not is_right("tie", 0, "a", -1)
+
+
+@pytest.mark.django_db
+def test_gold_is_added_retired_and_added_again() -> None:
+    project, admin = make_project(), make_user()
+    comparison = make_comparison(project)
+    gold = services.add_gold(comparison, preference="a", strength=-2, reason="B is empty.", by=admin)
+    assert Comparison.objects.get().is_gold
+    vote(comparison, make_annotator(), -2, kind=AssignmentKind.GOLD)
+    services.retire_gold(gold, by=admin)
+    assert not Comparison.objects.get().is_gold
+    assert measure_annotators(project, load_votes(project))[0].counts.gold_right == 1  # what it measured stays
+    with pytest.raises(ConflictError, match="another verdict"):
+        services.add_gold(comparison, preference="b", by=admin)
+    services.add_gold(comparison, preference="a", strength=-2, by=admin)
+    assert Comparison.objects.get().is_gold and Gold.objects.get().retired_at is None
+    actions = (
+        Event.objects.filter(kind=EventKind.EDIT, user=admin).order_by("pk").values_list("data__action", flat=True)
+    )
+    assert list(actions) == ["gold added", "gold retired", "gold added"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("changes", "preference", "strength", "reason"),
+    [
+        ({}, "a", 2, "does not fit"),
+        ({}, "ranked", None, "a side, about the same, or neither"),
+        ({}, "neither", 1, "does not fit"),
+        ({"is_withdrawn": True}, "a", -1, "withdrawn"),
+        ({"response_count": 3}, "a", -1, "ranking"),
+    ],
+)
+def test_what_cannot_be_gold_is_refused(
+    changes: dict[str, Any], preference: str, strength: int | None, reason: str
+) -> None:
+    comparison = make_comparison()
+    Comparison.objects.filter(pk=comparison.pk).update(**changes)
+    with pytest.raises(DomainError, match=reason):
+        services.add_gold(comparison, preference=preference, strength=strength)
+    assert not Gold.objects.exists() and not Comparison.objects.get().is_gold
+
+
+@pytest.mark.django_db
+def test_unanimous_comparisons_become_gold_once() -> None:
+    project = make_project()
+    people = [make_annotator() for _ in range(4)]
+
+    def judged(*strengths: int | None) -> Comparison:
+        comparison = make_comparison(project)
+        for annotator, strength in zip(people, strengths, strict=False):
+            vote(comparison, annotator, strength)
+        return comparison
+
+    sure = judged(-3, -2, -2)
+    for strengths in [(-3, -1, -2), (-2, -2), (-2, -2, 1), (0, 0, 0), (None, None, None)]:
+        judged(*strengths)
+    flagged = judged(3, 3, 3)
+    Comparison.objects.filter(pk=flagged.pk).update(review_since=timezone.now())
+    surest = judged(2, 3, 2, 3)
+    assert services.promote_unanimous(project) == 2
+    found = {gold.comparison: (gold.preference, gold.strength) for gold in Gold.objects.all()}
+    assert found == {sure: ("a", -2), surest: ("b", 2)}
+    assert set(Comparison.objects.filter(is_gold=True)) == {sure, surest}
+    services.retire_gold(Gold.objects.get(comparison=sure))
+    assert services.promote_unanimous(project) == 0
+
+
+@pytest.mark.django_db
+def test_gold_goes_to_people_who_never_had_it() -> None:
+    project = make_project()
+    ann, bob = make_annotator(), make_annotator()
+    had, judged, fresh, round_item = (make_comparison(project) for _ in range(4))
+    for comparison in (had, judged, fresh):
+        services.add_gold(comparison, preference="a")
+    services.add_gold(round_item, preference="a", is_for_qualification=True)
+    vote(had, ann, -1, kind=AssignmentKind.GOLD)
+    vote(judged, ann, -1)  # as ordinary work, before it became gold
+    assert services.gold_item(ann, project) == fresh.pk
+    assert {services.gold_item(bob, project) for _ in range(40)} == {had.pk, judged.pk, fresh.pk}
+    services.retire_gold(Gold.objects.get(comparison=fresh))
+    assert services.gold_item(ann, project) is None
+    assert services.gold_item(ann, make_project()) is None
+
+
+# ── The qualification round ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def round_of(items: int, *, pool: int, pass_mark: float = 0.75) -> tuple[Project, Annotator, Membership]:
+    project = make_project()
+    Project.objects.filter(pk=project.pk).update(qualification_count=items, qualification_pass_mark=pass_mark)
+    project.refresh_from_db()
+    for _ in range(pool):
+        services.add_gold(make_comparison(project), preference="a", strength=-2, is_for_qualification=True)
+    user = make_user()
+    membership = Membership.objects.create(project=project, user=user, qualification=QualificationState.RUNNING)
+    return project, make_annotator(user), membership
+
+
+def take(project: Project, annotator: Annotator, right: bool) -> QualificationState | None:
+    """Judge the next item of the round, as the queue and the judging code do it."""
+    item = services.qualification_item(annotator, project)
+    assert item
+    judgment = vote(Comparison.objects.get(pk=item), annotator, -2 if right else 2, kind=AssignmentKind.QUALIFICATION)
+    assert judgment.assignment
+    return services.score_qualification(judgment.assignment)
+
+
+@pytest.mark.django_db
+def test_the_round_is_passed_at_the_mark() -> None:
+    project, annotator, membership = round_of(4, pool=10)
+    states = [take(project, annotator, right) for right in (True, False, True, True)]
+    assert states == [QualificationState.RUNNING] * 3 + [QualificationState.PASSED]
+    assert services.qualification_item(annotator, project) is None
+    membership.refresh_from_db()
+    assert (membership.qualification, membership.qualification_tries) == (QualificationState.PASSED, 1)
+    event = Event.objects.filter(kind=EventKind.MEMBER).last()
+    assert event and (event.data["right"], event.data["items"], event.data["state"]) == (3, 4, "passed")
+
+
+@pytest.mark.django_db
+def test_a_second_try_has_other_items_and_is_the_last() -> None:
+    project, annotator, membership = round_of(2, pool=10)
+    assert [take(project, annotator, False) for _ in range(2)] == [QualificationState.RUNNING] * 2
+    membership.refresh_from_db()
+    assert membership.qualification_tries == 1
+    assert take(project, annotator, True) == QualificationState.RUNNING
+    assert take(project, annotator, False) == QualificationState.FAILED
+    assert Assignment.objects.filter(annotator=annotator).values("comparison").distinct().count() == 4
+    assert services.qualification_item(annotator, project) is None
+
+
+@pytest.mark.django_db
+def test_a_correction_changes_a_running_try_and_no_finished_one() -> None:
+    project, annotator, membership = round_of(2, pool=10)
+    take(project, annotator, False)
+    wrong = Judgment.objects.get()
+    Judgment.objects.filter(pk=wrong.pk).update(superseded_at=timezone.now())
+    assert wrong.assignment
+    Judgment.objects.create(
+        comparison=wrong.comparison,
+        annotator=annotator,
+        assignment=wrong.assignment,
+        preference="a",
+        strength=-2,
+        supersedes=wrong,
+    )
+    services.score_qualification(wrong.assignment)
+    membership.refresh_from_db()
+    assert membership.qualification_tries == 0
+    assert take(project, annotator, True) == QualificationState.PASSED
+
+
+@pytest.mark.django_db
+def test_a_round_without_items_stops_nobody() -> None:
+    project, annotator, membership = round_of(5, pool=0)
+    assert services.qualification_item(annotator, project) is None
+    membership.refresh_from_db()
+    assert membership.qualification == QualificationState.NOT_NEEDED
+
+
+@pytest.mark.django_db
+def test_a_pool_that_runs_out_ends_the_try_with_what_there_was() -> None:
+    project, annotator, membership = round_of(5, pool=3, pass_mark=0.6)
+    for right in (True, False, True):
+        assert take(project, annotator, right) == QualificationState.RUNNING
+    assert services.qualification_item(annotator, project) is None
+    membership.refresh_from_db()
+    assert membership.qualification == QualificationState.PASSED
+
+
+@pytest.mark.django_db
+def test_held_items_count_towards_a_try() -> None:
+    project, annotator, _membership = round_of(2, pool=10)
+    for slot in range(2):
+        item = services.qualification_item(annotator, project)
+        assert item
+        Assignment.objects.create(
+            comparison_id=item,
+            annotator=annotator,
+            project=project,
+            kind=AssignmentKind.QUALIFICATION,
+            holds_place=False,
+            slot=slot,
+            a_shown_on_left=True,
+            lease_expires_at=timezone.now(),
+        )
+    assert services.qualification_item(annotator, project) is None
+
+
+@pytest.mark.django_db
+def test_figures_take_a_fixed_number_of_queries(django_assert_num_queries: Any) -> None:
+    project = make_project()
+    people = [make_annotator() for _ in range(5)]
+    for _, annotator in itertools.product(range(3), people):
+        vote(make_comparison(project), annotator, 1)
+    votes = load_votes(project)
+    with django_assert_num_queries(4):
+        measure_annotators(project, votes)
+    with django_assert_num_queries(5):
+        measure_annotator(project, people[0])
+    with django_assert_num_queries(3):
+        quality.own_figures(people[0], project)

@@ -24,7 +24,7 @@ GRADED = slice(0, 9)
 # 9·i + k. Repeats (round 1) measure one person against themselves; votes on gold items measure a person against what
 # is known, on items that are easier than most: neither says how far people agree.
 _VOTES = """
-    SELECT j.comparison_id, j.annotator_id, 0::int8 AS part,
+    SELECT j.comparison_id, j.annotator_id, (extract(epoch FROM j.created_at) * 1000000)::int8 AS at, 0::int8 AS part,
            CASE WHEN j.strength IS NOT NULL THEN j.strength + 4
                 ELSE array_position(ARRAY['a', 'tie', 'b', 'neither'], j.preference::text) + 8 END::int8 AS code
       FROM annotation_judgment j
@@ -33,7 +33,7 @@ _VOTES = """
       LEFT JOIN annotation_assignment s ON s.id = j.assignment_id
      WHERE {live} AND j.preference <> 'ranked'
  UNION ALL
-    SELECT j.comparison_id, j.annotator_id, 9 * (i - 1) + k - 1,
+    SELECT j.comparison_id, j.annotator_id, (extract(epoch FROM j.created_at) * 1000000)::int8, 9 * (i - 1) + k - 1,
            CASE WHEN j.ranking[i] < j.ranking[k] THEN 9 WHEN j.ranking[i] = j.ranking[k] THEN 10 ELSE 11 END
       FROM annotation_judgment j
       JOIN annotation_comparison c ON c.id = j.comparison_id
@@ -45,8 +45,11 @@ _VOTES = """
 """
 _LIVE = """c.project_id = {project} AND j.superseded_at IS NULL AND j.round = 0
        AND coalesce(s.kind, 'work') NOT IN ('gold', 'qualification')"""
+_MET_BY = """ AND (n.is_human OR n.id = {annotator})
+       AND c.id IN (SELECT mine.comparison_id FROM annotation_judgment mine
+                     WHERE mine.annotator_id = {annotator} AND mine.superseded_at IS NULL)"""
 _ROW = np.dtype(
-    [("fields", ">i2")] + [pair for name in ("comparison", "annotator", "part", "code")
+    [("fields", ">i2")] + [pair for name in ("comparison", "annotator", "at", "part", "code")
                            for pair in ((f"{name}_size", ">i4"), (name, ">i8"))]
 )  # fmt: skip
 _HEADER_BYTES, _TRAILER_BYTES = 19, 2
@@ -61,6 +64,8 @@ class Votes:
     annotator: NDArray[np.int64]
     part: NDArray[np.int64]
     code: NDArray[np.int64]
+    at: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """When, in microseconds since 1970."""
     item: NDArray[np.int64] = field(init=False)
     """0 … items − 1: the comparison, or two responses of a ranking."""
 
@@ -89,19 +94,23 @@ class Votes:
         return np.concatenate([nothing, *ones]), np.concatenate([nothing, *others])
 
 
-def load_votes(project: Project, *, humans_only: bool = False) -> Votes:
+def load_votes(project: Project, *, humans_only: bool = False, met_by: Annotator | None = None) -> Votes:
     """The project's live votes of round 0, gold items left out; one query.
+
+    met_by: only the comparisons that this annotator judged, with their votes and other people's.
 
     They come as Postgres's binary COPY: every field is an eight-byte integer, so that the answer is an array as it is
     and a hundred thousand votes take no more than their join.
     """
     live = _LIVE.format(project=int(project.pk)) + (" AND n.is_human" if humans_only else "")
+    if met_by is not None:
+        live += _MET_BY.format(annotator=int(met_by.pk))
     statement = f"COPY ({_VOTES.format(live=live)}) TO STDOUT (FORMAT BINARY)"
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         answer = b"".join(copy)
     rows = np.frombuffer(answer[_HEADER_BYTES : len(answer) - _TRAILER_BYTES], dtype=_ROW)
     order = np.lexsort((rows["annotator"], rows["part"], rows["comparison"]))
-    return Votes(*(rows[name][order].astype(np.int64) for name in ("comparison", "annotator", "part", "code")))
+    return Votes(*(rows[name][order].astype(np.int64) for name in ("comparison", "annotator", "part", "code", "at")))
 
 
 def names_of(annotators: NDArray[np.int64]) -> dict[int, str]:

@@ -1,0 +1,57 @@
+"""Shares with the interval that their count, or the spread between comparisons, allows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of `count` trials, with its 95 % interval; all three lie in 0 … 1."""
+
+    value: float
+    lower: float
+    upper: float
+    count: int
+
+    @classmethod
+    def of(cls, successes: float, count: int) -> Share | None:
+        """Wilson's interval (1927) for independent trials; None where there was no trial."""
+        if not count:
+            return None
+        return cls(successes / count, *_wilson(successes / count, count, NormalDist().inv_cdf(0.975)), count)
+
+    @classmethod
+    def clustered(cls, successes: ArrayLike, trials: ArrayLike) -> Share | None:
+        """The share over clusters whose trials lean the same way, such as the meetings of votes on one comparison.
+
+        successes, trials: (clusters,). Wilson's interval with the number of independent trials that would vary as much
+        as the clusters do, at most all and at least one a cluster; Student's t for the normal quantile.
+        """
+        successes, trials = np.asarray(successes, dtype=float), np.asarray(trials, dtype=float)
+        successes, trials = successes[trials > 0], trials[trials > 0]
+        clusters, total = len(trials), trials.sum()
+        if not clusters:
+            return None
+        share = float(successes.sum() / total)
+        if clusters == 1:
+            return cls(share, 0.0, 1.0, int(total))
+        variance = ((successes - share * trials) ** 2).sum() * clusters / (clusters - 1) / total**2
+        independent = clusters if variance < 1e-12 else min(total, share * (1 - share) / variance)
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1))
+        return cls(share, *_wilson(share, float(independent), quantile), int(total))
+
+
+def _wilson(share: float, trials: float, quantile: float) -> tuple[float, float]:
+    width = 1 + quantile**2 / trials
+    centre = (share + quantile**2 / (2 * trials)) / width
+    half = quantile / width * math.sqrt(share * (1 - share) / trials + quantile**2 / (4 * trials**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

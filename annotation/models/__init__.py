@@ -34,6 +34,14 @@ from annotation.models.conversations import (
     Turn,
     TurnSide,
 )
+from annotation.models.data_jobs import (
+    DataJob,
+    DataJobKind,
+    DataJobStatus,
+    Duplicate,
+    PromptBefore,
+    SimilarResponses,
+)
 from annotation.models.figures import StoredFigures
 from annotation.models.journal import Event, EventKind
 from annotation.models.projects import (
@@ -65,8 +73,12 @@ __all__ = [
     "ComparisonEntry",
     "Conversation",
     "ConversationSource",
+    "DataJob",
+    "DataJobKind",
+    "DataJobStatus",
     "DeficiencyType",
     "DeliveryStatus",
+    "Duplicate",
     "Edit",
     "ErrorKind",
     "ErrorSpan",
@@ -84,6 +96,7 @@ __all__ = [
     "Preference",
     "Project",
     "Prompt",
+    "PromptBefore",
     "PromptEntry",
     "PromptWords",
     "QualificationState",
@@ -97,6 +110,7 @@ __all__ = [
     "Role",
     "Scenario",
     "SideStatus",
+    "SimilarResponses",
     "SourceKind",
     "StaleWords",
     "StoredFigures",

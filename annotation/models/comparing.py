@@ -56,6 +56,9 @@ class Comparison(models.Model):
     skill = models.CharField(max_length=60, blank=True, db_default="")
     is_gold = models.BooleanField(default=False, db_default=False, help_text="Has a live Gold row.")
     is_withdrawn = models.BooleanField(default=False, db_default=False, help_text="Handed out no more; kept.")
+    withdrawn_with_prompt = models.BooleanField(
+        default=False, db_default=False, help_text="Comes back when its prompt leaves the archive."
+    )
     uncertainty = models.FloatField(null=True, blank=True, help_text="1 − 2·|p − ½| of a reward model, 0 … 1.")
     tier = models.PositiveSmallIntegerField(choices=QueueTier, default=QueueTier.NEW, db_default=QueueTier.NEW)
     required_count = models.PositiveSmallIntegerField(default=1)

@@ -24,6 +24,9 @@ class Prompt(models.Model):
     tags = string_list()
     archived_at = models.DateTimeField(null=True, blank=True, help_text="Hidden from lists and queues; kept.")
     content_sha256 = models.CharField(max_length=64)
+    original_sha256 = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="Of the messages that were judged before they were masked."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
@@ -84,6 +87,9 @@ class Response(models.Model):
     sample_index = models.PositiveIntegerField(help_text="0, 1, … among this source's responses to this prompt")
     text = models.TextField(blank=True)
     text_sha256 = models.CharField(max_length=64)
+    original_sha256 = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="Of the text that was judged before it was masked."
+    )
     # Where this response answers another history than its prompt's (the second turn of MT-Bench).
     messages = models.JSONField(null=True, blank=True)
     seed = models.BigIntegerField(null=True, blank=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from django.db import connection
+from django.db.models import TextChoices
 from django.utils import timezone
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from annotation.agreement.votes import Votes, load_votes
@@ -33,6 +33,17 @@ GOLD_LINE = 0.7
 GOLD_VOTES_FOR_CONCERN = 20
 FAST_SHARE_FOR_CONCERN = 0.1
 CONSISTENCY_LINE = 0.7
+
+
+class Concern(TextChoices):
+    """A reason to look at somebody's votes; none is proof."""
+
+    GOLD = "gold", _("misses gold")
+    SURPRISE = "surprise", _("votes against clear preferences")
+    LEFT = "left", _("favours the left side")
+    RIGHT = "right", _("favours the right side")
+    INCONSISTENT = "inconsistent", _("contradicts their own votes")
+    FAST = "fast", _("votes faster than one can read")
 
 
 class Bins(StrEnum):
@@ -228,19 +239,21 @@ class Figures:
         return 3600 * self.counts.timed / self.counts.active_seconds if self.counts.active_seconds else None
 
     @property
-    def concerns(self) -> list[str | Promise]:
-        """Reasons to look at this person's votes, in words; none is proof."""
-        found: list[str | Promise] = []
+    def concerns(self) -> list[Concern]:
+        """Reasons to look at this person's votes."""
+        found = []
         if self.gold and self.gold.count >= GOLD_VOTES_FOR_CONCERN and self.gold.value < GOLD_LINE:
-            found.append(_("misses gold"))
+            found.append(Concern.GOLD)
         if self.surprise and self.surprise.is_flagged:
-            found.append(_("votes against clear preferences"))
-        if self.left and not self.left.lower <= 0.5 <= self.left.upper:
-            found.append(_("favours the left side") if self.left.value > 0.5 else _("favours the right side"))
+            found.append(Concern.SURPRISE)
+        if self.left and self.left.lower > 0.5:
+            found.append(Concern.LEFT)
+        if self.left and self.left.upper < 0.5:
+            found.append(Concern.RIGHT)
         if self.repeats and self.repeats.consistent.upper < CONSISTENCY_LINE:
-            found.append(_("contradicts their own votes"))
+            found.append(Concern.INCONSISTENT)
         if self.fast and self.fast.lower > FAST_SHARE_FOR_CONCERN:
-            found.append(_("votes faster than one can read"))
+            found.append(Concern.FAST)
         return found
 
 
@@ -414,44 +427,3 @@ def _streak(days: set[date], today: date) -> int:
     while last - timedelta(days=length) in days:
         length += 1
     return length
-
-
-# ── How strong the preferences of each batch are ─────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class StrengthMix:
-    """Votes of people on the comparisons of one batch: by |strength| 0 … 4, ungraded sides, and "neither"."""
-
-    batch: str
-    """The empty string: comparisons of no batch."""
-    votes: int
-    by_strength: tuple[int, ...]
-    ungraded: int
-    neither: int
-
-
-_MIX = """
-    SELECT coalesce(b.name, ''), min(c.created_at) AS since, count(*),
-           count(*) FILTER (WHERE j.strength = 0 OR j.preference = 'tie'), count(*) FILTER (WHERE abs(j.strength) = 1),
-           count(*) FILTER (WHERE abs(j.strength) = 2), count(*) FILTER (WHERE abs(j.strength) = 3),
-           count(*) FILTER (WHERE abs(j.strength) = 4),
-           count(*) FILTER (WHERE j.strength IS NULL AND j.preference IN ('a', 'b')),
-           count(*) FILTER (WHERE j.preference = 'neither')
-      FROM annotation_judgment j
-      JOIN annotation_comparison c ON c.id = j.comparison_id
-      JOIN annotation_annotator n ON n.id = j.annotator_id AND n.is_human
-      LEFT JOIN annotation_batch b ON b.id = c.batch_id
-     WHERE c.project_id = %s AND j.superseded_at IS NULL AND j.round = 0 AND j.preference <> 'ranked'
-     GROUP BY b.id, b.name ORDER BY since
-"""
-
-
-def strength_mix(project: Project) -> list[StrengthMix]:
-    """The mix of each batch, the oldest first; ties count as strength 0."""
-    with connection.cursor() as cursor:
-        cursor.execute(_MIX, [project.pk])
-        return [
-            StrengthMix(name, votes, tuple(strengths), ungraded, neither)
-            for name, _since, votes, *strengths, ungraded, neither in cursor.fetchall()
-        ]

@@ -16,7 +16,7 @@ from django.utils import timezone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotation.agreement import VERDICTS, measure_agreement
+from annotation.agreement import VERDICTS, Undefined, measure_agreement
 from annotation.agreement.coefficients import Sums, fleiss_kappa, gwet_ac2, kappa, krippendorff_alpha
 from annotation.agreement.report import VERDICT_WEIGHTS, agreement_of
 from annotation.agreement.votes import Votes
@@ -326,7 +326,8 @@ def test_what_is_not_defined_says_why(rows: list[tuple[int, int, str]], name: st
     votes = Votes(np.array(comparison), np.array(annotator), np.zeros(len(rows), dtype=int), code)
     found = agreement_of(votes, {1: "p", 2: "q"}, resamples=50)
     assert getattr(found, name) is None and found.intervals[name] is None
-    assert reason in str(found.not_defined[name])
+    why = found.not_defined[name]
+    assert isinstance(why, Undefined) and reason in str(why.label)
 
 
 @pytest.mark.django_db

@@ -19,7 +19,6 @@ from annotation.models import (
     Assignment,
     AssignmentKind,
     AssignmentStatus,
-    Batch,
     Comparison,
     Event,
     EventKind,
@@ -29,7 +28,7 @@ from annotation.models import (
     Project,
     QualificationState,
 )
-from annotation.quality import Bins, is_right, measure_annotator, measure_annotators, own_figures, strength_mix
+from annotation.quality import Bins, Concern, is_right, measure_annotator, measure_annotators, own_figures
 from annotation.services import quality as services
 from annotation.shares import Share
 from tests.factories import (
@@ -257,7 +256,7 @@ def test_votes_against_clear_preferences_are_flagged_in_sequence() -> None:
     assert surprise and surprise.is_flagged and surprise.votes == 6
     # 54 of the others' 60 votes were for the strong one; each vote for the weak one is worth 1 / (2 · 7/61).
     assert surprise.factor == pytest.approx((61 / 14) ** 6)
-    assert "votes against clear preferences" in [str(concern) for concern in found[contrary].concerns]
+    assert Concern.SURPRISE in found[contrary].concerns
     steady = found[honest].surprise
     assert steady and not steady.is_flagged and found[honest].concerns == []
 
@@ -279,20 +278,6 @@ def test_own_figures_tell_days_in_a_row_and_hide_few_gold_items() -> None:
         assert (own_figures(ann, project).gold is None) == (number < 9)
     shown = own_figures(ann, project).gold
     assert shown and shown.value == 0.9
-
-
-@pytest.mark.django_db
-def test_the_mix_of_strengths_by_batch() -> None:
-    project = make_project()
-    batch = Batch.objects.create(project=project, name="second round")
-    comparison, other = make_comparison(project), make_comparison(project)
-    Comparison.objects.filter(pk=other.pk).update(batch=batch)
-    for strength in (-2, 2, 0, None):
-        vote(comparison, make_annotator(), strength)
-    vote(other, make_annotator(), 3)
-    first, second = strength_mix(project)
-    assert (first.batch, first.votes, first.by_strength, first.neither) == ("", 4, (1, 0, 2, 0, 0), 1)
-    assert (second.batch, second.by_strength) == ("second round", (0, 0, 0, 1, 0))
 
 
 # ── Gold ─────────────────────────────────────────────────────────────────────────────────────────────────────────

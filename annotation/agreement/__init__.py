@@ -1,6 +1,13 @@
 """How far the people who judged the same comparisons agree: votes as arrays, coefficients, a project's report."""
 
-from annotation.agreement.report import RESAMPLES, Agreement, StrengthAgreement, measure_agreement, verdict_tables
+from annotation.agreement.report import (
+    RESAMPLES,
+    Agreement,
+    StrengthAgreement,
+    Undefined,
+    measure_agreement,
+    verdict_tables,
+)
 from annotation.agreement.votes import IS_SIDE, VERDICTS, Votes, load_votes
 
 __all__ = [
@@ -9,6 +16,7 @@ __all__ = [
     "VERDICTS",
     "Agreement",
     "StrengthAgreement",
+    "Undefined",
     "Votes",
     "load_votes",
     "measure_agreement",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from django.db.models import TextChoices
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -38,15 +39,18 @@ RESAMPLES = 1000
 # Of the pairs of people there are many, and each is read by itself.
 RESAMPLES_OF_A_PAIR = 400
 Interval = tuple[float, float]
-Reason = str | Promise
 
-ALONE = _("fewer than two people have judged here")
-UNSHARED = _("no comparison has two judgments")
-UNIFORM = _("everybody always gave the same verdict, so that chance would agree as well")
-NO_SIDES = _("no two people both took a side on one comparison")
-UNPLACED = _("no comparison has two votes with a place on the scale")
-UNIFORM_PAIR = _("both always gave the same verdict")
-NO_SPREAD = _("the comparisons are too few or too alike for an interval")
+
+class Undefined(TextChoices):
+    """Why a figure has no value."""
+
+    ALONE = "alone", _("fewer than two people have judged here")
+    UNSHARED = "unshared", _("no comparison has two judgments")
+    UNIFORM = "uniform", _("everybody always gave the same verdict, so that chance would agree as well")
+    NO_SIDES = "no_sides", _("no two people both took a side on one comparison")
+    UNPLACED = "unplaced", _("no comparison has two votes with a place on the scale")
+    UNIFORM_PAIR = "uniform_pair", _("both always gave the same verdict")
+
 
 # "Neither" agrees with nothing but itself; a and b disagree fully, either of them and a tie by a quarter.
 VERDICT_WEIGHTS = np.eye(4)
@@ -101,7 +105,7 @@ class Agreement:
     weights: dict[str, str] = field(default_factory=lambda: dict(WEIGHT_NAMES))
     intervals: dict[str, Interval | dict[str, Interval | None] | None] = field(default_factory=dict)
     """95 %, by the names of the figures above."""
-    not_defined: dict[str, Reason | dict[str, Reason]] = field(default_factory=dict)
+    not_defined: dict[str, Undefined | dict[str, Undefined]] = field(default_factory=dict)
     """Why a figure has no value, by name."""
 
 
@@ -175,15 +179,15 @@ def agreement_of(votes: Votes, names: dict[int, str], *, resamples: int = 0) -> 
         return percentile_interval(resampled[name]) if name in resampled and not np.isnan(found[name]) else None
 
     people = len(np.unique(votes.annotator))
-    nothing = (ALONE if people < 2 else UNSHARED) if not found["pairs"] else None
-    not_defined: dict[str, Reason | dict[str, Reason]] = {}
+    nothing = (Undefined.ALONE if people < 2 else Undefined.UNSHARED) if not found["pairs"] else None
+    not_defined: dict[str, Undefined | dict[str, Undefined]] = {}
     single = {name: None if np.isnan(found[name]) else found[name] for name in _SINGLE}
     for name, value in single.items():
         if value is None and name == "raw_agreement_no_ties":
-            not_defined[name] = nothing or NO_SIDES
+            not_defined[name] = nothing or Undefined.NO_SIDES
         elif value is None:
             is_unplaced = name in _ON_SCALE and not found["placed"]
-            not_defined[name] = nothing or (UNPLACED if is_unplaced else UNIFORM)
+            not_defined[name] = nothing or (Undefined.UNPLACED if is_unplaced else Undefined.UNIFORM)
 
     pairs = _people(votes, names)
     has_rankings = bool((votes.part > 0).any())
@@ -192,7 +196,7 @@ def agreement_of(votes: Votes, names: dict[int, str], *, resamples: int = 0) -> 
         "weighted_kappa": (_place_of_code(scale), squared_distances(values)),
     }
     rng = np.random.default_rng(0)
-    pair_reasons: dict[str, dict[str, Reason]] = {kind: {} for kind in kinds}
+    pair_reasons: dict[str, dict[str, Undefined]] = {kind: {} for kind in kinds}
     by_pair: dict[str, dict[str, float | None]] = {kind: {} for kind in kinds}
     pair_intervals: dict[str, dict[str, Interval | None]] = {kind: {} for kind in kinds}
     for pair in pairs:
@@ -322,14 +326,14 @@ def _people(votes: Votes, names: dict[int, str]) -> list[_Pair]:
 
 def _kappa_of(
     pair: _Pair, places: Ints, disagreement: Floats, drawn: Floats | None
-) -> tuple[float | None, Interval | None, Reason | None]:
+) -> tuple[float | None, Interval | None, Undefined | None]:
     """The kappa of two people, its interval, and why it has no value; drawn: (resamples, cells)."""
     one, other = places[pair.one], places[pair.other]
     keep = (one >= 0) & (other >= 0)
     one, other, times = one[keep], other[keep], pair.times[keep].astype(float)
     value = float(kappa(times[None], one, other, disagreement)[0])
     if np.isnan(value):
-        return None, None, (UNIFORM_PAIR if len(times) else UNPLACED)
+        return None, None, (Undefined.UNIFORM_PAIR if len(times) else Undefined.UNPLACED)
     if drawn is None:
         return value, None, None
     return value, percentile_interval(kappa(drawn[:, keep], one, other, disagreement)), None

@@ -4,9 +4,7 @@ import dataclasses
 from argparse import ArgumentParser
 from typing import Any
 
-from django.utils.functional import Promise
-
-from annotation.agreement import RESAMPLES, measure_agreement
+from annotation.agreement import RESAMPLES, Undefined, measure_agreement
 from annotation.management.script import ScriptCommand, find_project
 
 
@@ -59,7 +57,7 @@ def _figure(value: Any, interval: list[float] | None, reason: str | None) -> str
 
 
 def _plain(value: Any) -> Any:
-    """Sentences that wait for a language as text."""
+    """Reasons as their sentences."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
-    return str(value) if isinstance(value, Promise) else value
+    return str(value.label) if isinstance(value, Undefined) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from annotation.models import (
     Annotator,
     Assignment,
     AssignmentKind,
-    AssignmentStatus,
     Comparison,
     Event,
     EventKind,
@@ -40,6 +39,7 @@ from tests.factories import (
     make_source,
     make_user,
 )
+from tests.votes import make_vote
 
 # ── Aggregation ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,64 +130,29 @@ def test_a_share_of_alike_clusters_is_as_sure_as_their_number() -> None:
 # ── Figures ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def vote(
-    comparison: Comparison,
-    annotator: Annotator,
-    strength: int | None,
-    *,
-    kind: AssignmentKind = AssignmentKind.WORK,
-    a_left: bool = True,
-    milliseconds: int | None = None,
-    at: datetime | None = None,
-) -> Judgment:
-    """A stored vote with its assignment; strength None is "neither"."""
-    again = int(kind == AssignmentKind.REPEAT)
-    assignment = Assignment.objects.create(
-        comparison=comparison,
-        annotator=annotator,
-        project=comparison.project,
-        kind=kind,
-        round=again,
-        status=AssignmentStatus.SUBMITTED,
-        holds_place=False,
-        a_shown_on_left=a_left,
-        submitted_at=at or timezone.now(),
-        lease_expires_at=timezone.now(),
-    )
-    return Judgment.objects.create(
-        comparison=comparison,
-        annotator=annotator,
-        assignment=assignment,
-        round=again,
-        preference="neither" if strength is None else "tie" if strength == 0 else "a" if strength < 0 else "b",
-        strength=strength,
-        decided_in_ms=milliseconds,
-        created_at=at or timezone.now(),
-    )
-
-
 @pytest.mark.django_db
 def test_figures_of_a_person_are_their_counts() -> None:
     project = make_project()
     ann, bob = make_annotator(make_user("ann")), make_annotator(make_user("bob"))
     long, short = "many words " * 20, "few"
     first, second, third, fourth = (make_comparison(project, a_text=long + str(n), b_text=short) for n in range(4))
-    vote(first, ann, -2, a_left=True, milliseconds=2_000)  # left, longer, fast
-    vote(second, ann, 1, a_left=True, milliseconds=10_000)
-    vote(third, ann, -1, a_left=False, milliseconds=300_000)  # longer; an idle minute and more
-    vote(fourth, ann, 0, milliseconds=20_000)
-    vote(first, bob, -1)
-    vote(second, bob, -1)
-    vote(third, bob, -3)
-    vote(fourth, bob, None)
-    vote(third, ann, 2, kind=AssignmentKind.REPEAT, a_left=True)  # the right side of the screen again
+    make_vote(first, ann, -2, a_left=True, milliseconds=2_000)  # left, longer, fast
+    make_vote(second, ann, 1, a_left=True, milliseconds=10_000)
+    make_vote(third, ann, -1, a_left=False, milliseconds=300_000)  # longer; an idle minute and more
+    make_vote(fourth, ann, 0, milliseconds=20_000)
+    make_vote(first, bob, -1)
+    make_vote(second, bob, -1)
+    make_vote(third, bob, -3)
+    make_vote(fourth, bob, None)
+    make_vote(third, ann, 2, kind=AssignmentKind.REPEAT, a_left=True)  # the right side of the screen again
     found = {figures.annotator: figures for figures in measure_annotators(project, load_votes(project))}
     counts = found[ann].counts
     assert (counts.votes, counts.undecided) == (4, 1)
     assert (counts.shown, counts.left) == (4, 1)  # the repeat counts: what sways a person sways them again
     assert (counts.unequal, counts.longer) == (4, 2)
     assert (counts.timed, counts.median_seconds, counts.active_seconds, counts.fast) == (4, 15, 92, 1)
-    assert found[ann].with_others and found[ann].with_others.value == 2 / 4
+    met = found[ann].with_others
+    assert met and met.value == 2 / 4
     repeats = found[ann].repeats
     assert repeats and repeats.consistent.value == 0 and repeats.screen_side and repeats.screen_side.value == 1
     assert found[bob].repeats is None and found[bob].counts.median_seconds is None
@@ -201,12 +166,12 @@ def test_reading_speed_is_told_by_words_and_by_language() -> None:
     project = make_project()
     ann = make_annotator()
     comparison = make_comparison(project, a_text="word " * 600, b_text="and " * 600)  # 900 words of six characters
-    vote(comparison, ann, 1, milliseconds=53_000)  # 1019 a minute
+    make_vote(comparison, ann, 1, milliseconds=53_000)  # 1019 a minute
     other = make_comparison(project, a_text="word " * 601, b_text="and " * 600)
-    vote(other, ann, 1, milliseconds=56_000)
+    make_vote(other, ann, 1, milliseconds=56_000)
     chinese = make_comparison(project, a_text="字" * 500, b_text="词" * 500)
     Comparison.objects.filter(pk=chinese.pk).update(lang="zh")
-    vote(chinese, ann, 1, milliseconds=20_000)  # 500 words of two characters in 20 s
+    make_vote(chinese, ann, 1, milliseconds=20_000)  # 500 words of two characters in 20 s
     (figures,) = measure_annotators(project, load_votes(project))
     assert figures.counts.fast == 2
 
@@ -220,8 +185,8 @@ def test_drift_is_told_by_weeks_and_by_hundreds() -> None:
     for number, comparison in enumerate(comparisons):
         agrees = number < 3
         at = start + timedelta(weeks=0 if agrees else 3, hours=number)
-        vote(comparison, ann, -1, at=at, milliseconds=4000 if agrees else 9000)
-        vote(comparison, bob, -1 if agrees else 1, at=at)
+        make_vote(comparison, ann, -1, at=at, milliseconds=4000 if agrees else 9000)
+        make_vote(comparison, bob, -1 if agrees else 1, at=at)
     found = measure_annotator(project, ann, Bins.WEEKS)
     assert found
     weeks = found[1]
@@ -246,11 +211,11 @@ def test_votes_against_clear_preferences_are_flagged_in_sequence() -> None:
         pair = (good, bad) if number % 2 else (bad, good)
         comparison = Comparison.objects.create(project=project, prompt=prompt, response_a=pair[0], response_b=pair[1])
         right = -1 if number % 2 else 1
-        vote(comparison, crowd, right if number % 10 else -right)
+        make_vote(comparison, crowd, right if number % 10 else -right)
         if number < 20:
-            vote(comparison, honest, right if number % 10 else -right)
+            make_vote(comparison, honest, right if number % 10 else -right)
         if number < 6:
-            vote(comparison, contrary, -right)
+            make_vote(comparison, contrary, -right)
     found = {figures.annotator: figures for figures in measure_annotators(project, load_votes(project))}
     surprise = found[contrary].surprise
     assert surprise and surprise.is_flagged and surprise.votes == 6
@@ -267,14 +232,14 @@ def test_own_figures_tell_days_in_a_row_and_hide_few_gold_items() -> None:
     ann = make_annotator()
     now = timezone.localtime().replace(hour=12)
     for days in (0, 1, 2, 4):
-        vote(make_comparison(project), ann, 1, at=now - timedelta(days=days), milliseconds=5000)
+        make_vote(make_comparison(project), ann, 1, at=now - timedelta(days=days), milliseconds=5000)
     own = own_figures(ann, project)
     assert (own.votes, own.votes_today, own.streak_days, own.median_seconds) == (4, 1, 3, 5)
     assert own.with_others is None and own.gold is None
     for number in range(10):
         comparison = make_comparison(project)
         services.add_gold(comparison, preference="b", strength=1)
-        vote(comparison, ann, 1 if number else -1, kind=AssignmentKind.GOLD)
+        make_vote(comparison, ann, 1 if number else -1, kind=AssignmentKind.GOLD)
         assert (own_figures(ann, project).gold is None) == (number < 9)
     shown = own_figures(ann, project).gold
     assert shown and shown.value == 0.9
@@ -297,7 +262,7 @@ def test_gold_is_scored_alike_in_python_and_in_sql() -> None:
     for given, given_strength in VERDICTS_GIVEN:
         annotator = make_annotator()
         for comparison, _preference, _strength in comparisons:
-            judgment = vote(comparison, annotator, 0, kind=AssignmentKind.GOLD)
+            judgment = make_vote(comparison, annotator, 0, kind=AssignmentKind.GOLD)
             Judgment.objects.filter(pk=judgment.pk).update(preference=given, strength=given_strength)
         right = sum(is_right(wanted, degree, given, given_strength) for _, wanted, degree in comparisons)
         expected[annotator] = (len(comparisons), right)
@@ -315,7 +280,7 @@ def test_gold_is_added_retired_and_added_again() -> None:
     comparison = make_comparison(project)
     gold = services.add_gold(comparison, preference="a", strength=-2, reason="B is empty.", by=admin)
     assert Comparison.objects.get().is_gold
-    vote(comparison, make_annotator(), -2, kind=AssignmentKind.GOLD)
+    make_vote(comparison, make_annotator(), -2, kind=AssignmentKind.GOLD)
     services.retire_gold(gold, by=admin)
     assert not Comparison.objects.get().is_gold
     assert measure_annotators(project, load_votes(project))[0].counts.gold_right == 1  # what it measured stays
@@ -358,7 +323,7 @@ def test_unanimous_comparisons_become_gold_once() -> None:
     def judged(*strengths: int | None) -> Comparison:
         comparison = make_comparison(project)
         for annotator, strength in zip(people, strengths, strict=False):
-            vote(comparison, annotator, strength)
+            make_vote(comparison, annotator, strength)
         return comparison
 
     sure = judged(-3, -2, -2)
@@ -383,8 +348,8 @@ def test_gold_goes_to_people_who_never_had_it() -> None:
     for comparison in (had, judged, fresh):
         services.add_gold(comparison, preference="a")
     services.add_gold(round_item, preference="a", is_for_qualification=True)
-    vote(had, ann, -1, kind=AssignmentKind.GOLD)
-    vote(judged, ann, -1)  # as ordinary work, before it became gold
+    make_vote(had, ann, -1, kind=AssignmentKind.GOLD)
+    make_vote(judged, ann, -1)  # as ordinary work, before it became gold
     assert services.gold_item(ann, project) == fresh.pk
     assert {services.gold_item(bob, project) for _ in range(40)} == {had.pk, judged.pk, fresh.pk}
     services.retire_gold(Gold.objects.get(comparison=fresh))
@@ -410,7 +375,9 @@ def take(project: Project, annotator: Annotator, right: bool) -> QualificationSt
     """Judge the next item of the round, as the queue and the judging code do it."""
     item = services.qualification_item(annotator, project)
     assert item
-    judgment = vote(Comparison.objects.get(pk=item), annotator, -2 if right else 2, kind=AssignmentKind.QUALIFICATION)
+    judgment = make_vote(
+        Comparison.objects.get(pk=item), annotator, -2 if right else 2, kind=AssignmentKind.QUALIFICATION
+    )
     assert judgment.assignment
     return services.score_qualification(judgment.assignment)
 
@@ -502,7 +469,7 @@ def test_figures_take_a_fixed_number_of_queries(django_assert_num_queries: Any) 
     project = make_project()
     people = [make_annotator() for _ in range(5)]
     for _, annotator in itertools.product(range(3), people):
-        vote(make_comparison(project), annotator, 1)
+        make_vote(make_comparison(project), annotator, 1)
     votes = load_votes(project)
     with django_assert_num_queries(4):
         measure_annotators(project, votes)

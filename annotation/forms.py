@@ -208,14 +208,8 @@ class JudgmentForm(forms.Form):
     # Postgres integer; nobody looks at one pair for 24 days.
     decided_in_ms = forms.IntegerField(required=False, min_value=0, max_value=2_147_483_647)
 
-    def verdict(self) -> dict[str, Any]:
+    def vote(self) -> dict[str, Any]:
         """The keyword arguments of services.submit_judgment, except whose assignment it is."""
         data = self.cleaned_data
-        neither = data["choice"] == "neither"
-        return {
-            "judgment_id": data["judgment_id"],
-            "strength_shown": None if neither else int(data["choice"]),
-            "neither": neither,
-            "note": data["note"],
-            "decided_in_ms": data["decided_in_ms"],
-        }
+        answer = Answer(choice=data["choice"], note=data["note"], decided_in_ms=data["decided_in_ms"])
+        return {"judgment_id": data["judgment_id"], "answer": answer}

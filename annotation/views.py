@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable
 from typing import Concatenate, ParamSpec
@@ -113,7 +114,8 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
     project = _project_of(request, slug=slug)
     annotator = services.annotator_for(_person(request))
     if _wants_fragment(request):
-        return _fragments(request, annotator, project, held=request.GET.getlist("held"))
+        leased = services.claim_assignments(annotator=annotator, project=project, known=_known(request))
+        return _fragments(request, leased)
     shown = None
     if item := request.GET.get("item"):
         try:
@@ -145,14 +147,23 @@ def judge(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Ht
     if not form.is_valid():
         sentence = " ".join(str(error) for errors in form.errors.values() for error in errors)
         return _refusal(request, annotator, assignment_id, sentence, 422)
-    judgment = services.submit_judgment(assignment_id=assignment_id, annotator=annotator, **form.verdict())
+    vote = {"assignment_id": assignment_id, "annotator": annotator, **form.vote()}
+    if _wants_fragment(request):
+        _stored, shown = services.judge_and_claim(**vote, known=_known(request))
+        return _fragments(request, shown)
+    judgment = services.submit_judgment(**vote)
     assert judgment.assignment is not None
-    return _go_on(request, annotator, judgment.assignment)
+    return redirect("compare", judgment.assignment.project.slug)
 
 
 @on_assignment
 def skip(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> HttpResponse:
-    return _go_on(request, annotator, services.skip_assignment(assignment_id=assignment_id, annotator=annotator))
+    reason = request.POST.get("reason", "")
+    skipped = services.skip_assignment(assignment_id=assignment_id, annotator=annotator, reason=reason)
+    if not _wants_fragment(request):
+        return redirect("compare", skipped.project.slug)
+    shown = services.claim_assignments(annotator=annotator, project=skipped.project, known=_known(request))
+    return _fragments(request, shown)
 
 
 @on_assignment
@@ -177,23 +188,19 @@ def _project_of(request: HttpRequest, **which: object) -> Project:
     return get_object_or_404(Project, members=_person(request), **which)
 
 
-def _go_on(request: HttpRequest, annotator: Annotator, done: Assignment) -> HttpResponse:
-    """After a vote or a skip: what a script has not got yet, or the next page."""
-    if not _wants_fragment(request):
-        return redirect("compare", done.project.slug)
-    project = Project.objects.filter(pk=done.project_id, members=_person(request)).first()
-    if project is None:  # taken off the project meanwhile: the vote is stored, and there is no more
-        return HttpResponse(status=204)
-    return _fragments(request, annotator, project, held=request.POST.getlist("held"))
+def _known(request: HttpRequest) -> set[UUID]:
+    """The assignments that the browser has already."""
+    sent = request.GET if request.method == "GET" else request.POST
+    known = set()
+    for text in sent.getlist("held"):
+        with contextlib.suppress(ValueError):
+            known.add(UUID(text))
+    return known
 
 
-def _fragments(request: HttpRequest, annotator: Annotator, project: Project, held: Iterable[str]) -> HttpResponse:
-    leased = services.claim_assignments(annotator=annotator, project=project)
-    known = set(held)
-    new = [assignment for assignment in leased if str(assignment.public_id) not in known]
-    if not new:
-        return HttpResponse(status=204)
-    return HttpResponse("".join(_fragment(request, blind_comparison(assignment)) for assignment in new))
+def _fragments(request: HttpRequest, shown: Iterable[Assignment]) -> HttpResponse:
+    fragments = [_fragment(request, blind_comparison(assignment)) for assignment in shown]
+    return HttpResponse("".join(fragments)) if fragments else HttpResponse(status=204)
 
 
 def _fragment(request: HttpRequest, comparison: BlindComparison) -> str:

@@ -129,6 +129,8 @@ DATABASES = {
 }
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# The statements of annotation/services/statements.py are prepared once a connection; the ORM's never are.
+DATABASES["default"]["OPTIONS"] = {**DATABASES["default"].get("OPTIONS", {}), "prepare_threshold": 0}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # ── Celery: only a dispatcher; Postgres holds the truth about jobs (docs/adr/0003) ───────────────────────────────

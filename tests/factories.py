@@ -18,8 +18,12 @@ def make_user(username: str = "", *, is_staff: bool = False, password: str = "a-
     return create(username or f"user{next(_numbers)}", password=password)
 
 
-def make_annotator(user: User | None = None) -> Annotator:
-    return services.annotator_for(user or make_user())
+def make_annotator(user: User | None = None, *, project: Project | None = None) -> Annotator:
+    """Somebody who judges; with a project, as its member."""
+    user = user or make_user()
+    if project:
+        services.add_member(project, user)
+    return services.annotator_for(user)
 
 
 def make_project(slug: str = "", *, judgments_per_comparison: int = 1, members: list[User] | None = None) -> Project:

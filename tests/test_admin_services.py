@@ -12,6 +12,7 @@ import pytest
 from django.core.files.storage import storages
 
 from annotation import services
+from annotation.answer import Answer
 from annotation.models import Assignment
 from annotation.prompt_lines import PromptLinesError, read_prompts
 from annotation.services import DomainError
@@ -117,7 +118,7 @@ def test_sides_and_lengths_are_counted_as_the_person_saw_them() -> None:
     while leased := services.claim_assignments(annotator=annotator, project=project):
         assignment = leased[0]
         judgment = services.submit_judgment(
-            assignment_id=assignment.public_id, annotator=annotator, judgment_id=uuid4(), strength_shown=-2
+            assignment_id=assignment.public_id, annotator=annotator, judgment_id=uuid4(), answer=Answer(choice="-2")
         )
         lefts += 1
         longers += judgment.preference == "b"

@@ -14,8 +14,8 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 
 from annotation import services
+from annotation.answer import Answer
 from annotation.models import Annotator, Assignment, Comparison, Judgment, Project
-from annotation.services import queue
 from tests.factories import make_annotator, make_comparison, make_project, make_prompt, make_response
 
 
@@ -30,14 +30,20 @@ def fill(project: Project, count: int) -> None:
     assert services.create_comparisons(project, pairs) == count
 
 
+def lease(comparison: Comparison) -> Assignment:
+    """The project's only comparison in the hands of a new member."""
+    project = comparison.project
+    [held] = services.claim_assignments(annotator=make_annotator(project=project), project=project)
+    return held
+
+
 def judge(assignment: Assignment, strength: int | None = -1, **more: object) -> Judgment:
     return services.submit_judgment(
         **{
             "assignment_id": assignment.public_id,
             "annotator": assignment.annotator,
             "judgment_id": uuid4(),
-            "strength_shown": strength,
-            "neither": strength is None,
+            "answer": Answer(choice="neither" if strength is None else str(strength)),
             **more,
         }
     )
@@ -48,7 +54,7 @@ def judge(assignment: Assignment, strength: int | None = -1, **more: object) -> 
 def test_32_people_claiming_at_once_never_share_a_place_and_leave_none_behind(per_comparison: int) -> None:
     project = make_project(judgments_per_comparison=per_comparison)
     fill(project, 200)
-    people = [make_annotator() for _ in range(32)]
+    people = [make_annotator(project=project) for _ in range(32)]
     start = Barrier(len(people))
 
     def work(person: Annotator) -> list[int]:
@@ -77,31 +83,28 @@ def test_32_people_claiming_at_once_never_share_a_place_and_leave_none_behind(pe
 def test_a_locked_comparison_is_passed_over_not_waited_for() -> None:
     project = make_project()
     fill(project, 2)
-    first = Comparison.objects.order_by("queue_key", "id").first()
+    first, *others = Comparison.objects.order_by("queue_key", "id")
     with transaction.atomic():
         Comparison.objects.select_for_update().get(pk=first.pk)
 
         def claim() -> list[Assignment]:
             try:
-                person = make_annotator()
                 with connections["default"].cursor() as cursor:
                     cursor.execute("SET lock_timeout = '2s'")
-                with transaction.atomic():
-                    assert queue._claim_one(person, project, 0)
-                return list(Assignment.objects.filter(annotator=person))
+                return services.claim_assignments(annotator=make_annotator(project=project), project=project)
             finally:
                 connections.close_all()
 
         with ThreadPoolExecutor(1) as pool:
             claimed = pool.submit(claim).result(timeout=10)
-    assert [a.comparison_id for a in claimed] != [first.pk]
+    assert [a.comparison_id for a in claimed] == [comparison.pk for comparison in others]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_one_person_in_two_tabs_holds_the_same_two_comparisons() -> None:
     project = make_project()
     fill(project, 10)
-    person = make_annotator()
+    person = make_annotator(project=project)
     start = Barrier(2)
 
     def claim(_: int) -> list[int]:
@@ -122,7 +125,9 @@ class TestVerdicts:
     def test_strength_is_stored_in_content_order_whatever_side_was_shown(self) -> None:
         for on_left, expected in [(True, -2), (False, 2)]:
             comparison = make_comparison()
-            [held] = services.claim_assignments(annotator=make_annotator(), project=comparison.project)
+            [held] = services.claim_assignments(
+                annotator=make_annotator(project=comparison.project), project=comparison.project
+            )
             Assignment.objects.filter(pk=held.pk).update(a_shown_on_left=on_left)
             judgment = judge(held, strength=-2)
             assert judgment.strength == expected
@@ -130,7 +135,9 @@ class TestVerdicts:
 
     def test_the_same_vote_twice_is_stored_once(self) -> None:
         comparison = make_comparison()
-        [held] = services.claim_assignments(annotator=make_annotator(), project=comparison.project)
+        [held] = services.claim_assignments(
+            annotator=make_annotator(project=comparison.project), project=comparison.project
+        )
         vote = uuid4()
         first, second = judge(held, 1, judgment_id=vote), judge(held, 1, judgment_id=vote)
         assert first == second
@@ -140,7 +147,9 @@ class TestVerdicts:
 
     def test_a_correction_supersedes_and_keeps_the_first_verdict(self) -> None:
         comparison = make_comparison()
-        [held] = services.claim_assignments(annotator=make_annotator(), project=comparison.project)
+        [held] = services.claim_assignments(
+            annotator=make_annotator(project=comparison.project), project=comparison.project
+        )
         first, second = judge(held, 3), judge(held, None)
         first.refresh_from_db()
         assert first.superseded_at is not None
@@ -152,16 +161,23 @@ class TestVerdicts:
 
     def test_somebody_elses_assignment_is_refused(self) -> None:
         comparison = make_comparison()
-        [held] = services.claim_assignments(annotator=make_annotator(), project=comparison.project)
+        [held] = services.claim_assignments(
+            annotator=make_annotator(project=comparison.project), project=comparison.project
+        )
         with pytest.raises(services.AssignmentNotFoundError):
             judge(held, annotator=make_annotator())
 
-    @pytest.mark.parametrize("strength,neither", [(None, False), (1, True), (4, False)])
-    def test_a_verdict_that_says_nothing_or_two_things_is_refused(self, strength: int | None, neither: bool) -> None:
+    @pytest.mark.parametrize(
+        "answer", [Answer(choice=""), Answer(choice="neither", ranking=[1, 2]), Answer(choice="4"), Answer(choice="x")]
+    )
+    def test_a_verdict_that_says_nothing_or_two_things_is_refused(self, answer: Answer) -> None:
         comparison = make_comparison()
-        [held] = services.claim_assignments(annotator=make_annotator(), project=comparison.project)
+        [held] = services.claim_assignments(
+            annotator=make_annotator(project=comparison.project), project=comparison.project
+        )
         with pytest.raises(services.DomainError):
-            judge(held, strength, neither=neither)
+            judge(held, answer=answer)
+        assert not Judgment.objects.exists()
 
     @pytest.mark.parametrize("preference,strength", [("a", 1), ("b", -1), ("tie", 2), ("neither", 0), ("best", None)])
     def test_postgres_refuses_a_strength_that_contradicts_the_preference(
@@ -184,7 +200,7 @@ class TestLeases:
 
     def test_an_expired_place_goes_to_somebody_else_and_a_late_vote_still_counts(self) -> None:
         comparison = make_comparison()
-        one, two = make_annotator(), make_annotator()
+        one, two = make_annotator(project=comparison.project), make_annotator(project=comparison.project)
         [held] = services.claim_assignments(annotator=one, project=comparison.project)
         assert services.claim_assignments(annotator=two, project=comparison.project) == []
         self.expire(held)
@@ -197,7 +213,7 @@ class TestLeases:
 
     def test_an_expired_comparison_comes_back_to_the_same_person_with_the_same_sides(self) -> None:
         comparison = make_comparison()
-        person = make_annotator()
+        person = make_annotator(project=comparison.project)
         [held] = services.claim_assignments(annotator=person, project=comparison.project)
         self.expire(held)
         [again] = services.claim_assignments(annotator=person, project=comparison.project)
@@ -206,9 +222,9 @@ class TestLeases:
 
     def test_a_skipped_comparison_goes_to_others_and_can_be_called_back(self) -> None:
         comparison = make_comparison()
-        one, two = make_annotator(), make_annotator()
+        one, two = make_annotator(project=comparison.project), make_annotator(project=comparison.project)
         [held] = services.claim_assignments(annotator=one, project=comparison.project)
-        services.skip_assignment(assignment_id=held.public_id, annotator=one, reason="not my language")
+        services.skip_assignment(assignment_id=held.public_id, annotator=one, reason="language")
         assert services.claim_assignments(annotator=one, project=comparison.project) == []
         back = services.undo_assignment(assignment_id=held.public_id, annotator=one)
         assert back.status == "leased"
@@ -221,7 +237,9 @@ class TestLeases:
 
     def test_skipping_a_judged_comparison_withdraws_the_verdict(self) -> None:
         comparison = make_comparison()
-        [held] = services.claim_assignments(annotator=make_annotator(), project=comparison.project)
+        [held] = services.claim_assignments(
+            annotator=make_annotator(project=comparison.project), project=comparison.project
+        )
         judgment = judge(held)
         services.skip_assignment(assignment_id=held.public_id, annotator=held.annotator)
         judgment.refresh_from_db()
@@ -231,10 +249,10 @@ class TestLeases:
     def test_signing_out_gives_everything_back(self) -> None:
         project = make_project()
         fill(project, 2)
-        person = make_annotator()
+        person = make_annotator(project=project)
         assert len(services.claim_assignments(annotator=person, project=project)) == 2
         assert services.release_assignments(annotator=person) == 2
-        assert len(services.claim_assignments(annotator=make_annotator(), project=project)) == 2
+        assert len(services.claim_assignments(annotator=make_annotator(project=project), project=project)) == 2
         assert_counters_match()
 
     def test_postgres_refuses_more_assignments_than_places(self) -> None:

@@ -10,7 +10,13 @@ from annotation.services.invitations import (
     revoke_invitation,
 )
 from annotation.services.journal import record_event
-from annotation.services.judging import skip_assignment, submit_judgment, undo_assignment
+from annotation.services.judging import (
+    flag_comparison,
+    judge_and_claim,
+    skip_assignment,
+    submit_judgment,
+    undo_assignment,
+)
 from annotation.services.people import (
     add_member,
     add_members,
@@ -55,8 +61,10 @@ __all__ = [
     "edit_guidelines",
     "expire_assignments",
     "find_invitation",
+    "flag_comparison",
     "give_back",
     "join_with_new_account",
+    "judge_and_claim",
     "progress",
     "projects_for",
     "record_event",

@@ -3,88 +3,409 @@
 An assignment's life: leased → submitted | skipped | expired; skipped and expired ones can be leased again by the same
 person, and a submitted one takes corrections. `Comparison.assigned_count` always equals the number of its assignments
 that hold a place.
+
+What is handed out first: gold items and repeats where they are due (services.serving), then what some have judged and
+not yet all, then what a reward model finds uncertain (never more than every other item), then new comparisons in the
+order of `queue_key`. Somebody with languages or skills gets those, and what names none.
+
+Locks are taken in the order membership, assignment, prompt, comparison. Whoever holds a comparison waits for no other
+one, so that nobody waits in a circle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
+from django.db.models import prefetch_related_objects
 from django.utils import timezone
 
-from annotation.models import Annotator, Assignment, AssignmentStatus, Project
+from annotation.models import (
+    Annotator,
+    Assignment,
+    AssignmentKind,
+    AssignmentStatus,
+    Comparison,
+    Membership,
+    Project,
+    Prompt,
+    QualificationState,
+    Response,
+)
+from annotation.services import serving
+from annotation.services.quality import gold_item, qualification_item
+from annotation.services.statements import Columns, run, split
 
 LEASE_SLOTS = 2  # the comparison on the screen and the one prefetched behind it
+PARTLY_JUDGED_WINDOW = 100
+"""Of the partly judged, this many are looked through for one that the person has not had; then others come first."""
 
+# ── Who asks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_CLAIM = """
-WITH free AS (
-    SELECT c.id FROM annotation_comparison c
-    WHERE c.project_id = %(project)s AND c.assigned_count < c.required_count
-      AND NOT c.is_gold AND NOT c.is_withdrawn
-      AND NOT EXISTS (
-        SELECT 1 FROM annotation_assignment mine
-        WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired'
-        OFFSET 0)  -- one index look-up a candidate; as a join it reads all that the person ever judged
-    ORDER BY c.tier, c.queue_key, c.id
-    LIMIT 1
-    FOR UPDATE OF c {skip_locked}
-), taken AS (
-    UPDATE annotation_comparison c SET assigned_count = c.assigned_count + 1 FROM free WHERE c.id = free.id
-    RETURNING c.id
+_MEMBERSHIP = Columns(
+    Membership, "m", "id", "project_id", "role", "languages", "skills", "qualification", "served_count"
 )
-INSERT INTO annotation_assignment (public_id, comparison_id, annotator_id, project_id, status, kind, round,
-                                   a_shown_on_left, slot, holds_place, skip_reason, leased_at, lease_expires_at)
-SELECT gen_random_uuid(), taken.id, %(annotator)s, %(project)s, 'leased', 'work', 0, random() < 0.5, %(slot)s,
-       true, '', clock_timestamp(), %(expires)s
-FROM taken
-ON CONFLICT (comparison_id, annotator_id, round) DO UPDATE
-   SET status = 'leased', slot = excluded.slot, holds_place = true, leased_at = excluded.leased_at,
-       lease_expires_at = excluded.lease_expires_at
-RETURNING id
+_PROJECT = Columns(
+    Project,
+    "p",
+    *("id", "slug", "protocol", "is_open", "guideline_version", "escalate_to", "judgments_per_comparison"),
+    *("gold_every", "gold_every_at_first", "repeat_share", "qualification_count"),
+)
+_SEAT = f"""
+SELECT {_MEMBERSHIP.sql}, {_PROJECT.sql}
+FROM annotation_membership m JOIN annotation_project p ON p.id = m.project_id
+WHERE m.user_id = %(user)s AND m.project_id = {{project}}
+FOR NO KEY UPDATE OF m
+"""
+_SEAT_IN_PROJECT = _SEAT.format(project="%(project)s")
+_SEAT_OF_ASSIGNMENT = _SEAT.format(
+    project="(SELECT project_id FROM annotation_assignment WHERE public_id = %(assignment)s)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A person at work in a project. Their membership is locked: their tabs take turns, others are not held up."""
+
+    annotator: Annotator
+    membership: Membership
+    project: Project
+
+
+def take_seat(
+    annotator: Annotator, *, project_id: int | None = None, assignment_id: UUID | None = None
+) -> Seat | None:
+    """Lock the person's membership in a project, or in that of an assignment; None where they have none.
+
+    Call it first in a transaction. Who is being removed at this moment waits here and finds no membership.
+    """
+    values = {"user": annotator.user_id, "project": project_id, "assignment": assignment_id}
+    rows = run(_SEAT_IN_PROJECT if assignment_id is None else _SEAT_OF_ASSIGNMENT, values)
+    if not rows:
+        return None
+    membership, project = split(rows[0], _MEMBERSHIP, _PROJECT)
+    return Seat(annotator, membership, project)
+
+
+# ── What somebody holds ──────────────────────────────────────────────────────────────────────────────────────────
+
+_ASSIGNMENT = Columns(Assignment, "a")
+_COMPARISON = Columns(
+    Comparison,
+    "c",
+    *("id", "project_id", "prompt_id", "response_a_id", "response_b_id", "response_count", "required_count", "tier"),
+    "review_since",
+)
+_PROMPT = Columns(Prompt, "q", "id", "messages", "task", "lang")
+_RESPONSES = [Columns(Response, alias, "id", "text", "messages") for alias in ("ra", "rb")]
+
+# What a person holds in the project and, for a vote, the assignment that it is about.
+_ON_DESK = f"""
+SELECT {_ASSIGNMENT.sql}, {_COMPARISON.sql}
+FROM annotation_assignment a JOIN annotation_comparison c ON c.id = a.comparison_id
+WHERE a.annotator_id = %(annotator)s
+  AND (a.public_id = %(assignment)s OR a.project_id = %(project)s AND a.status = 'leased')
+ORDER BY a.leased_at, a.id
+FOR NO KEY UPDATE OF a
+"""
+_WITH_TEXTS = f"{_ASSIGNMENT.sql}, {_COMPARISON.sql}, {_PROMPT.sql}, {_RESPONSES[0].sql}, {_RESPONSES[1].sql}"
+_JOIN_TEXTS = """
+JOIN annotation_comparison c ON c.id = a.comparison_id
+JOIN annotation_prompt q ON q.id = c.prompt_id
+JOIN annotation_response ra ON ra.id = c.response_a_id
+JOIN annotation_response rb ON rb.id = c.response_b_id
+"""
+_TEXTS = f"SELECT {_WITH_TEXTS} FROM annotation_assignment a {_JOIN_TEXTS} WHERE a.id = ANY(%(ids)s)"
+
+
+def assignments_on_desk(
+    annotator: Annotator, *, project_id: int | None, assignment_id: UUID | None = None
+) -> list[Assignment]:
+    """What the person holds in the project and the assignment named, oldest first, locked, with their comparisons."""
+    values = {"annotator": annotator.pk, "project": project_id, "assignment": assignment_id}
+    desk = []
+    for row in run(_ON_DESK, values):
+        assignment, assignment.comparison = split(row, _ASSIGNMENT, _COMPARISON)
+        assignment.annotator = annotator
+        desk.append(assignment)
+    return desk
+
+
+def _with_texts(row: tuple[Any, ...], seat: Seat) -> Assignment:
+    """An assignment with all that is needed to show it."""
+    parts = split(row, _ASSIGNMENT, _COMPARISON, _PROMPT, *_RESPONSES)
+    assignment, comparison, comparison.prompt, comparison.response_a, comparison.response_b = parts
+    if comparison.response_count > 2:
+        prefetch_related_objects([comparison], "further_responses__response")
+    assignment.comparison = comparison
+    assignment.annotator = seat.annotator
+    assignment.project = seat.project
+    return assignment
+
+
+# ── Handing out ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+_IS_OPEN = (
+    "c.project_id = %(project)s AND c.assigned_count < c.required_count AND NOT c.is_gold AND NOT c.is_withdrawn"
+)
+
+# One index look-up a candidate (OFFSET 0): as joins they would read all that the person ever judged.
+_IS_NEW_TO_THEM = """
+      NOT EXISTS (
+        SELECT 1 FROM annotation_assignment mine
+        WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired' OFFSET 0)
+      AND NOT EXISTS (
+        SELECT 1 FROM annotation_response written
+        WHERE written.id IN (c.response_a_id, c.response_b_id) AND written.author_id = %(annotator)s OFFSET 0)
+      AND (c.response_count = 2 OR NOT EXISTS (
+        SELECT 1 FROM annotation_furtherresponse further
+        JOIN annotation_response written ON written.id = further.response_id
+        WHERE further.comparison_id = c.id AND written.author_id = %(annotator)s OFFSET 0))"""
+
+# The first of each tier, in one statement; a tier is looked at where those before it hold nothing.
+_FROM_ALL = f"""
+partly AS (
+    SELECT c.id FROM annotation_comparison c
+    WHERE {_IS_OPEN} AND c.tier = 0 {{in_window}} AND {_IS_NEW_TO_THEM}
+    ORDER BY c.queue_key, c.id LIMIT 1 FOR NO KEY UPDATE OF c {{locked}}
+), uncertain AS (
+    SELECT c.id, c.queue_key FROM annotation_comparison c
+    WHERE NOT EXISTS (SELECT 1 FROM partly) AND {_IS_OPEN} AND c.tier = 1 AND {_IS_NEW_TO_THEM}
+    ORDER BY c.queue_key, c.id LIMIT 1 FOR NO KEY UPDATE OF c {{locked}}
+), new AS (
+    SELECT c.id, c.queue_key FROM annotation_comparison c
+    WHERE NOT EXISTS (SELECT 1 FROM partly) AND {_IS_OPEN} AND c.tier = 2 AND {_IS_NEW_TO_THEM}
+    ORDER BY c.queue_key, c.id LIMIT 1 FOR NO KEY UPDATE OF c {{locked}}
+), free AS (
+    SELECT id FROM partly
+    UNION ALL (
+        SELECT id FROM (
+            SELECT id, CASE WHEN %(random)s THEN queue_key ELSE '-infinity' END AS key FROM uncertain
+            UNION ALL SELECT id, queue_key FROM new) found
+        ORDER BY key, id LIMIT 1)
+)"""
+_IN_WINDOW = f"""
+      AND c.queue_key <= coalesce((
+        SELECT c.queue_key FROM annotation_comparison c WHERE {_IS_OPEN} AND c.tier = 0
+        ORDER BY c.queue_key, c.id OFFSET {PARTLY_JUDGED_WINDOW - 1} LIMIT 1), 'infinity')"""
+
+# For a person to whom only some languages or skills are routed: the routes with open comparisons are found by jumping
+# from one to the next in the index, and each gives its first few, so that a rare language costs as much as a common.
+_FROM_ROUTES = f"""
+routes AS (
+    (SELECT c.lang, c.skill FROM annotation_comparison c WHERE {_IS_OPEN} ORDER BY c.lang, c.skill LIMIT 1)
+    UNION ALL
+    SELECT following.lang, following.skill FROM routes CROSS JOIN LATERAL (
+        SELECT c.lang, c.skill FROM annotation_comparison c
+        WHERE {_IS_OPEN} AND (c.lang, c.skill) > (routes.lang, routes.skill)
+        ORDER BY c.lang, c.skill LIMIT 1) following
+), first AS (
+    SELECT head.*, tier FROM routes CROSS JOIN generate_series(0, 2) tier CROSS JOIN LATERAL (
+        SELECT c.id, c.queue_key FROM annotation_comparison c
+        WHERE {_IS_OPEN} AND c.lang = routes.lang AND c.skill = routes.skill AND c.tier = tier.tier
+          AND {_IS_NEW_TO_THEM}
+        ORDER BY c.queue_key, c.id LIMIT 8) head
+    WHERE (routes.lang = '' OR %(languages)s::text[] = '{{{{}}}}' OR routes.lang = ANY(%(languages)s::text[]))
+      AND (routes.skill = '' OR %(skills)s::text[] = '{{{{}}}}' OR routes.skill = ANY(%(skills)s::text[]))
+), free AS (
+    SELECT c.id FROM annotation_comparison c JOIN first ON first.id = c.id
+    WHERE {_IS_OPEN}
+    ORDER BY CASE WHEN first.tier = 1 AND %(random)s THEN 2 ELSE first.tier END, first.queue_key, c.id
+    LIMIT 1 FOR NO KEY UPDATE OF c {{locked}}
+)"""
+
+# What is shown on which side is drawn once and stored.
+_WORK = """
+taken AS (
+    UPDATE annotation_comparison c SET assigned_count = c.assigned_count + 1 FROM free WHERE c.id = free.id
+    RETURNING c.id, c.response_count
+)"""
+_NAMED = "taken AS (SELECT c.id, c.response_count FROM annotation_comparison c WHERE c.id = %(comparison)s)"
+_DRAWN = """
+drawn AS (
+    SELECT taken.id, random() < 0.5 AS a_on_left, (
+        SELECT array_agg(position ORDER BY random()) FROM generate_series(0, taken.response_count - 1) position
+        WHERE taken.response_count > 2) AS display_order
+    FROM taken
+)"""
+_REPEATED = f"""
+drawn AS (
+    SELECT c.id, NOT judged.a_shown_on_left AS a_on_left, (
+        SELECT array_agg(position ORDER BY place DESC)
+        FROM unnest(judged.display_order) WITH ORDINALITY AS shown (position, place)) AS display_order
+    FROM (
+        SELECT done.comparison_id, done.submitted_at, done.a_shown_on_left, done.display_order
+        FROM annotation_assignment done
+        WHERE done.annotator_id = %(annotator)s AND done.project_id = %(project)s
+          AND done.status = 'submitted' AND done.kind = 'work'
+        ORDER BY done.submitted_at DESC OFFSET {serving.REPEAT_AFTER}) judged
+    JOIN annotation_comparison c ON c.id = judged.comparison_id AND NOT c.is_gold AND NOT c.is_withdrawn
+    WHERE NOT EXISTS (
+        SELECT 1 FROM annotation_assignment again
+        WHERE again.comparison_id = c.id AND again.annotator_id = %(annotator)s AND again.round = 1
+          AND again.status <> 'expired' OFFSET 0)
+    ORDER BY judged.submitted_at DESC LIMIT 1
+)"""
+_LEASE = f"""
+made AS (
+    INSERT INTO annotation_assignment (
+        public_id, comparison_id, annotator_id, project_id, status, kind, round, a_shown_on_left, display_order, slot,
+        holds_place, skip_reason, leased_at, lease_expires_at)
+    SELECT gen_random_uuid(), drawn.id, %(annotator)s, %(project)s, 'leased', %(kind)s::text, %(round)s,
+           coalesce(array_position(drawn.display_order, 0) < array_position(drawn.display_order, 1), drawn.a_on_left),
+           drawn.display_order, %(slot)s, %(kind)s::text = 'work', '', clock_timestamp(), %(expires)s
+    FROM drawn
+    ON CONFLICT (comparison_id, annotator_id, round) DO UPDATE
+       SET status = 'leased', kind = excluded.kind, slot = excluded.slot, holds_place = excluded.holds_place,
+           leased_at = excluded.leased_at, lease_expires_at = excluded.lease_expires_at
+    RETURNING *
+), counted AS (
+    UPDATE annotation_membership SET served_count = served_count + 1
+    WHERE id = %(membership)s AND %(kind)s::text <> 'qualification' AND EXISTS (SELECT 1 FROM made)
+), noted AS (
+    INSERT INTO annotation_event (kind, project_id, user_id, comparison_id, assignment_id, data)
+    SELECT 'lease', project_id, %(user)s, comparison_id, id, jsonb_build_object('for', kind) FROM made
+)
+SELECT {_WITH_TEXTS} FROM made a {_JOIN_TEXTS}
 """
 
 
-def claim_assignments(*, annotator: Annotator, project: Project) -> list[Assignment]:
-    """The annotator's leased comparisons, oldest first, topped up to two where the project has free ones.
+def _statement(*parts: str, recursive: bool = False) -> str:
+    return f"WITH {'RECURSIVE ' if recursive else ''}" + ", ".join(parts)
 
-    The leases that are held already are renewed. Two people never get the same place: the free comparison is found,
-    locked and counted in one statement, which passes over rows that somebody else is claiming at this moment. The
-    sides are drawn by Postgres in the same statement and stored.
+
+_CLAIM_ANY, _CLAIM_ANY_WAITING = (
+    _statement(_FROM_ALL.format(in_window=window, locked=locked), _WORK, _DRAWN, _LEASE)
+    for window, locked in ((_IN_WINDOW, "SKIP LOCKED"), ("", ""))
+)
+_CLAIM_ROUTED, _CLAIM_ROUTED_WAITING = (
+    _statement(_FROM_ROUTES.format(locked=locked), _WORK, _DRAWN, _LEASE, recursive=True)
+    for locked in ("SKIP LOCKED", "")
+)
+_CLAIM_NAMED = _statement(_NAMED, _DRAWN, _LEASE)
+_CLAIM_REPEAT = _statement(_REPEATED, _LEASE)
+
+
+def claim_assignments(*, annotator: Annotator, project: Project, known: Collection[UUID] = ()) -> list[Assignment]:
+    """The member's leased comparisons, oldest first, topped up to two where the project has something for them.
+
+    The leases that are held already are renewed. `known` are on the screen already: held on to and not given back.
+    Two people never get the same place: the free comparison is found, locked and counted in one statement, which
+    passes over rows that somebody else is claiming at this moment. Who is no member holds nothing and gets nothing.
     """
     with transaction.atomic():
-        # One person's tabs take turns; other people are not held up.
-        Annotator.objects.select_for_update(no_key=True).get(pk=annotator.pk)
-        leased = Assignment.objects.filter(annotator=annotator, project=project, status=AssignmentStatus.LEASED)
-        leased.update(lease_expires_at=lease_end())
-        slots = set(leased.values_list("slot", flat=True))
-        if project.is_open:
-            for slot in range(LEASE_SLOTS):
-                if slot not in slots and not _claim_one(annotator, project, slot):
+        seat = take_seat(annotator, project_id=project.pk)
+        if seat is None:
+            return []
+        desk = assignments_on_desk(annotator, project_id=project.pk)
+        shown = hand_out(seat, desk, known)
+    if not shown and not desk:
+        # What was passed over may have a second place free: wait for it rather than tell somebody to go home. In a
+        # transaction of its own, which holds no other comparison. Where nothing is free this waits for nobody.
+        with transaction.atomic():
+            if seat := take_seat(annotator, project_id=project.pk):
+                shown = hand_out(seat, [], known, is_waiting=True)
+    return shown
+
+
+def hand_out(
+    seat: Seat, desk: Iterable[Assignment], known: Collection[UUID] = (), *, is_waiting: bool = False
+) -> list[Assignment]:
+    """Renew what lies on a person's desk, add what may come to it, and give all that they do not know yet, with texts.
+
+    Call it in the transaction that took the seat and looked at the desk.
+    """
+    desk = list(desk)
+    _renew(seat, desk)
+    unknown = [assignment.pk for assignment in desk if assignment.public_id not in known]
+    shown = [_with_texts(row, seat) for row in run(_TEXTS, {"ids": unknown})] if unknown else []
+    shown.sort(key=lambda assignment: (assignment.leased_at, assignment.pk))
+    taken = {assignment.slot for assignment in desk}
+    if seat.project.is_open:
+        for slot in range(LEASE_SLOTS):
+            if slot not in taken:
+                assignment = _hand_out_one(seat, slot, is_waiting=is_waiting)
+                if assignment is None:
                     break
-    return list(
-        leased.select_related("comparison__prompt", "comparison__response_a", "comparison__response_b").order_by(
-            "leased_at", "id"
-        )
-    )
+                shown.append(assignment)
+    return shown
 
 
-def _claim_one(annotator: Annotator, project: Project, slot: int) -> bool:
-    values: dict[str, Any] = {"project": project.pk, "annotator": annotator.pk, "slot": slot, "expires": lease_end()}
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM.format(skip_locked="SKIP LOCKED"), values)
-        if cursor.fetchone():
-            return True
-        # What was passed over may have a second place free: wait for it rather than tell somebody to go home. Where
-        # nothing is free this finds no row and waits for nobody.
-        cursor.execute(_CLAIM.format(skip_locked=""), values)
-        return cursor.fetchone() is not None
+def _hand_out_one(seat: Seat, slot: int, *, is_waiting: bool) -> Assignment | None:
+    if seat.membership.qualification == QualificationState.RUNNING:
+        comparison_id = qualification_item(seat.annotator, seat.project)
+        if comparison_id is not None:
+            return _lease(_CLAIM_NAMED, seat, slot, AssignmentKind.QUALIFICATION, comparison=comparison_id)
+        # That there is nothing may have ended the round.
+        seat.membership.refresh_from_db(fields=["qualification"])
+    if seat.membership.qualification in (QualificationState.RUNNING, QualificationState.FAILED):
+        return None
+    return _hand_out_measure(seat, slot) or _hand_out_work(seat, slot, is_waiting=is_waiting)
+
+
+def _hand_out_measure(seat: Seat, slot: int) -> Assignment | None:
+    """A gold item or a repeat, where one is due and there is one."""
+    due = seat.project, seat.annotator.pk, seat.membership.served_count
+    if serving.is_gold_due(*due):
+        comparison_id = gold_item(seat.annotator, seat.project)
+        if comparison_id is not None:
+            return _lease(_CLAIM_NAMED, seat, slot, AssignmentKind.GOLD, comparison=comparison_id)
+    if serving.is_repeat_due(*due):
+        return _lease(_CLAIM_REPEAT, seat, slot, AssignmentKind.REPEAT)
+    return None
+
+
+def _hand_out_work(seat: Seat, slot: int, *, is_waiting: bool) -> Assignment | None:
+    membership = seat.membership
+    values = {"random": serving.is_random_due(membership.served_count)}
+    if not membership.languages and not membership.skills:
+        statement = _CLAIM_ANY_WAITING if is_waiting else _CLAIM_ANY
+    else:
+        statement = _CLAIM_ROUTED_WAITING if is_waiting else _CLAIM_ROUTED
+        values |= {"languages": membership.languages, "skills": membership.skills}
+    return _lease(statement, seat, slot, AssignmentKind.WORK, **values)
+
+
+def _lease(statement: str, seat: Seat, slot: int, kind: AssignmentKind, **more: Any) -> Assignment | None:
+    values = {
+        "annotator": seat.annotator.pk,
+        "user": seat.annotator.user_id,
+        "project": seat.project.pk,
+        "membership": seat.membership.pk,
+        "slot": slot,
+        "kind": kind.value,
+        "round": 1 if kind == AssignmentKind.REPEAT else 0,
+        "expires": lease_end(),
+    }
+    rows = run(statement, values | more)
+    if not rows:
+        return None
+    if kind != AssignmentKind.QUALIFICATION:
+        seat.membership.served_count += 1
+    return _with_texts(rows[0], seat)
+
+
+# ── Keeping ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lease_end() -> datetime:
     return timezone.now() + timedelta(seconds=settings.ASSIGNMENT_LEASE_SECONDS)
+
+
+def _renew(seat: Seat, desk: Iterable[Assignment]) -> None:
+    ends = lease_end()
+    # Not at every vote: a third of the time is gone first, so that most votes change one row less.
+    soon = ends - timedelta(seconds=settings.ASSIGNMENT_LEASE_SECONDS / 3)
+    running_out = [assignment for assignment in desk if assignment.lease_expires_at < soon]
+    if running_out:
+        Assignment.objects.filter(pk__in=[assignment.pk for assignment in running_out]).update(lease_expires_at=ends)
+    for assignment in running_out:
+        assignment.lease_expires_at = ends
 
 
 def renew_leases(*, annotator: Annotator, project: Project) -> datetime | None:
@@ -94,34 +415,53 @@ def renew_leases(*, annotator: Annotator, project: Project) -> datetime | None:
     return ends if held.update(lease_expires_at=ends) else None
 
 
+# ── Giving back ──────────────────────────────────────────────────────────────────────────────────────────────────
+
 _GIVE_BACK = """
 WITH gone AS (
-    SELECT id FROM annotation_assignment WHERE status = 'leased' AND {which} FOR UPDATE SKIP LOCKED
+    SELECT a.id, a.holds_place FROM annotation_assignment a WHERE a.status = 'leased' AND {which}
+    FOR NO KEY UPDATE OF a SKIP LOCKED
 ), ended AS (
     UPDATE annotation_assignment a SET status = 'expired', holds_place = false FROM gone WHERE a.id = gone.id
-    RETURNING a.comparison_id
+    RETURNING a.id, a.comparison_id, a.annotator_id, a.project_id, gone.holds_place
 ), counts AS (
-    SELECT comparison_id, count(*) AS places FROM ended GROUP BY comparison_id
+    SELECT comparison_id, count(*) AS places FROM ended WHERE holds_place GROUP BY comparison_id
+), locked AS (  -- in order, so that two who give back wait for each other in one direction only
+    SELECT c.id FROM annotation_comparison c JOIN counts ON counts.comparison_id = c.id
+    ORDER BY c.id FOR NO KEY UPDATE OF c
 ), returned AS (
     UPDATE annotation_comparison c SET assigned_count = c.assigned_count - counts.places
-    FROM counts WHERE c.id = counts.comparison_id
+    FROM counts JOIN locked ON locked.id = counts.comparison_id WHERE c.id = counts.comparison_id
+), noted AS (
+    INSERT INTO annotation_event (kind, project_id, user_id, comparison_id, assignment_id, data)
+    SELECT 'expire', ended.project_id, n.user_id, ended.comparison_id, ended.id, jsonb_build_object('why', '{why}')
+    FROM ended JOIN annotation_annotator n ON n.id = ended.annotator_id
 )
 SELECT count(*) FROM ended
 """
+_RAN_OUT = _GIVE_BACK.format(which="a.lease_expires_at < now()", why="ran out")
+# Whoever leaves gives back at once (services.people); this is for accounts that are switched off elsewhere.
+_OF_NOBODY = _GIVE_BACK.format(
+    which="""NOT EXISTS (
+        SELECT 1 FROM annotation_annotator n
+        JOIN auth_user u ON u.id = n.user_id AND u.is_active
+        JOIN annotation_membership m ON m.user_id = u.id AND m.project_id = a.project_id
+        WHERE n.id = a.annotator_id)""",
+    why="left",
+)
+_RELEASED = _GIVE_BACK.format(
+    which="a.annotator_id = %(annotator)s AND (%(project)s::bigint IS NULL OR a.project_id = %(project)s)",
+    why="released",
+)
 
 
 def expire_assignments() -> int:
-    """Give back every place whose lease has run out; gives how many."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_GIVE_BACK.format(which="lease_expires_at < now()"))
-        return cursor.fetchone()[0]
+    """Give back every place whose lease has run out or whose holder may not judge any more; gives how many."""
+    with transaction.atomic():
+        return run(_RAN_OUT, {})[0][0] + run(_OF_NOBODY, {})[0][0]
 
 
 def release_assignments(*, annotator: Annotator, project: Project | None = None) -> int:
     """Give back what an annotator holds, everywhere or in one project, as when they leave; gives how many."""
-    which, values = "annotator_id = %s", [annotator.pk]
-    if project is not None:
-        which, values = f"{which} AND project_id = %s", [annotator.pk, project.pk]
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_GIVE_BACK.format(which=which), values)
-        return cursor.fetchone()[0]
+    with transaction.atomic():
+        return run(_RELEASED, {"annotator": annotator.pk, "project": project.pk if project else None})[0][0]

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Max
 
 from annotation.errors import DomainError
-from annotation.models import Comparison, Project, Prompt, Response, ResponseSource
+from annotation.models import Annotator, Comparison, Project, Prompt, Response, ResponseSource, SourceKind
 
 
 def content_sha256(value: Any) -> str:
@@ -79,6 +80,32 @@ def add_response(
         },
     )
     return response
+
+
+def add_written_response(prompt_id: int, project: Project, text: str, *, author: Annotator) -> Response:
+    """Store what somebody here wrote or edited; the same text by the same person for the same prompt is one response.
+
+    Call it inside a transaction, before anything that locks a comparison: it locks the prompt, so that two people who
+    write for it at once get sample indexes of their own.
+    """
+    source, _ = ResponseSource.objects.get_or_create(
+        name=f"people: {project.slug}", defaults={"kind": SourceKind.PERSON}
+    )
+    Prompt.objects.select_for_update(no_key=True).get(pk=prompt_id)
+    sha256 = content_sha256(text)
+    written = Response.objects.filter(prompt=prompt_id, source=source)
+    same = written.filter(author=author, text_sha256=sha256).first()
+    if same:
+        return same
+    newest = written.aggregate(newest=Max("sample_index"))["newest"]
+    return Response.objects.create(
+        prompt_id=prompt_id,
+        source=source,
+        author=author,
+        sample_index=0 if newest is None else newest + 1,
+        text=text,
+        text_sha256=sha256,
+    )
 
 
 def create_comparisons(project: Project, pairs: Iterable[tuple[Response, Response]]) -> int:

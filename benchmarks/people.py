@@ -31,13 +31,13 @@ class Item:
     b: str
 
 
-def make_items(count: int) -> list[Item]:
+def make_items(count: int, *, latex: bool = True) -> list[Item]:
     """Items that are all different, so that no rendered Markdown comes out of a cache."""
     rng = random.Random(0)
-    return [Item(text(rng, 30), text(rng, 150), text(rng, 150)) for _ in range(count)]
+    return [Item(*(text(rng, words, latex=latex) for words in (30, 150, 150))) for _ in range(count)]
 
 
-def text(rng: random.Random, words: int) -> str:
+def text(rng: random.Random, words: int, *, latex: bool) -> str:
     """Markdown as models write it: paragraphs, a list, a line of code, now and then a formula."""
     parts = []
     while words > 0:
@@ -47,7 +47,7 @@ def text(rng: random.Random, words: int) -> str:
             parts.append("\n".join(f"- **{item}** " + sentence[:60] for item in rng.sample(WORDS, 3)))
         elif kind < 0.3:
             parts.append("```python\nfor tide in range(10):\n    print(tide * 6.2)  # hours\n```")
-        elif kind < 0.4:
+        elif kind < 0.4 and latex:
             parts.append(f"{sentence} So $h = {rng.random():.3f} \\cdot t$.")
         else:
             parts.append(sentence)

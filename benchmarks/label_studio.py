@@ -3,10 +3,11 @@
     python -m benchmarks.label_studio [--annotators 1 8 32] [--judgments 120] [--rounds 3] [--folder FOLDER]
 
 A judgment is a claim and a submit: with us one POST that stores the vote and answers with the next comparison as HTML;
-with Label Studio the annotation POST that its page makes, and its API's GET of the next task (its page goes a longer
-way to that: it also asks for counts and for the history). The texts, the number of items, the gunicorn settings and the database server are the same, and everybody has a session.
-The two take turns, round by round, with everybody judging without a pause; each figure is the median of the rounds.
-CPU is what the kernel charged to the web processes and to PostgreSQL. First use installs Label Studio into a virtual
+with Label Studio the annotation POST that its page makes, and its API's GET of the next task, both in JSON (its page
+also asks for counts and for the history). The texts, the number of items, the gunicorn settings and the database
+server are the same, and everybody has a session. The two take turns, round by round, with everybody judging without a
+pause; each figure is the median of the rounds. CPU is what the kernel charged to the web processes and to PostgreSQL.
+First use installs Label Studio into a virtual
 environment under --folder; the data of a run goes to a temporary folder.
 """
 

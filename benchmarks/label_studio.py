@@ -7,7 +7,7 @@ with Label Studio the annotation POST that its page makes, and its API's GET of 
 also asks for counts and for the history). The texts, the number of items, the gunicorn settings and the database
 server are the same, and everybody has a session. The two take turns, round by round, with everybody judging without a
 pause; each figure is the median of the rounds. CPU is what the kernel charged to the web processes and to PostgreSQL.
-First use installs Label Studio into a virtual environment under --folder; the data of a run goes to a temporary folder.
+First use installs Label Studio into a virtual environment under --folder; a run's data goes to a temporary folder.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import secrets
 import tempfile
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import environ
 from csp.constants import NONCE
@@ -117,7 +118,7 @@ TEMPLATES = [
 # ── Database: embedded unless DATABASE_URL says otherwise ────────────────────────────────────────────────────────
 DATABASE_URL = env.str("DATABASE_URL", default="")
 EMBEDDED_POSTGRES = not DATABASE_URL
-DATABASES = {
+DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db_url_config(DATABASE_URL)
     if DATABASE_URL
     else {
@@ -130,7 +131,7 @@ DATABASES = {
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # The statements of annotation/services/statements.py are prepared once a connection; the ORM's never are.
-DATABASES["default"]["OPTIONS"] = {**DATABASES["default"].get("OPTIONS", {}), "prepare_threshold": 0}
+DATABASES["default"].setdefault("OPTIONS", {})["prepare_threshold"] = 0
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # ── Celery: only a dispatcher; Postgres holds the truth about jobs (docs/adr/0003) ───────────────────────────────

@@ -29,6 +29,7 @@ from annotation.services.people import (
     remove_member,
     set_qualification,
 )
+from annotation.services.places import reorder_queue, set_uncertainties
 from annotation.services.projects import create_project, edit_guidelines, update_settings
 from annotation.services.queue import (
     LEASE_SLOTS,
@@ -37,7 +38,15 @@ from annotation.services.queue import (
     release_assignments,
     renew_leases,
 )
-from annotation.services.texts import add_prompt, add_prompts, add_response, content_sha256, create_comparisons
+from annotation.services.texts import (
+    add_prompt,
+    add_prompts,
+    add_response,
+    add_written_response,
+    content_sha256,
+    create_comparisons,
+    create_rankings,
+)
 
 __all__ = [
     "LEASE_SLOTS",
@@ -50,6 +59,7 @@ __all__ = [
     "add_prompt",
     "add_prompts",
     "add_response",
+    "add_written_response",
     "annotator_for",
     "change_member",
     "claim_assignments",
@@ -57,6 +67,7 @@ __all__ = [
     "create_comparisons",
     "create_invitation",
     "create_project",
+    "create_rankings",
     "deactivate_user",
     "edit_guidelines",
     "expire_assignments",
@@ -72,8 +83,10 @@ __all__ = [
     "release_assignments",
     "remove_member",
     "renew_leases",
+    "reorder_queue",
     "revoke_invitation",
     "set_qualification",
+    "set_uncertainties",
     "skip_assignment",
     "submit_judgment",
     "undo_assignment",

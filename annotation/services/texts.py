@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
-from annotation.models import Annotator, Comparison, Project, Prompt, Response, ResponseSource, SourceKind
+from annotation.models import (
+    Annotator,
+    Comparison,
+    FurtherResponse,
+    Project,
+    Prompt,
+    Response,
+    ResponseSource,
+    SourceKind,
+)
+from annotation.services.places import comparison_of
+
+MOST_RANKED = 9
 
 
 def content_sha256(value: Any) -> str:
@@ -24,7 +36,7 @@ def content_sha256(value: Any) -> str:
 def add_prompt(project: Project, messages: list[dict[str, str]], *, task: str = "", lang: str = "en") -> Prompt:
     """Add a prompt, or give the one with the same messages."""
     sha256 = content_sha256(messages)
-    prompt, _ = Prompt.objects.get_or_create(
+    prompt, _made = Prompt.objects.get_or_create(
         project=project,
         content_sha256=sha256,
         group=f"prompt-{sha256[:16]}",
@@ -66,7 +78,7 @@ def add_response(
     finish_reason: str,
 ) -> Response:
     """Store a sampled response; the one already stored under this sample index stays."""
-    response, _ = Response.objects.get_or_create(
+    response, _made = Response.objects.get_or_create(
         prompt=prompt,
         source=source,
         sample_index=sample_index,
@@ -88,7 +100,7 @@ def add_written_response(prompt_id: int, project: Project, text: str, *, author:
     Call it inside a transaction, before anything that locks a comparison: it locks the prompt, so that two people who
     write for it at once get sample indexes of their own.
     """
-    source, _ = ResponseSource.objects.get_or_create(
+    source, _made = ResponseSource.objects.get_or_create(
         name=f"people: {project.slug}", defaults={"kind": SourceKind.PERSON}
     )
     Prompt.objects.select_for_update(no_key=True).get(pk=prompt_id)
@@ -114,23 +126,75 @@ def create_comparisons(project: Project, pairs: Iterable[tuple[Response, Respons
     Pairs that read the same (equal texts) are left out: there is nothing to judge. Raises DomainError where the two
     answer different prompts, because such a judgment would mean nothing.
     """
-    rows = []
-    for a, b in pairs:
-        if a.prompt_id != b.prompt_id:
-            raise DomainError(f"responses {a.pk} and {b.pk} answer different prompts and cannot be compared")
-        if a.text.strip() == b.text.strip():
-            continue
-        rows.append(
-            Comparison(
-                project=project,
-                prompt_id=a.prompt_id,
-                response_a=a,
-                response_b=b,
-                required_count=project.judgments_per_comparison,
-                queue_key=random.random(),
-            )
-        )
+    groups = [group for group in _differing(pairs) if len(group) == 2]
+    prompts = _prompts_of(groups)
+    rows = [comparison_of(project, prompts[a.prompt_id], response_a=a, response_b=b) for a, b in groups]
     with transaction.atomic():
         before = Comparison.objects.filter(project=project).count()
         Comparison.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
         return Comparison.objects.filter(project=project).count() - before
+
+
+def create_rankings(project: Project, groups: Iterable[Sequence[Response]]) -> int:
+    """Put groups of three to nine responses before the annotators, to be ranked; gives how many are new.
+
+    Of responses that read the same only the first is kept; a group of which fewer than three are left is left out, and
+    so is one that the project has already. Raises DomainError where a group is too large or answers different prompts.
+    """
+    kept = {}
+    for group in _differing(groups):
+        if len(group) > MOST_RANKED:
+            raise DomainError(
+                _("%(count)s responses cannot be ranked at once; the most is %(most)s.")
+                % {"count": len(group), "most": MOST_RANKED}
+            )
+        if len(group) > 2:
+            kept[f"ranking-{content_sha256(sorted(response.pk for response in group))[:32]}"] = group
+    prompts = _prompts_of(kept.values())
+    with transaction.atomic():
+        known = Comparison.objects.filter(project=project, external_id__in=kept).values_list("external_id", flat=True)
+        rows = [
+            comparison_of(
+                project,
+                prompts[group[0].prompt_id],
+                response_a=group[0],
+                response_b=group[1],
+                response_count=len(group),
+                external_id=external_id,
+            )
+            for external_id, group in kept.items()
+            if external_id not in set(known)
+        ]
+        Comparison.objects.bulk_create(rows, batch_size=1000)
+        FurtherResponse.objects.bulk_create(
+            [
+                FurtherResponse(comparison=row, position=position, response=response)
+                for row in rows
+                for position, response in enumerate(kept[row.external_id][2:], 2)
+            ],
+            batch_size=1000,
+        )
+    return len(rows)
+
+
+def _differing(groups: Iterable[Sequence[Response]]) -> list[list[Response]]:
+    """Each group without responses that read like one before; raises DomainError where prompts differ."""
+    kept = []
+    for group in groups:
+        for response in group:
+            if response.prompt_id != group[0].prompt_id:
+                raise DomainError(
+                    _("Responses %(a)s and %(b)s answer different prompts and cannot be compared.")
+                    % {"a": group[0].pk, "b": response.pk}
+                )
+        by_text: dict[str, Response] = {}
+        for response in group:
+            by_text.setdefault(response.text.strip(), response)
+        kept.append(list(by_text.values()))
+    return kept
+
+
+def _prompts_of(groups: Iterable[Sequence[Response]]) -> dict[int, Prompt]:
+    """By id, with what their comparisons copy."""
+    ids = {group[0].prompt_id for group in groups}
+    return Prompt.objects.only("lang", "skill", "topic").in_bulk(ids)

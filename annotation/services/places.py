@@ -1,0 +1,98 @@
+"""How many people a new comparison is for, and its place in the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import connection, transaction
+
+from annotation.models import Comparison, Project, Prompt, QueueTier
+
+_TOPIC_PLACES = 2**24
+"""Topics that land on the same one of these places of the queue (of a hundred, one time in 3,400) mix."""
+
+
+def draw_required_count(project: Project) -> int:
+    """The project's k, or its overlap_count for a random share, on which agreement is measured."""
+    k = project.judgments_per_comparison
+    return max(k, project.overlap_count) if random.random() < project.overlap_share else k
+
+
+def draw_queue_key(project: Project, topic: str) -> float:
+    """A place in the queue, 0 … 1: random, or among those of one topic where the project serves topic by topic."""
+    if not (project.topic_batches and topic):
+        return random.random()
+    return (_topic_place(project.pk, topic) + random.random()) / _TOPIC_PLACES
+
+
+def _topic_place(project_id: int, topic: str) -> int:
+    digest = hashlib.sha256(f"{project_id} {topic}".encode()).digest()
+    return int.from_bytes(digest[:3])
+
+
+_REORDER = """
+UPDATE annotation_comparison c
+SET queue_key = CASE WHEN topics.place IS NULL THEN random() ELSE (topics.place + random()) / %(places)s END
+FROM annotation_prompt q LEFT JOIN unnest(%(topics)s::text[], %(at)s::int[]) AS topics (topic, place)
+    ON topics.topic = q.topic
+WHERE c.project_id = %(project)s AND c.prompt_id = q.id AND c.assigned_count < c.required_count
+"""
+
+
+def reorder_queue(project: Project) -> None:
+    """Draw the places of a project's open comparisons again, as after topic_batches was switched or topics changed."""
+    topics = []
+    if project.topic_batches:
+        topics = list(project.prompts.exclude(topic="").order_by("topic").values_list("topic", flat=True).distinct())
+    values: dict[str, Any] = {
+        "project": project.pk,
+        "places": float(_TOPIC_PLACES),
+        "topics": topics,
+        "at": [_topic_place(project.pk, topic) for topic in topics],
+    }
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_REORDER, values)
+
+
+_UNCERTAIN = """
+UPDATE annotation_comparison c
+SET uncertainty = found.value, tier = CASE WHEN c.tier = %(partly)s THEN c.tier
+                                           WHEN found.value >= %(at_least)s THEN %(uncertain)s ELSE %(new)s END
+FROM unnest(%(ids)s::bigint[], %(values)s::float8[]) AS found (id, value)
+WHERE c.id = found.id AND c.project_id = %(project)s
+"""
+
+
+def set_uncertainties(project: Project, uncertainties: Mapping[int, float], *, at_least: float = 0.8) -> int:
+    """Say how unsure a reward model is about comparisons, by id, 0 … 1; gives how many the project has of them.
+
+    Those from `at_least` on are handed out before other new ones, at every other of a person's items at most.
+    """
+    values: dict[str, Any] = {
+        "project": project.pk,
+        "ids": list(uncertainties),
+        "values": list(uncertainties.values()),
+        "at_least": at_least,
+        "partly": QueueTier.PARTLY_JUDGED,
+        "uncertain": QueueTier.UNCERTAIN,
+        "new": QueueTier.NEW,
+    }
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_UNCERTAIN, values)
+        return cursor.rowcount
+
+
+def comparison_of(project: Project, prompt: Prompt, **fields: object) -> Comparison:
+    """An unsaved comparison with its places, and what it copies from its prompt for routing."""
+    return Comparison(
+        project=project,
+        prompt=prompt,
+        lang=prompt.lang,
+        skill=prompt.skill,
+        required_count=draw_required_count(project),
+        queue_key=draw_queue_key(project, prompt.topic),
+        **fields,
+    )

@@ -44,6 +44,7 @@ from annotation.models import (
     Turn,
 )
 from annotation.services import record_event
+from annotation.services.places import draw_required_count
 
 BATCH_RECORDS = 4000
 BATCH_BYTES = 2**25
@@ -411,7 +412,7 @@ class _Store:
         """Judged data asks nobody again, and equal texts leave nothing to judge."""
         if row.verdicts or row.has_equal_texts:
             return 0
-        return self.project.judgments_per_comparison
+        return draw_required_count(self.project)
 
     # ── What was said ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -225,6 +225,8 @@ class Protocol:
             raise DomainError("protocol: responses_per_turn must be 1 or 2.")
         if self.conversations and self.scale == Scale.RANKING:
             raise DomainError("protocol: a conversation compares two responses; choose another scale than a ranking.")
+        if self.conversations and self.edit_demand == Demand.REQUIRED:
+            raise DomainError("protocol: in conversations editing the better response is offered, never required.")
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,18 @@ from types import ModuleType
 
 from django.contrib.auth.models import User
 
-from annotation.importers import helpsteer2, hh, oasst, pandalm, sharegpt, shp, touchstone, trl, ultrafeedback
+from annotation.importers import (
+    conversations,
+    helpsteer2,
+    hh,
+    oasst,
+    pandalm,
+    sharegpt,
+    shp,
+    touchstone,
+    trl,
+    ultrafeedback,
+)
 from annotation.importers.reading import Record, read_records
 from annotation.importers.rows import UnusableRowError
 from annotation.importers.store import Imported, Parsed, store_rows
@@ -25,6 +36,7 @@ FORMATS: dict[str, ModuleType] = {
     "shp": shp,
     "oasst": oasst,
     "sharegpt": sharegpt,
+    "messages": conversations,
     "hh": hh,
     "trl": trl,
 }

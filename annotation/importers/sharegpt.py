@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from annotation.importers.rows import (
+    Messages,
     Row,
     Side,
     Talk,
@@ -52,8 +53,16 @@ def parse(record: dict[str, Any]) -> Talk:
     # The same id with other messages is another conversation: published files reuse ids for the parts of a long one.
     name = checked_name(record.get("id"), "id", longest=150)
     external_id = f"sharegpt-{name}-{digest(messages)[:12]}" if name else f"sharegpt-{digest(messages)[:32]}"
-    model = checked_name(record.get("model"), "model") or "unknown (sharegpt)"
-    lang = checked_name(record.get("lang"), "lang", longest=20)
+    return talk_of(
+        messages,
+        external_id=external_id,
+        model=checked_name(record.get("model"), "model") or "unknown (sharegpt)",
+        lang=checked_name(record.get("lang"), "lang", longest=20),
+    )
+
+
+def talk_of(messages: Messages, *, external_id: str, model: str, lang: str) -> Talk:
+    """A turn for every response that answers the user. Raises UnusableRowError where there is none, or too many."""
     places = [
         index
         for index, message in enumerate(messages)

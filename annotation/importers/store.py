@@ -497,9 +497,9 @@ class _Store:
         with foreign_keys_vouched_for(self.vouches):
             copy_in(
                 Conversation,
-                "id public_id project_id task lang external_id created_at ended_at",
+                "id public_id project_id task lang external_id created_at",
                 (
-                    (pk, public_id, self.project.pk, "", talk.lang, talk.external_id, self.now, self.now)
+                    (pk, public_id, self.project.pk, "", talk.lang, talk.external_id, self.now)
                     for pk, public_id, (talk, _) in zip(pks, random_uuids(len(new)), new.values(), strict=True)
                 ),
             )

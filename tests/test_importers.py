@@ -179,6 +179,7 @@ EXAMPLES: dict[str, list[Any]] = {
     "ultrafeedback": [ultrafeedback_row()],
     "oasst": [oasst_tree()],
     "sharegpt": [talk_row(), talk_row(id="other")],
+    "messages": [{"id": "m", "messages": [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B"}]}],
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Concatenate, ParamSpec
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import is_aware
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
@@ -181,7 +184,21 @@ def renew_lease(request: HttpRequest, slug: str) -> HttpResponse:
     project = _project_of(request, slug=slug)
     annotator = services.annotator_for(_person(request))
     ends = services.renew_leases(annotator=annotator, project=project)
+    with contextlib.suppress(ValueError):  # a page without scripts, or an old one, does not say what it shows
+        services.record_view(
+            assignment_id=UUID(request.POST.get("shown", "")),
+            annotator=annotator,
+            client_at=_browser_time(request.POST.get("shown_at", "")),
+        )
     return JsonResponse({"seconds": settings.ASSIGNMENT_LEASE_SECONDS if ends else 0})
+
+
+def _browser_time(text: str) -> datetime | None:
+    try:
+        time = parse_datetime(text)
+    except ValueError:
+        return None
+    return time if time and is_aware(time) else None
 
 
 def _project_of(request: HttpRequest, **which: object) -> Project:
@@ -236,6 +253,8 @@ def _page(
     queue = [blind_comparison(assignment, previous_id=last) for assignment in leased]
     if shown is not None:
         queue = [shown, *(item for item in queue if item.assignment_id != shown.assignment_id)]
+    if queue:
+        services.record_view(assignment_id=queue[0].assignment_id, annotator=annotator)
     return render(
         request,
         "compare.html",

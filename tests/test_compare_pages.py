@@ -8,6 +8,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -34,7 +35,7 @@ def project() -> Project:
 
 @pytest.fixture
 def ann(project: Project, client: Client) -> Client:
-    client.login(username="ann", password="a-long-password")
+    client.force_login(User.objects.get(username="ann"))
     return client
 
 
@@ -300,7 +301,7 @@ def test_reading_never_writes(ann: Client, action: str) -> None:
 
 def test_a_forged_post_is_refused(project: Project) -> None:
     client = Client(enforce_csrf_checks=True)
-    client.login(username="ann", password="a-long-password")
+    client.force_login(User.objects.get(username="ann"))
     first, _ = queue(client)
     assert vote(client, first).status_code == 403
     assert not Judgment.objects.exists()

@@ -9,7 +9,7 @@ from annotation.services.invitations import (
     join_with_new_account,
     revoke_invitation,
 )
-from annotation.services.journal import record_event
+from annotation.services.journal import record_event, record_view
 from annotation.services.judging import (
     flag_comparison,
     judge_and_claim,
@@ -79,6 +79,7 @@ __all__ = [
     "progress",
     "projects_for",
     "record_event",
+    "record_view",
     "refresh_browse_index",
     "release_assignments",
     "remove_member",

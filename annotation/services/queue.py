@@ -399,8 +399,8 @@ def lease_end() -> datetime:
 
 def _renew(seat: Seat, desk: Iterable[Assignment]) -> None:
     ends = lease_end()
-    # Not at every vote: a third of the time is gone first, so that most votes change one row less.
-    soon = ends - timedelta(seconds=settings.ASSIGNMENT_LEASE_SECONDS / 3)
+    # Not at every vote of somebody quick: they change one row less, and the page renews once a minute by itself.
+    soon = ends - timedelta(seconds=60)
     running_out = [assignment for assignment in desk if assignment.lease_expires_at < soon]
     if running_out:
         Assignment.objects.filter(pk__in=[assignment.pk for assignment in running_out]).update(lease_expires_at=ends)

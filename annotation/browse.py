@@ -1,12 +1,14 @@
 """Pages of prompts and comparisons out of a million: newest first, by marks and words, without OFFSET and COUNT.
 
-Everything is read block by block of ids (`annotation_blocks` in the database), beginning with small blocks at the
-page's edge: what a page costs depends on what it shows and not on how many rows there are or where the matches lie.
+Everything is read block by block of ids (`annotation_blocks` in the database) from the page's edge on, and only blocks
+of which the tallies say that all marks occur there: what a page costs depends on what it shows, not on how many rows
+there are or where the matches lie (docs/adr/0009).
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -21,7 +23,8 @@ PAGE_ROWS = 50
 COUNTED_UP_TO = 1000
 VALUES_SHOWN = 100  # the most frequent tasks, topics …, to choose from
 TEXT_READ = 20_000  # characters in which a page looks for the hit that it shows
-BLOCK_SHIFTS = (10, 13, 16, 19, 22)
+BLOCK_SHIFTS = (11, 13, 15, 17)  # as annotation_blocks in the database has them
+TALLY_SHIFT = 13  # and as annotation_tallyblock is filled
 NOT_SET = "-"
 """What a filter's value says for rows where nothing is said."""
 
@@ -32,8 +35,6 @@ RowT = TypeVar("RowT")
 class IndexState:
     """How far the index is. `behind_since`: when the oldest change happened that is not in it yet."""
 
-    newest_prompt: int
-    newest_comparison: int
     behind_since: datetime | None
     unread_prompts: int
     """Prompts of the site whose words cannot be searched yet; one more than COUNTED_UP_TO stands for more."""
@@ -44,9 +45,7 @@ def index_state() -> IndexState:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT coalesce((SELECT max(prompt_id) FROM annotation_promptentry), 0),
-                   coalesce((SELECT max(comparison_id) FROM annotation_comparisonentry), 0),
-                   (SELECT at FROM annotation_browsechange ORDER BY id LIMIT 1),
+            SELECT (SELECT at FROM annotation_browsechange ORDER BY id LIMIT 1),
                    (SELECT count(*) FROM (SELECT FROM annotation_stalewords LIMIT %s) unread)
             """,
             [COUNTED_UP_TO + 1],
@@ -161,32 +160,78 @@ class Count:
 # ── Which ids ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def blocks_down(high: int) -> Iterator[str]:
-    """The blocks that hold the ids from `high` to 0, growing as soon as a larger one fits."""
+def blocks_down(high: int, low: int = 0) -> Iterator[tuple[int, int]]:
+    """(level, number) of the blocks that hold the ids from `high` to `low`, growing as soon as a larger one fits."""
     level, at = 0, high
-    while at >= 0:
+    while at >= low:
         block = at >> BLOCK_SHIFTS[level]
-        yield f"@{level}:{block}"
+        yield level, block
         at = (block << BLOCK_SHIFTS[level]) - 1
         while level + 1 < len(BLOCK_SHIFTS) and (at + 1) % (1 << BLOCK_SHIFTS[level + 1]) == 0:
             level += 1
 
 
-def blocks_up(low: int, high: int) -> Iterator[str]:
-    """The blocks that hold the ids from `low` to `high` and perhaps some more."""
+def blocks_up(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """The same the other way round, from `low` to `high`."""
     level, at = 0, low
     while at <= high:
         block = at >> BLOCK_SHIFTS[level]
-        yield f"@{level}:{block}"
+        yield level, block
         at = (block + 1) << BLOCK_SHIFTS[level]
         while level + 1 < len(BLOCK_SHIFTS) and at % (1 << BLOCK_SHIFTS[level + 1]) == 0:
             level += 1
 
 
+def _tallied_blocks(scope: Tally.Scope, project: Project, given: _Filter) -> list[int]:
+    """The blocks of 2^TALLY_SHIFT ids in which each of the filter's marks occurs, ascending; one query."""
+    # What is archived is not told apart any further.
+    facets = [] if given.scope == "archived" else given.facets()
+    wanted = [(given.scope, ""), *facets]
+    with connection.cursor() as db:
+        db.execute(
+            """
+            SELECT block FROM unnest(%s::text[], %s::text[]) AS wanted(dimension, value)
+            JOIN annotation_tallyblock t USING (dimension, value)
+            WHERE t.project_id = %s AND t.scope = %s AND t.count > 0
+            GROUP BY block HAVING count(*) = %s ORDER BY block
+            """,
+            [[one for one, _ in wanted], [value for _, value in wanted], project.pk, scope, len(wanted)],
+        )
+        return [block for (block,) in db.fetchall()]
+
+
+def _steps(tallied: list[int], cursor: Cursor, *, grow: bool) -> list[str]:
+    """The blocks to read, one after the other, from the cursor on.
+
+    grow: take larger and larger ones, for words, of which no tally says where they occur.
+    """
+    if not tallied:
+        return []
+    low, high = tallied[0] << TALLY_SHIFT, (tallied[-1] + 1 << TALLY_SHIFT) - 1
+    if cursor.before is not None:
+        low = max(low, cursor.before + 1)
+    elif cursor.after is not None:
+        high = min(high, cursor.after - 1)
+    if grow:
+        blocks = blocks_down(high, low) if cursor.before is None else blocks_up(low, high)
+        return [f"@{level}:{block}" for level, block in blocks if _holds_any(tallied, level, block)]
+    numbers = [block for block in tallied if low >> TALLY_SHIFT <= block <= high >> TALLY_SHIFT]
+    if cursor.before is None:
+        numbers.reverse()
+    return [f"@{BLOCK_SHIFTS.index(TALLY_SHIFT)}:{block}" for block in numbers]
+
+
+def _holds_any(tallied: list[int], level: int, block: int) -> bool:
+    first = block << BLOCK_SHIFTS[level] >> TALLY_SHIFT
+    last = ((block + 1 << BLOCK_SHIFTS[level]) - 1) >> TALLY_SHIFT
+    at = bisect_left(tallied, first)
+    return at < len(tallied) and tallied[at] <= last
+
+
 # The blocks come in order, each is sorted, and the limit ends the loop: so the whole comes in order.
 _IDS = """
 SELECT hit.id
-FROM unnest(%(blocks)s::text[]) AS step(block) CROSS JOIN LATERAL (
+FROM unnest(%(steps)s::text[]) AS step(block) CROSS JOIN LATERAL (
     SELECT e.{key} AS id FROM {table} e {join}
     WHERE e.marks @> %(marks)s::text[] AND e.marks @> ARRAY[step.block] {words} {edge}
     ORDER BY e.{key} {order}
@@ -198,63 +243,70 @@ _WORDS_JOIN = "JOIN annotation_promptwords w ON w.prompt_id = e.prompt_id"
 _WORDS = "AND w.vector @@ %(words)s::tsquery AND w.vector @@ quote_literal(step.block)::tsquery"
 
 
-def _ids(model: str, newest: int, marks: list[str], cursor: Cursor, limit: int, search: Search | None) -> list[int]:
-    """The first ids from the cursor on, in the order in which the cursor goes."""
-    key = f"{model}_id"
-    values: dict[str, Any] = {"marks": marks, "limit": limit}
-    if cursor.before is not None:
-        edge, order = f"AND e.{key} > %(edge)s", "ASC"
-        values |= {"edge": cursor.before, "blocks": list(blocks_up(cursor.before + 1, newest))}
-    elif cursor.after is not None:
-        edge, order = f"AND e.{key} < %(edge)s", "DESC"
-        values |= {"edge": cursor.after, "blocks": list(blocks_down(min(cursor.after - 1, newest)))}
-    else:
-        edge, order = "", "DESC"
-        values["blocks"] = list(blocks_down(newest))
-    join = words = ""
-    if search is not None:
-        join, words = _WORDS_JOIN, _WORDS
-        # As a constant, so that the planner sees how rare the words are.
-        values["words"] = search.words
-    statement = _IDS.format(key=key, table=f"annotation_{model}entry", join=join, words=words, edge=edge, order=order)
-    with connection.cursor() as cursor_:
-        cursor_.execute(statement, values)
-        return [pk for (pk,) in cursor_.fetchall()]
+@dataclass(frozen=True)
+class _List:
+    """What is listed: prompts or comparisons of a project that a filter and perhaps words let through."""
 
+    scope: Tally.Scope
+    project: Project
+    given: _Filter
+    search: Search | None = None
 
-def _page_of_ids(
-    model: str, newest: int, marks: list[str], cursor: Cursor, search: Search | None
-) -> tuple[list[int], int | None, int | None]:
-    """(ids, newer, older)"""
-    ids = _ids(model, newest, marks, cursor, PAGE_ROWS + 1, search)
-    has_more, ids = len(ids) > PAGE_ROWS, ids[:PAGE_ROWS]
-    if cursor.before is not None:
-        ids.reverse()
-        newer, older = has_more, True
-    else:
-        newer, older = cursor.after is not None, has_more
-    return ids, ids[0] if newer and ids else None, ids[-1] if older and ids else None
+    def ids(self, cursor: Cursor, limit: int | None) -> list[int]:
+        """The first ids from the cursor on, in the order in which it goes; two queries."""
+        model = "prompt" if self.scope == Tally.Scope.PROMPT else "comparison"
+        key = f"{model}_id"
+        tallied = _tallied_blocks(self.scope, self.project, self.given)
+        edge, order = "", "ASC" if cursor.before is not None else "DESC"
+        if cursor != Cursor():
+            edge = f"AND e.{key} {'>' if cursor.before is not None else '<'} %(edge)s"
+        values = {
+            "steps": _steps(tallied, cursor, grow=self.search is not None),
+            "marks": self.given.marks(self.project),
+            "edge": cursor.before if cursor.before is not None else cursor.after,
+            # As a constant in the statement, so that the planner sees how rare the words are.
+            "words": self.search.words if self.search else "",
+            "limit": limit,
+        }
+        statement = _IDS.format(
+            key=key,
+            table=f"annotation_{model}entry",
+            join=_WORDS_JOIN if self.search else "",
+            words=_WORDS if self.search else "",
+            edge=edge,
+            order=order,
+        )
+        with connection.cursor() as db:
+            db.execute(statement, values)
+            return [pk for (pk,) in db.fetchall()]
 
+    def page(self, cursor: Cursor) -> tuple[list[int], int | None, int | None]:
+        """(ids, newer, older); two queries."""
+        ids = self.ids(cursor, PAGE_ROWS + 1)
+        has_more, ids = len(ids) > PAGE_ROWS, ids[:PAGE_ROWS]
+        if cursor.before is not None:
+            ids.reverse()
+            newer, older = has_more, True
+        else:
+            newer, older = cursor.after is not None, has_more
+        return ids, ids[0] if newer and ids else None, ids[-1] if older and ids else None
 
-def _count(
-    model: str, newest: int, project: Project, given: _Filter, search: Search | None, scope: Tally.Scope
-) -> Count:
-    """From the tally where one mark says it all, otherwise counted up to a limit; one query either way."""
-    facets = given.facets()
-    is_tallied = search is None and (not facets or (len(facets) == 1 and given.scope != "archived"))
-    if is_tallied:
-        dimension, value = facets[0] if facets else (given.scope, "")
-        rows = Tally.objects.filter(project=project, scope=scope, dimension=dimension, value=value)
-        return Count(rows.values_list("count", flat=True).first() or 0)
-    ids = _ids(model, newest, given.marks(project), Cursor(), COUNTED_UP_TO + 1, search)
-    return Count(min(len(ids), COUNTED_UP_TO), len(ids) > COUNTED_UP_TO)
+    def count(self) -> Count:
+        """From the tally where one mark says it all, otherwise counted up to a limit; two queries at most."""
+        facets = self.given.facets()
+        if self.search is None and (not facets or (len(facets) == 1 and self.given.scope != "archived")):
+            dimension, value = facets[0] if facets else (self.given.scope, "")
+            rows = Tally.objects.filter(project=self.project, scope=self.scope, dimension=dimension, value=value)
+            return Count(rows.values_list("count", flat=True).first() or 0)
+        ids = self.ids(Cursor(), COUNTED_UP_TO + 1)
+        return Count(min(len(ids), COUNTED_UP_TO), len(ids) > COUNTED_UP_TO)
 
 
 def matching_ids(
-    project: Project, given: PromptFilter, state: IndexState, *, search: Search | None, after: int | None, limit: int
+    project: Project, given: PromptFilter, *, search: Search | None, after: int | None = None, limit: int | None
 ) -> list[int]:
     """Prompts that the filter lets through, newest first, below an id: for edits of everything that matches."""
-    return _ids("prompt", state.newest_prompt, given.marks(project), Cursor(after=after), limit, search)
+    return _List(Tally.Scope.PROMPT, project, given, search).ids(Cursor(after=after), limit)
 
 
 def tallied_values(project: Project, scope: Tally.Scope) -> dict[str, list[tuple[str, int]]]:
@@ -313,11 +365,9 @@ array(SELECT left(message ->> 'content', %(chars)s) FROM jsonb_array_elements(p.
 """
 
 
-def prompt_page(
-    project: Project, given: PromptFilter, cursor: Cursor, state: IndexState, *, search: Search | None
-) -> Page[PromptRow]:
-    """Two queries."""
-    ids, newer, older = _page_of_ids("prompt", state.newest_prompt, given.marks(project), cursor, search)
+def prompt_page(project: Project, given: PromptFilter, cursor: Cursor, *, search: Search | None) -> Page[PromptRow]:
+    """Three queries."""
+    ids, newer, older = _List(Tally.Scope.PROMPT, project, given, search).page(cursor)
     statement = _PROMPT_ROWS.format(texts=_ALL_TEXTS if search else "'{}'::text[]")
     rows = {}
     with connection.cursor() as db:
@@ -328,9 +378,9 @@ def prompt_page(
     return Page([rows[pk] for pk in ids], newer, older)
 
 
-def prompt_count(project: Project, given: PromptFilter, state: IndexState, *, search: Search | None) -> Count:
-    """One query."""
-    return _count("prompt", state.newest_prompt, project, given, search, Tally.Scope.PROMPT)
+def prompt_count(project: Project, given: PromptFilter, *, search: Search | None) -> Count:
+    """Two queries at most."""
+    return _List(Tally.Scope.PROMPT, project, given, search).count()
 
 
 # ── Comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -388,14 +438,12 @@ def comparison_rows(ids: Iterable[int]) -> list[ComparisonRow]:
     return [rows[pk] for pk in ids if pk in rows]
 
 
-def comparison_page(
-    project: Project, given: ComparisonFilter, cursor: Cursor, state: IndexState
-) -> Page[ComparisonRow]:
-    """Two queries."""
-    ids, newer, older = _page_of_ids("comparison", state.newest_comparison, given.marks(project), cursor, None)
+def comparison_page(project: Project, given: ComparisonFilter, cursor: Cursor) -> Page[ComparisonRow]:
+    """Three queries."""
+    ids, newer, older = _List(Tally.Scope.COMPARISON, project, given).page(cursor)
     return Page(comparison_rows(ids), newer, older)
 
 
-def comparison_count(project: Project, given: ComparisonFilter, state: IndexState) -> Count:
-    """One query."""
-    return _count("comparison", state.newest_comparison, project, given, None, Tally.Scope.COMPARISON)
+def comparison_count(project: Project, given: ComparisonFilter) -> Count:
+    """Two queries at most."""
+    return _List(Tally.Scope.COMPARISON, project, given).count()

@@ -8,6 +8,7 @@ from annotation.models.browsing import (
     PromptWords,
     StaleWords,
     Tally,
+    TallyBlock,
 )
 from annotation.models.comparing import (
     Annotator,
@@ -115,6 +116,7 @@ __all__ = [
     "StaleWords",
     "StoredFigures",
     "Tally",
+    "TallyBlock",
     "Turn",
     "TurnSide",
     "Webhook",

@@ -136,3 +136,24 @@ class Tally(models.Model):
 
     def __str__(self) -> str:
         return f"{self.dimension} {self.value}: {self.count}"
+
+
+class TallyBlock(models.Model):
+    """How many of them lie in a block of 2^13 ids: a reader goes only where everything it looks for occurs."""
+
+    project = _project()
+    scope = models.CharField(max_length=1, choices=Tally.Scope)
+    dimension = models.CharField(max_length=20)
+    value = models.CharField(max_length=200)
+    block = models.BigIntegerField()
+    count = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "scope", "dimension", "value", "block"], name="tallyblock_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.dimension} {self.value} in {self.block}: {self.count}"

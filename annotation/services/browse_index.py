@@ -28,20 +28,25 @@ _STORE = """
 ), stored AS (
     INSERT INTO {table} ({key}, project_id, marks{more}) SELECT id, project_id, marks{more} FROM changed
     ON CONFLICT ({key}) DO UPDATE SET marks = excluded.marks{more_set}
-), counted AS (
-    SELECT project_id, mark, sum(step) AS step
+), counted AS MATERIALIZED (
+    SELECT project_id, split_part(mark, '=', 1) AS dimension,
+           substr(mark, length(split_part(mark, '=', 1)) + 2) AS value, id >> 13 AS block, sum(step) AS step
     FROM (
-        SELECT project_id, marks, 1 AS step FROM changed
-        UNION ALL SELECT old.project_id, old.marks, -1 FROM old JOIN changed USING (id)
+        SELECT id, project_id, marks, 1 AS step FROM changed
+        UNION ALL SELECT id, old.project_id, old.marks, -1 FROM old JOIN changed USING (id)
     ) steps, unnest(marks) AS mark
     -- Of what is archived only the number is kept.
     WHERE mark NOT LIKE '@%%' AND (mark = 'archived' OR NOT marks @> ARRAY['archived'])
-    GROUP BY project_id, mark HAVING sum(step) <> 0
+    GROUP BY project_id, mark, block HAVING sum(step) <> 0
 ), tallied AS (
     INSERT INTO annotation_tally (project_id, scope, dimension, value, count)
-    SELECT project_id, '{scope}', split_part(mark, '=', 1), substr(mark, length(split_part(mark, '=', 1)) + 2), step
-    FROM counted ORDER BY mark
+    SELECT project_id, '{scope}', dimension, value, sum(step) FROM counted GROUP BY project_id, dimension, value
     ON CONFLICT (project_id, scope, dimension, value) DO UPDATE SET count = annotation_tally.count + excluded.count
+), tallied_by_block AS (
+    INSERT INTO annotation_tallyblock (project_id, scope, dimension, value, block, count)
+    SELECT project_id, '{scope}', dimension, value, block, step FROM counted
+    ON CONFLICT (project_id, scope, dimension, value, block)
+    DO UPDATE SET count = annotation_tallyblock.count + excluded.count
 )
 """
 
@@ -51,8 +56,9 @@ WITH fresh AS MATERIALIZED (
     SELECT c.id, c.project_id, c.prompt_id, judged.state,
            ARRAY['@p' || c.project_id, 'all', 'state=' || judged.state, 'lang=' || c.lang, 'skill=' || c.skill]
            || annotation_blocks(c.id)
-           || CASE WHEN c.batch_id IS NULL THEN '{{}}'::text[] ELSE ARRAY['batch=' || c.batch_id] END AS marks
-    FROM annotation_comparison c,
+           || CASE WHEN c.batch_id IS NULL THEN '{{}}'::text[] ELSE ARRAY['batch=' || c.batch_id] END
+           || CASE WHEN s.comparison_id IS NULL THEN '{{}}'::text[] ELSE ARRAY['similar=yes'] END AS marks
+    FROM annotation_comparison c LEFT JOIN annotation_similarresponses s ON s.comparison_id = c.id,
          LATERAL (
              SELECT count(*) AS votes FROM annotation_judgment j
              WHERE j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0

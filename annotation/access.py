@@ -19,10 +19,15 @@ from annotation.services.people import ROLE_RANK
 P = ParamSpec("P")
 
 
-class MemberRequest(HttpRequest):
-    """A request that `require_role` has let in."""
+class PersonRequest(HttpRequest):
+    """A request of somebody who is signed in."""
 
     user: User
+
+
+class MemberRequest(PersonRequest):
+    """A request that `require_role` has let in."""
+
     role: Role
     """What the user is in the project that the page is about; templates show only what this role may open."""
 
@@ -54,6 +59,20 @@ def manages_a_project(user: User | AnonymousUser) -> bool:
     return user.is_staff or Membership.objects.filter(user=user, role__in=[Role.REVIEWER, Role.ADMIN]).exists()
 
 
+def person_required(
+    view: Callable[Concatenate[PersonRequest, P], HttpResponseBase],
+) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
+    """A page for anybody who is signed in; strangers go to the sign-in page."""
+
+    @functools.wraps(view)
+    def wrapped(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+        if not request.user.is_authenticated:
+            return to_sign_in(request)
+        return view(request, *args, **kwargs)  # type: ignore[arg-type]
+
+    return never_cache(wrapped)
+
+
 def require_role(
     role: Role,
 ) -> Callable[
@@ -80,7 +99,8 @@ def require_role(
             if not is_at_least(held, role):
                 raise PermissionDenied(
                     _(
-                        "This page needs the role of %(needed)s in this project; yours is %(held)s. Ask one of its admins."
+                        "This page needs the role of %(needed)s in this project; yours is %(held)s. "
+                        "Ask one of its admins."
                     )
                     % {"needed": role.label, "held": held.label}
                 )

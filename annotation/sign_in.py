@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import math
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,10 +22,13 @@ from annotation.models import EventKind
 from annotation.services.journal import record_event
 
 
-def client_address(request: HttpRequest) -> str:
+def client_address(request: HttpRequest) -> str | None:
     """The browser's address: behind a proxy the last one that the proxy saw, which nobody else can write."""
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "") if settings.HTTPS else ""
-    return forwarded.rpartition(",")[2].strip() or request.META["REMOTE_ADDR"]
+    for given in (forwarded.rpartition(",")[2].strip(), request.META.get("REMOTE_ADDR", "")):
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.ip_address(given))
+    return None
 
 
 class SignIn(LoginView):
@@ -73,7 +78,7 @@ class Lock:
         return max(1, math.ceil((self.until - timezone.now()) / timedelta(minutes=1)))
 
     @classmethod
-    def of(cls, username: str, address: str) -> Lock | None:
+    def of(cls, username: str, address: str | None) -> Lock | None:
         return next((lock for lock in locks([username]) if lock.address == address), None)
 
 

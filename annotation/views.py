@@ -11,11 +11,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth import logout
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
-from django.db.models import Count, Exists, F, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
@@ -29,7 +26,7 @@ from annotation import services
 from annotation.blind import VERDICTS, BlindComparison, blind_comparison, for_display, previous_assignment_id
 from annotation.forms import JudgmentForm
 from annotation.markdown import render_markdown
-from annotation.models import Annotator, Assignment, AssignmentStatus, Comparison, Project
+from annotation.models import Annotator, Assignment, Project
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -67,45 +64,6 @@ def _status_of(error: services.DomainError) -> int:
     if isinstance(error, services.AssignmentNotFoundError):
         return 404
     return 409 if isinstance(error, services.ConflictError) else 422
-
-
-# ── Home, sign-out ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _with_work(projects: QuerySet[Project], annotator: Annotator) -> QuerySet[Project]:
-    """Projects with `open_count`, what the annotator could judge now, `held_count` of it leased, and `done_count`."""
-    mine = Assignment.objects.filter(annotator=annotator)
-    known = mine.filter(comparison=OuterRef("pk")).exclude(status=AssignmentStatus.EXPIRED)
-    free = Comparison.objects.filter(assigned_count__lt=F("required_count")).exclude(Exists(known))
-    return projects.annotate(
-        held_count=_count(mine.filter(status=AssignmentStatus.LEASED)),
-        open_count=_count(free) + F("held_count"),
-        done_count=_count(mine.filter(status=AssignmentStatus.SUBMITTED)),
-    )
-
-
-def _count(rows: QuerySet) -> Coalesce:
-    """How many of the rows belong to the outer query's project."""
-    counted = rows.filter(project=OuterRef("pk")).order_by().values("project").annotate(count=Count("pk"))
-    return Coalesce(Subquery(counted.values("count")), 0)
-
-
-@require_GET
-@signed_in
-def home(request: HttpRequest) -> HttpResponse:
-    annotator = services.annotator_for(_person(request))
-    projects = _with_work(services.projects_for(_person(request)), annotator)
-    return render(request, "home.html", {"projects": projects})
-
-
-@require_POST
-def sign_out(request: HttpRequest) -> HttpResponse:
-    if request.user.is_authenticated:
-        annotator = Annotator.objects.filter(user=request.user).first()
-        if annotator:
-            services.release_assignments(annotator=annotator)
-    logout(request)
-    return redirect("login")
 
 
 # ── Comparing ────────────────────────────────────────────────────────────────────────────────────────────────────

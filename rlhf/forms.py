@@ -13,7 +13,6 @@ import typing
 from typing import Any, Literal
 
 from django import forms
-from django.contrib.auth.models import User
 from django.core.validators import validate_slug
 from django.utils.html import escape
 
@@ -51,15 +50,6 @@ class ProjectForm(forms.Form):
         if Project.objects.filter(slug=slug).exists():
             raise forms.ValidationError(f"There is a project with the short name {slug} already; take another one.")
         return slug
-
-
-class MemberForm(forms.Form):
-    user = forms.ModelChoiceField(queryset=User.objects.none(), label="Account", empty_label="Choose an account")
-
-    def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        field = typing.cast("forms.ModelChoiceField[User]", self.fields["user"])
-        field.queryset = User.objects.filter(is_active=True).exclude(projects=project).order_by("username")
 
 
 class PromptsForm(forms.Form):

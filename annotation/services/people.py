@@ -132,7 +132,7 @@ def change_member(
         if ROLE_RANK[Role(membership.role)] < ROLE_RANK[before]:
             give_back(project, user)
         record_event(
-            EventKind.MEMBER, project=project, user=by, action="changed", member=user.get_username(), **changed
+            EventKind.MEMBER, project=project, user=by, action="changed", member=user.get_username(), to=changed
         )
     return membership
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec
 
 from django.contrib.auth.models import User
-from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase
 from django.views.decorators.cache import never_cache
+
+from annotation.access import to_sign_in
 
 P = ParamSpec("P")
 
@@ -29,9 +30,7 @@ def staff_required(
     @functools.wraps(view)
     def wrapped(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
         if not request.user.is_authenticated:
-            if is_htmx(request):  # or the sign-in page would land in a corner of this one
-                return HttpResponse(status=401, headers={"HX-Refresh": "true"})
-            return redirect_to_login(request.get_full_path())
+            return to_sign_in(request)
         if not request.user.is_staff:
             raise PermissionDenied("Only people who run this site may open it. Ask one of them if you need to.")
         return view(request, *args, **kwargs)  # type: ignore[arg-type]

@@ -9,56 +9,60 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.models import User
-from django.db.models import Count, Q
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count
 from django.http import FileResponse, Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation import export, services
+from annotation.access import MemberRequest, PersonRequest, manages_a_project, person_required, require_role
 from annotation.agreement import measure_agreement
 from annotation.leaderboard import Standing, rank_sources
-from annotation.markdown import render_markdown
-from annotation.models import Project
+from annotation.models import Assignment, AssignmentStatus, EventKind, Membership, Project, Prompt, Role
+from annotation.pace import holding, project_pace, stuck
 from annotation.services import DomainError
 from annotation.vote_counts import count_sway
-from rlhf.forms import GenerateForm, MemberForm, ProjectForm, PromptsForm
+from rlhf.forms import GenerateForm, ProjectForm, PromptsForm
 from rlhf.models import GenerationJob, JobStatus, LeasedJob
 from rlhf.overview import project_overview
 from rlhf.services import broker_is_up, queue_generation_job, request_cancel
 from rlhf.shares import Share
-from rlhf.views.access import StaffRequest, as_sentence, staff_required
+from rlhf.views.access import as_sentence
 
 PROMPTS_SHOWN = 50
 
 
-@staff_required
+@person_required
 @require_http_methods(["GET", "POST"])
-def project_list(request: StaffRequest) -> HttpResponse:
+def project_list(request: PersonRequest) -> HttpResponse:
+    """Staff see every project and make new ones; others see those that they review or run."""
+    if not manages_a_project(request.user) or (request.method == "POST" and not request.user.is_staff):
+        raise PermissionDenied
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        project = services.create_project(**form.cleaned_data)
+        project = services.create_project(by=request.user, **form.cleaned_data)
         messages.success(request, f"{project.name} is there. Add prompts to it next.")
         return redirect("project_detail", slug=project.slug)
-    projects = Project.objects.annotate(
-        prompt_count=Count("prompts", distinct=True), member_count=Count("members", distinct=True)
-    ).order_by("-created_at")
+    projects = Project.objects.annotate(member_count=Count("members")).order_by("-created_at")
+    if not request.user.is_staff:
+        mine = Membership.objects.filter(user=request.user, role__in=[Role.REVIEWER, Role.ADMIN])
+        projects = projects.filter(pk__in=mine.values("project"))
+    prompts = dict(Prompt.objects.order_by().values_list("project").annotate(count=Count("pk")))
     judged = dict(
-        Project.objects.annotate(
-            count=Count(
-                "comparisons__judgments",
-                filter=Q(comparisons__judgments__superseded_at=None, comparisons__judgments__annotator__is_human=True),
-            )
-        ).values_list("pk", "count")
+        Assignment.objects.filter(status=AssignmentStatus.SUBMITTED)
+        .order_by()
+        .values_list("project")
+        .annotate(count=Count("pk"))
     )
-    rows = [(project, judged.get(project.pk, 0)) for project in projects]
+    rows = [(project, prompts.get(project.pk, 0), judged.get(project.pk, 0)) for project in projects]
     return render(request, "rlhf/project_list.html", {"rows": rows, "form": form}, status=422 if form.errors else 200)
 
 
-@staff_required
+@require_role(Role.REVIEWER)
 @require_GET
-def project_detail(request: StaffRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project, slug=slug)
+def project_detail(request: MemberRequest, project: Project) -> HttpResponse:
     overview, sway = project_overview(project), count_sway(project)
     context = {
         "project": project,
@@ -68,6 +72,8 @@ def project_detail(request: StaffRequest, slug: str) -> HttpResponse:
         "left_chosen": Share.of(sway.left_chosen, sway.shown),
         "longer_chosen": Share.of(sway.longer_chosen, sway.unequal),
         "kinds": export.Kind.choices,
+        "pace": project_pace(project),
+        "stuck": stuck(holding(project), timezone.now()),
     }
     return render(request, "rlhf/project.html", context | _broker(overview.jobs))
 
@@ -77,11 +83,10 @@ def _broker(jobs: Sequence[LeasedJob]) -> dict[str, bool]:
     return {"broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up()}
 
 
-@staff_required
+@require_role(Role.REVIEWER)
 @require_GET
-def project_strip(request: StaffRequest, slug: str) -> HttpResponse:
+def project_strip(request: MemberRequest, project: Project) -> HttpResponse:
     """The strip of numbers alone, for a page that is watching it."""
-    project = get_object_or_404(Project, slug=slug)
     overview = project_overview(project)
     context = {"project": project, "overview": overview} | _broker(overview.jobs)
     return render(request, "rlhf/_project_strip.html", context)
@@ -120,51 +125,16 @@ def scaled(standings: list[Standing]) -> list[ScaledStanding]:
 # ── What staff add ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@staff_required
+@require_role(Role.ADMIN)
 @require_http_methods(["GET", "POST"])
-def project_people(request: StaffRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project, slug=slug)
-    form = MemberForm(request.POST or None, project=project)
-    if request.method == "POST" and form.is_valid():
-        user = form.cleaned_data["user"]
-        services.add_member(project, user)
-        messages.success(request, f"{user.username} may judge now.")
-        return redirect("project_people", slug=slug)
-    judged = Count(
-        "annotator__judgments",
-        filter=Q(annotator__judgments__comparison__project=project, annotator__judgments__superseded_at=None),
-    )
-    context = {
-        "project": project,
-        "form": form,
-        "members": project.members.annotate(judged=judged).order_by("username"),
-        "guidelines": render_markdown(project.guidelines).html if project.guidelines else "",
-    }
-    return render(request, "rlhf/project_people.html", context, status=422 if form.errors else 200)
-
-
-@staff_required
-@require_POST
-def project_remove_member(request: StaffRequest, slug: str, user_id: int) -> HttpResponse:
-    project = get_object_or_404(Project, slug=slug)
-    user = get_object_or_404(User, pk=user_id)
-    returned = services.remove_member(project, user)
-    gone_back = f" {returned} comparisons went back to the others." if returned else ""
-    messages.success(request, f"{user.username} no longer judges here; what they judged stays.{gone_back}")
-    return redirect("project_people", slug=slug)
-
-
-@staff_required
-@require_http_methods(["GET", "POST"])
-def project_prompts(request: StaffRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project, slug=slug)
+def project_prompts(request: MemberRequest, project: Project) -> HttpResponse:
     form = PromptsForm(request.POST or None, request.FILES or None)
     if request.method == "POST" and form.is_valid():
         added = services.add_prompts(project, form.prompts)
         known = len(form.prompts) - added
         there = f" {known} were there already." if known else ""
         messages.success(request, f"{added} prompts added.{there}")
-        return redirect("project_prompts", slug=slug)
+        return redirect("project_prompts", slug=project.slug)
     context = {
         "project": project,
         "form": form,
@@ -174,10 +144,9 @@ def project_prompts(request: StaffRequest, slug: str) -> HttpResponse:
     return render(request, "rlhf/project_prompts.html", context, status=422 if form.errors else 200)
 
 
-@staff_required
+@require_role(Role.ADMIN)
 @require_http_methods(["GET", "POST"])
-def project_generate(request: StaffRequest, slug: str) -> HttpResponse:
-    project = get_object_or_404(Project, slug=slug)
+def project_generate(request: MemberRequest, project: Project) -> HttpResponse:
     # A checkpoint's page leads here with both sources named.
     given = {name: request.GET[name] for name in ("source", "against", "per_prompt") if name in request.GET}
     form = GenerateForm(request.POST or None, initial=given)
@@ -196,16 +165,15 @@ def project_generate(request: StaffRequest, slug: str) -> HttpResponse:
             form.add_error(None, as_sentence(error))
         else:
             messages.success(request, f"{data['source'].name} is asked for {data['per_prompt']} responses per prompt.")
-            return redirect("project_generate", slug=slug)
+            return redirect("project_generate", slug=project.slug)
     context = {"project": project, "form": form, "prompt_count": project.prompts.count()} | _generation(project)
     return render(request, "rlhf/project_generate.html", context, status=422 if form.errors else 200)
 
 
-@staff_required
+@require_role(Role.ADMIN)
 @require_GET
-def generation_rows(request: StaffRequest, slug: str) -> HttpResponse:
+def generation_rows(request: MemberRequest, project: Project) -> HttpResponse:
     """The table of generation jobs alone, for a page that is watching it."""
-    project = get_object_or_404(Project, slug=slug)
     return render(request, "rlhf/_generation_jobs.html", {"project": project} | _generation(project))
 
 
@@ -216,24 +184,23 @@ def _generation(project: Project) -> dict[str, Any]:
     return {"jobs": jobs, "is_moving": any(not job.is_finished for job in jobs)} | _broker(jobs)
 
 
-@staff_required
+@require_role(Role.ADMIN)
 @require_POST
-def cancel_generation(request: StaffRequest, slug: str, job_id: int) -> HttpResponse:
-    job = get_object_or_404(GenerationJob, pk=job_id, project__slug=slug)
+def cancel_generation(request: MemberRequest, project: Project, job_id: int) -> HttpResponse:
+    job = get_object_or_404(GenerationJob, pk=job_id, project=project)
     try:
         request_cancel(job)
     except DomainError as error:
         messages.warning(request, as_sentence(error))
     else:
         messages.success(request, "Generation stops; the responses written so far stay.")
-    return redirect("project_generate", slug=slug)
+    return redirect("project_generate", slug=project.slug)
 
 
-@staff_required
+@require_role(Role.ADMIN)
 @require_GET
-def project_export(request: StaffRequest, slug: str, kind: str, suffix: str) -> HttpResponseBase:
+def project_export(request: MemberRequest, project: Project, kind: str, suffix: str) -> HttpResponseBase:
     """The training rows of one kind as a file, made for this request and streamed."""
-    project = get_object_or_404(Project, slug=slug)
     if kind not in export.Kind.values or suffix not in ("jsonl", "parquet"):
         raise Http404("There is no such export.")
     with tempfile.TemporaryDirectory() as folder:
@@ -242,6 +209,7 @@ def project_export(request: StaffRequest, slug: str, kind: str, suffix: str) -> 
             export.export_preferences(project, kind, path, humans_only=True)
         except export.ExportError as error:
             messages.error(request, as_sentence(error))
-            return redirect("project_detail", slug=slug)
+            return redirect("project_detail", slug=project.slug)
+        services.record_event(EventKind.EXPORT, project=project, user=request.user, what=kind, format=suffix)
         # The open file outlives its name: the disk is freed when the response has been sent.
         return FileResponse(path.open("rb"), as_attachment=True, filename=path.name)

@@ -1,12 +1,14 @@
 // A line chart with direct labels and yardsticks, in the colours of the page's theme.
 //
 // spec: { title, note, series: [{ key, label, color, heldOut, exact, quiet }], bands: [{ from, to, text }], lines: [{ value, text }],
-//         suffix(series, value) }
-// heldOut: few points, drawn as dots. exact: no running mean. quiet: the running mean alone.
+//         suffix(series, value), when(step) }
+// heldOut: few points, drawn as dots. exact: no running mean. quiet: the running mean alone. bars: counts, drawn as bars.
+// when: what a step is called, where steps are times.
 // rows: [{ step, … }] in order of step.
 
 const HEIGHT = 200;
 const LABEL_GAP = 14;
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 500000];
 const SMOOTH_FROM = 20; // points; fewer are drawn as they are
 
 export function formatValue(value) {
@@ -93,14 +95,20 @@ export class Chart {
   // step, then for each series what was logged and its running mean
   columns() {
     const columns = [this.rows.map((row) => row.step)];
-    for (const { key, heldOut, exact, quiet } of this.used) {
+    for (const { key, heldOut, exact, quiet, bars } of this.used) {
       const logged = this.rows.map((row) => (typeof row[key] === "number" ? row[key] : null));
-      columns.push(logged, heldOut || exact ? logged : smooth(logged, quiet ? 5 : 12));
+      columns.push(logged, heldOut || exact || bars ? logged : smooth(logged, quiet ? 5 : 12));
     }
     return columns;
   }
 
   describe() {
+    if (this.spec.when) {
+      const counts = this.plot.data[2].filter((count) => count !== null);
+      const total = counts.reduce((sum, count) => sum + count, 0);
+      this.plotArea.setAttribute("aria-label", `${this.spec.title}: ${total}, ${Math.max(...counts)}`);
+      return;
+    }
     const values = this.labels(this.plot.data).map(({ text }) => text);
     this.plotArea.setAttribute("aria-label", `${this.spec.title}: ${values.join(", ")} at the last logged step`);
   }
@@ -109,12 +117,13 @@ export class Chart {
     const { colors } = this;
     const font = `11px ${getComputedStyle(document.body).fontFamily}`;
     const series = [{}];
-    for (const { color, heldOut, exact, quiet } of this.used) {
-      const faint = !(heldOut || exact || quiet);
+    for (const { color, heldOut, exact, quiet, bars } of this.used) {
+      const faint = !(heldOut || exact || quiet || bars);
       series.push({ stroke: colors[color], alpha: 0.25, width: 1, points: { show: false }, spanGaps: true, show: faint });
       series.push({
         stroke: colors[color],
-        width: 2,
+        ...(bars && { fill: colors[color], paths: window.uPlot.paths.bars({ size: [0.7, 40] }) }),
+        width: bars ? 0 : 2,
         spanGaps: true,
         points: heldOut ? { show: true, size: 7, fill: colors[color] } : { show: false },
       });
@@ -127,13 +136,13 @@ export class Chart {
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: {
-        x: { time: false, range: (_, low, high) => [0, Math.max(this.totalSteps || 0, high || 1)] },
+        x: { time: false, range: (_, low, high) => this.reach(high) },
         y: { range: (_, low, high) => this.range(low, high) },
       },
       series,
       axes: [
-        { ...axis, grid: { show: false }, size: 28, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000] },
-        { ...axis, size: 48, space: 34, values: (_, ticks) => ticks.map((tick) => formatValue(Number(tick.toPrecision(6)))) },
+        { ...axis, grid: { show: false }, size: 28, space: this.spec.when ? 110 : 60, ...(this.spec.when && { values: (_, ticks) => ticks.map(this.spec.when) }), incrs: WHOLE },
+        { ...axis, size: 48, space: 34, ...(this.used.some(({ bars }) => bars) ? { incrs: WHOLE, values: (_, ticks) => ticks } : { values: (_, ticks) => ticks.map((tick) => formatValue(Number(tick.toPrecision(6)))) }) },
       ],
       hooks: {
         drawClear: [(plot) => this.drawYardsticks(plot)],
@@ -148,7 +157,7 @@ export class Chart {
     const width = (this.plotArea.clientWidth || 320) - 60;
     const last = this.rows.at(-1)?.step ?? 0;
     const reached = Math.min(1, last / Math.max(this.totalSteps || 0, last, 1));
-    const longest = Math.max(...this.labels(this.columns()).map(({ text }) => text.length)) * 6.2 + 12;
+    const longest = Math.max(0, ...this.labels(this.columns()).map(({ text }) => text.length)) * 6.2 + 12;
     return Math.max(8, Math.min(longest, width - (width - longest) / Math.max(reached, 0.01)));
   }
 
@@ -158,10 +167,17 @@ export class Chart {
       const last = lastKnown(column);
       const value = column[last];
       return { one, last, value, text: `${one.label} ${formatValue(value)}${this.spec.suffix?.(one, value) ?? ""}`.trim() };
-    });
+    }).filter(({ one }) => !one.bars); // bars are read against the axis
+  }
+
+  // Bars at the ends stick out by half their width.
+  reach(high) {
+    const last = Math.max(this.totalSteps || 0, high || 1);
+    return this.used.some(({ bars }) => bars) ? [-0.6, last + 0.6] : [0, last];
   }
 
   range(low, high) {
+    if (this.used.some(({ bars }) => bars)) return [0, (high || 1) * 1.08];
     const marks = [
       ...(this.spec.lines ?? []).map(({ value }) => value),
       ...(this.spec.bands ?? []).flatMap(({ from, to }) => [from, to]),
@@ -245,7 +261,7 @@ export class Chart {
     }
     const values = this.used
       .filter(({ key }) => typeof row[key] === "number")
-      .map(({ key, label }) => `${label} ${formatValue(row[key])}`);
-    this.note.textContent = `step ${row.step}: ${values.join(", ") || "nothing logged"}`;
+      .map(({ key, label, bars }) => `${label} ${bars ? row[key] : formatValue(row[key])}`.trim());
+    this.note.textContent = `${this.spec.when?.(row.step) ?? `step ${row.step}`}: ${values.join(", ") || "nothing logged"}`;
   }
 }

@@ -1,0 +1,160 @@
+"""What a person sees of their own work: what waits for them, what they did, and on how many days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import Count, Q
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from annotation import services
+from annotation.models import Annotator, Assignment, AssignmentStatus, Membership, Project, QualificationState, Role
+from annotation.quality import OwnFigures, own_figures
+
+DAYS_SHOWN = 30
+OPEN_COUNTED = 500
+"""How far into a project's queue is looked for what is open to a person: the home page costs the same at any size."""
+
+
+@dataclass(frozen=True)
+class OwnProject:
+    """A project as one of its members sees it on their first page."""
+
+    project: Project
+    role: Role
+    qualification: QualificationState
+    done: int
+    done_today: int
+    held: int
+    """Comparisons that they have on a screen at this moment."""
+    open: int
+    """Comparisons that they could judge, among the first of the queue."""
+    more: bool
+    """Whether the queue goes on beyond what was counted."""
+
+    @property
+    def waiting(self) -> int:
+        return self.open + self.held
+
+    @property
+    def has_work(self) -> bool:
+        return self.project.is_open and (self.open > 0 or self.held > 0 or self.more)
+
+
+_OPEN = """
+SELECT p.id, count(c.id), count(c.id) FILTER (WHERE NOT EXISTS (
+           SELECT 1 FROM annotation_assignment mine
+           WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired'))
+FROM unnest(%(projects)s) AS p (id)
+LEFT JOIN LATERAL (
+    SELECT c.id FROM annotation_comparison c
+    WHERE c.project_id = p.id AND c.assigned_count < c.required_count AND NOT c.is_gold AND NOT c.is_withdrawn
+    ORDER BY c.tier, c.queue_key, c.id LIMIT %(most)s) c ON true
+GROUP BY p.id
+"""
+
+
+def projects_of(user: User) -> list[OwnProject]:
+    """The projects that the user is in, with what waits and what is done; the same number of queries for any many."""
+    memberships = list(Membership.objects.filter(user=user).select_related("project").order_by("project__name"))
+    ids = [membership.project_id for membership in memberships]
+    annotator = Annotator.objects.filter(user=user).first()
+    annotator_id = annotator.pk if annotator else 0
+    mine = Assignment.objects.filter(annotator=annotator_id, project__in=ids)
+    counts = {
+        row["project"]: row
+        for row in mine.values("project")
+        .order_by()
+        .annotate(
+            done=Count("pk", filter=Q(status=AssignmentStatus.SUBMITTED)),
+            done_today=Count("pk", filter=Q(submitted_at__gte=_today())),
+            held=Count("pk", filter=Q(status=AssignmentStatus.LEASED)),
+        )
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN, {"projects": ids, "annotator": annotator_id, "most": OPEN_COUNTED})
+        queues = {project: (seen, free) for project, seen, free in cursor.fetchall()}
+    rows = []
+    for membership in memberships:
+        seen, free = queues[membership.project_id]
+        count = counts.get(membership.project_id, {"done": 0, "done_today": 0, "held": 0})
+        rows.append(
+            OwnProject(
+                project=membership.project,
+                role=Role(membership.role),
+                qualification=QualificationState(membership.qualification),
+                done=count["done"],
+                done_today=count["done_today"],
+                held=count["held"],
+                open=free,
+                more=seen == OPEN_COUNTED,
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class OwnWork:
+    projects: list[tuple[OwnProject, OwnFigures | None]]
+    """With what their votes there measure, where there are any."""
+    done: int
+    done_today: int
+    streak: int
+    """Days in a row with work, up to today; a day that is not over yet breaks none."""
+    last_day: date | None
+    days: list[tuple[date, int]]
+    """The last 30 days, oldest first, and how many comparisons were judged on each."""
+
+    @property
+    def sparkline(self) -> str:
+        """The days as points of an SVG polyline, 0 … 290 wide and 0 … 40 high."""
+        most = max((count for _day, count in self.days), default=0) or 1
+        return " ".join(f"{10 * x},{40 - 40 * count / most:.1f}" for x, (_day, count) in enumerate(self.days))
+
+    @property
+    def best_day(self) -> int:
+        return max((count for _day, count in self.days), default=0)
+
+
+def own_work(user: User) -> OwnWork:
+    projects = projects_of(user)
+    annotator = services.annotator_for(user)
+    done = Assignment.objects.filter(annotator=annotator, status=AssignmentStatus.SUBMITTED)
+    per_day = {
+        row["day"]: row["count"]
+        for row in done.annotate(day=TruncDate("submitted_at"))
+        .values("day")
+        .order_by("-day")
+        .annotate(count=Count("pk"))
+    }
+    today = timezone.localdate()
+    days = [today - timedelta(days=ago) for ago in reversed(range(DAYS_SHOWN))]
+    return OwnWork(
+        projects=[(row, own_figures(annotator, row.project) if row.done else None) for row in projects],
+        done=sum(per_day.values()),
+        done_today=per_day.get(today, 0),
+        streak=streak(sorted(per_day), today),
+        last_day=max(per_day, default=None),
+        days=[(day, per_day.get(day, 0)) for day in days],
+    )
+
+
+def streak(days: list[date], today: date) -> int:
+    """How many days in a row, the last one today or yesterday; `days` in order and without repeats."""
+    if not days or days[-1] < today - timedelta(days=1):
+        return 0
+    length = 1
+    for later, earlier in pairwise(reversed(days)):
+        if later - earlier != timedelta(days=1):
+            break
+        length += 1
+    return length
+
+
+def _today() -> datetime:
+    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

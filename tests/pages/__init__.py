@@ -1,0 +1,1 @@
+"""The pages of those who run projects and the site, through HTTP."""

@@ -1,0 +1,95 @@
+"""How many queries the pages cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from django.test import Client
+
+from annotation import services, stored_figures
+from annotation.models import StoredFigures
+from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
+from rlhf.services import (
+    create_snapshot,
+    publish_checkpoint,
+    queue_generation_job,
+    queue_training_job,
+)
+from tests.factories import (
+    make_judged_project,
+    make_user,
+)
+from tests.pages.training import finish, log_steps
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
+
+
+def test_every_page_takes_as_many_queries_for_many_rows_as_for_few(
+    page: Client,
+    base: Checkpoint,
+    tiny_model: Path,
+    django_assert_max_num_queries: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored_figures, "LEAST_AGE_SECONDS", 3600)  # or a slow machine computes them in between
+    project = make_judged_project(4)
+    publish_checkpoint(base)
+
+    def add_more() -> None:
+        snapshot = create_snapshot(project, f"set-{uuid4().hex[:8]}", eval_share=0.25)
+        for _ in range(2):
+            done = queue_training_job(snapshot=snapshot, method="dpo", base=base, options={})
+            finish(log_steps(done, 3), tiny_model, **{"eval_rewards/accuracies": 1.0, "eval_rows_used": 1})
+            log_steps(queue_training_job(snapshot=snapshot, method="sft", base=base, options={}), 3)
+            queue_generation_job(project=project, source=base.source)  # type: ignore[arg-type]
+            services.add_member(project, make_user())
+            services.edit_guidelines(project, f"Text {uuid4()}.", member)
+
+    member = make_user()
+    services.add_member(project, member)
+    base.refresh_from_db()
+    add_more()
+    snapshot = DatasetSnapshot.objects.latest("pk")
+    job = TrainingJob.objects.filter(status="running").latest("pk")
+    checkpoint = Checkpoint.objects.latest("pk")
+    pages = {
+        "/projects/": 6,
+        f"/projects/{project.slug}/": 40,  # the figures of the pace are computed by the first visit
+        f"/projects/{project.slug}/strip/": 14,
+        f"/projects/{project.slug}/people/": 9,
+        f"/projects/{project.slug}/people/{member.pk}/": 9,
+        f"/projects/{project.slug}/progress/": 9,
+        f"/projects/{project.slug}/settings/": 4,
+        f"/projects/{project.slug}/guidelines/": 4,
+        f"/projects/{project.slug}/journal/": 4,
+        "/journal/": 3,
+        f"/projects/{project.slug}/prompts/": 6,
+        f"/projects/{project.slug}/generate/": 9,
+        f"/projects/{project.slug}/generate/jobs/": 5,
+        "/data-sets/": 6,
+        f"/data-sets/{snapshot.pk}/": 5,
+        "/training/": 5,
+        "/training/rows/": 5,
+        "/training/new/": 9,
+        f"/training/{job.pk}/": 11,
+        f"/training/{job.pk}/?tab=log": 7,
+        f"/training/{job.pk}/?tab=options": 7,
+        f"/training/{job.pk}/progress/": 7,
+        "/checkpoints/": 4,
+        f"/checkpoints/{checkpoint.pk}/": 7,
+        f"/api/jobs/{job.pk}/metrics": 6,
+    }
+    costs = {}
+    StoredFigures.objects.all().delete()
+    for address, most in pages.items():
+        with django_assert_max_num_queries(most) as queries:
+            assert page.get(address).status_code == 200
+        costs[address] = len(queries)
+    add_more()
+    StoredFigures.objects.all().delete()
+    for address in pages:
+        with django_assert_max_num_queries(costs[address]):
+            assert page.get(address).status_code == 200

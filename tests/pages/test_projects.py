@@ -1,0 +1,115 @@
+"""Projects: the list, the loop, prompts, generation and files."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from annotation import services
+from annotation.models import Project, ResponseSource
+from rlhf.models import Checkpoint, GenerationJob
+from rlhf.services import (
+    publish_checkpoint,
+)
+from tests.factories import (
+    make_annotator,
+    make_judged_project,
+    make_judgment,
+    make_project,
+    make_prompt,
+    make_response,
+)
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
+
+
+def test_a_project_is_made_and_its_short_name_is_taken_then(page: Client) -> None:
+    data = {"name": "Helpful", "slug": "Helpful", "judgments_per_comparison": 2, "guidelines": "Be **fair**."}
+    answer = page.post("/projects/", data)
+    assert (answer.status_code, answer["Location"]) == (302, "/projects/helpful/")
+    project = Project.objects.get(slug="helpful")
+    assert (project.name, project.judgments_per_comparison, project.guidelines) == ("Helpful", 2, "Be **fair**.")
+    answer = page.post("/projects/", data | {"name": "Other"})
+    assert answer.status_code == 422
+    assert "There is a project with the short name helpful already" in answer.content.decode()
+    assert Project.objects.count() == 1
+
+
+def test_an_empty_project_says_what_to_do_next(page: Client) -> None:
+    make_project("fresh")
+    text = page.get("/projects/fresh/").content.decode()
+    assert "Begin with prompts" in text
+    assert "Generate responses first" in text
+    assert "not defined: no comparison has two judgments" in text
+
+
+def test_the_loop_page_shows_ratings_agreement_and_sway(page: Client) -> None:
+    project = make_project("loop", judgments_per_comparison=2)
+    good, bad = (ResponseSource.objects.create(name=name, kind="imported") for name in ("good", "bad"))
+    people = [make_annotator(), make_annotator()]
+    for number in range(10):
+        prompt = make_prompt(project)
+        pair = (make_response(prompt, good, f"long answer {number}"), make_response(prompt, bad, f"no {number}"))
+        services.create_comparisons(project, [pair])
+        for person in people:
+            preference = "b" if (number < 3 and person is people[0]) or number == 9 else "a"
+            make_judgment(prompt.comparisons.get(), preference, annotator=person)
+    text = re.sub(r"<[^>]*>|\s+", " ", page.get("/projects/loop/").content.decode())
+    text = re.sub(r"\s+", " ", text)
+    assert "Judgments 20 / 20" in text
+    assert re.search(r"1 good 1\d\d\d \(\d+–\d+\) 20", text)
+    assert "Two people agree 70 % of 10 pairs of votes" in text
+    assert "Longer answer chosen 75 % (53–89) of 20" in text
+    assert "Left side chosen not defined" in text
+
+
+def test_prompts_are_added_all_or_none_with_the_line_named(page: Client) -> None:
+    project = make_project("p")
+    answer = page.post("/projects/p/prompts/", {"text": '{"prompt": "Why?"}\n{"prompt": 3}\n{"promt": "x"}'})
+    text = answer.content.decode()
+    assert answer.status_code == 422
+    assert "Line 2: " in text
+    assert "Line 3: unknown key &#x27;promt&#x27;" in text
+    assert not project.prompts.exists()
+    file = SimpleUploadedFile("prompts.txt", b"Warum?\nWozu?\nWarum?\n")
+    assert page.post("/projects/p/prompts/", {"file": file}, follow=True).status_code == 200
+    assert project.prompts.count() == 2
+    bad = SimpleUploadedFile("prompts.txt", b"caf\xe9\n")
+    assert "is not UTF-8 text (byte 3)" in page.post("/projects/p/prompts/", {"file": bad}).content.decode()
+
+
+def test_generation_is_queued_and_stopped(page: Client, base: Checkpoint) -> None:
+    project = make_project("p")
+    make_prompt(project)
+    source = publish_checkpoint(base)
+    form = {"source": source.pk, "per_prompt": 2, "temperature": 0.5, "max_tokens": 64, "seed": 3}
+    answer = page.post("/projects/p/generate/", form, follow=True)
+    job = GenerationJob.objects.get()
+    assert (job.response_total, job.sampling["temperature"], job.sampling["seed"]) == (2, 0.5, 3)
+    assert "0 of 2" in answer.content.decode()
+    assert 'hx-trigger="every 2s"' in answer.content.decode()
+    page.post(f"/projects/p/generate/{job.pk}/cancel/")
+    job.refresh_from_db()
+    assert job.status == "cancelled"
+    assert 'hx-trigger="every 2s"' not in page.get("/projects/p/generate/jobs/").content.decode()
+    answer = page.post("/projects/p/generate/", form | {"per_prompt": 1})
+    assert "One response cannot be compared with itself" in answer.content.decode()
+    answer = page.post("/projects/p/generate/", form | {"against": source.pk})
+    assert "This is the same source" in answer.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_exports_are_downloaded_whole(page: Client) -> None:
+    project = make_judged_project(3)
+    answer = page.get(f"/projects/{project.slug}/export/dpo.jsonl")
+    assert answer["Content-Disposition"] == f'attachment; filename="{project.slug}-dpo.jsonl"'
+    rows = [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]  # type: ignore[attr-defined]
+    assert [row["chosen"][0]["content"][:9] for row in rows] == ["Thank you"] * 3
+    answer = page.get(f"/projects/{project.slug}/export/sft.parquet")
+    assert b"".join(answer.streaming_content)[:4] == b"PAR1"  # type: ignore[attr-defined]
+    assert page.get(f"/projects/{project.slug}/export/gold.jsonl").status_code == 404
+    assert page.get(f"/projects/{project.slug}/export/dpo.exe").status_code == 404

@@ -142,3 +142,25 @@ def previous_assignment_id(*, annotator_id: int, project_id: int, before: Assign
     if before is not None:
         finished = finished.filter(leased_at__lt=before.leased_at)
     return finished.order_by("-leased_at", "-id").values_list("public_id", flat=True).first()
+
+
+@dataclass(frozen=True, slots=True)
+class BlindTexts:
+    """The texts of a comparison as written, from left to right as its annotator sees them."""
+
+    messages: list[dict[str, str]]
+    responses: list[str]
+    task: str
+    lang: str
+
+
+def blind_texts(assignment: Assignment) -> BlindTexts:
+    """What a program that judges may know: the same as a person, unrendered."""
+    comparison = assignment.comparison
+    texts = [comparison.response_a.text, comparison.response_b.text]
+    texts += [further.response.text for further in comparison.further_responses.select_related("response")]
+    if assignment.display_order is not None:
+        texts = [texts[position] for position in assignment.display_order]
+    elif not assignment.a_shown_on_left:
+        texts.reverse()
+    return BlindTexts(comparison.prompt.messages, texts, comparison.prompt.task, comparison.prompt.lang)

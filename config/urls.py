@@ -2,12 +2,15 @@
 
 from django.contrib import admin
 from django.urls import include, path
+from django.views.i18n import set_language
 
 from config.health import healthz
 
 urlpatterns = [
     path("healthz", healthz),
     path("django-admin/", admin.site.urls),
+    path("language/", set_language, name="set_language"),
+    path("api/", include("annotation.api.urls")),
     path("", include("annotation.urls")),
     path("", include("rlhf.urls")),
 ]

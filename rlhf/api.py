@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.shortcuts import get_object_or_404
-from rest_framework import serializers
+from rest_framework import permissions, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -24,6 +24,8 @@ class JobMetricsView(APIView):
     A step's values can grow after they were read (a held-out measurement is added to the last step), so ask again for
     the last step that you have. After another attempt began (`attempt`), steps may be logged anew: start from −1.
     """
+
+    permission_classes = [permissions.IsAdminUser]
 
     def get(self, request: Request, pk: int) -> Response:
         asked = AfterSerializer(data=request.query_params)

@@ -1,0 +1,208 @@
+"""Prompts, responses, comparisons, judgments and conversations, in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Prefetch, QuerySet
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import generics, status
+from rest_framework.request import Request
+from rest_framework.response import Response as HttpAnswer
+
+from annotation import services
+from annotation.api import serializers as shapes
+from annotation.api.common import ByIdPagination, ProjectView, RefusalSerializer
+from annotation.models import (
+    Comparison,
+    FurtherResponse,
+    Judgment,
+    Prompt,
+    Response,
+    ResponseSource,
+    Role,
+    SourceKind,
+    Turn,
+)
+
+REFUSED = {422: RefusalSerializer}
+MOST_AT_ONCE = 1000
+
+
+class _Listed(ProjectView, generics.ListAPIView):
+    role = Role.REVIEWER
+    pagination_class = ByIdPagination
+
+    def narrowed(self, rows: QuerySet, *names: str) -> QuerySet:
+        """The rows that match the query's parameters of these names."""
+        given = {name: self.request.query_params[name] for name in names if name in self.request.query_params}
+        try:
+            return rows.filter(**given)
+        except ValueError as error:
+            raise services.DomainError(f"{', '.join(given)}: {error}") from error
+
+    def given_rows(self, serializer: type) -> list[dict[str, Any]]:
+        rows = serializer(data=self.request.data, many=True, allow_empty=False, max_length=MOST_AT_ONCE)
+        rows.is_valid(raise_exception=True)
+        return rows.validated_data
+
+    def require_admin(self) -> None:
+        self.role = Role.ADMIN
+        self.initial(self.request, **self.kwargs)
+
+
+class Prompts(_Listed):
+    """The prompts of a project, in order of id."""
+
+    serializer_class = shapes.PromptSerializer
+
+    @extend_schema(
+        operation_id="list_prompts",
+        parameters=[OpenApiParameter(name, str) for name in ("task", "lang", "skill", "topic")],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Prompt]:
+        return self.narrowed(Prompt.objects.filter(project=self.project), "task", "lang", "skill", "topic")
+
+    @extend_schema(
+        operation_id="add_prompts",
+        request=shapes.NewPromptSerializer(many=True),
+        responses={201: shapes.CountSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> HttpAnswer:
+        """Add up to 1000 prompts, all or none; those that are there already are left alone."""
+        self.require_admin()
+        rows = self.given_rows(shapes.NewPromptSerializer)
+        new = services.add_prompts(self.project, rows)
+        return HttpAnswer({"new": new, "given": len(rows)}, status=status.HTTP_201_CREATED)
+
+
+class Responses(_Listed):
+    """The responses to a project's prompts, in order of id."""
+
+    serializer_class = shapes.ResponseSerializer
+
+    @extend_schema(operation_id="list_responses", parameters=[OpenApiParameter("prompt", int)])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Response]:
+        rows = Response.objects.filter(prompt__project=self.project).select_related("source")
+        return self.narrowed(rows, "prompt")
+
+    @extend_schema(
+        operation_id="add_responses",
+        request=shapes.NewResponseSerializer(many=True),
+        responses={201: shapes.ResponseSerializer(many=True), **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> HttpAnswer:
+        """Add up to 1000 responses, all or none; what stands under a prompt, source and sample index stays."""
+        self.require_admin()
+        rows = self.given_rows(shapes.NewResponseSerializer)
+        prompts = Prompt.objects.filter(project=self.project).in_bulk({row["prompt"] for row in rows})
+        made = []
+        with transaction.atomic():
+            for number, row in enumerate(rows):
+                if row["prompt"] not in prompts:
+                    raise services.DomainError(f"row {number}: this project has no prompt {row['prompt']}.")
+                source, _ = ResponseSource.objects.get_or_create(
+                    name=row["source"], defaults={"kind": SourceKind.IMPORTED}
+                )
+                made.append(
+                    services.add_response(
+                        prompts[row["prompt"]], source, row["sample_index"], row["text"],
+                        seed=None, sampling={}, template_sha256="", finish_reason="",
+                    )
+                )  # fmt: skip
+        return HttpAnswer(shapes.ResponseSerializer(made, many=True).data, status=status.HTTP_201_CREATED)
+
+
+class Sources(ProjectView):
+    role = Role.REVIEWER
+
+    @extend_schema(operation_id="list_sources", responses=shapes.SourceSerializer(many=True))
+    def get(self, request: Request, slug: str) -> HttpAnswer:
+        """Who wrote the responses of this project."""
+        sources = ResponseSource.objects.filter(responses__prompt__project=self.project).distinct().order_by("name")
+        return HttpAnswer(shapes.SourceSerializer(sources, many=True).data)
+
+
+class Comparisons(_Listed):
+    """The comparisons of a project, in order of id."""
+
+    serializer_class = shapes.ComparisonSerializer
+
+    @extend_schema(operation_id="list_comparisons", parameters=[OpenApiParameter("prompt", int)])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Comparison]:
+        further = Prefetch("further_responses", FurtherResponse.objects.order_by("position"))
+        return self.narrowed(Comparison.objects.filter(project=self.project).prefetch_related(further), "prompt")
+
+    @extend_schema(
+        operation_id="add_comparisons",
+        request=shapes.NewComparisonSerializer(many=True),
+        responses={201: shapes.CountSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> HttpAnswer:
+        """Put responses before the annotators, two to compare or up to nine to rank; pairs there already stay."""
+        self.require_admin()
+        rows = self.given_rows(shapes.NewComparisonSerializer)
+        wanted = {pk for row in rows for pk in row["responses"]}
+        found = Response.objects.filter(prompt__project=self.project).in_bulk(wanted)
+        if missing := sorted(wanted - set(found)):
+            raise services.DomainError(f"this project has no response {missing[0]}.")
+        groups = [[found[pk] for pk in row["responses"]] for row in rows]
+        with transaction.atomic():
+            new = services.create_comparisons(self.project, [(g[0], g[1]) for g in groups if len(g) == 2])
+            new += services.create_rankings(self.project, [group for group in groups if len(group) > 2])
+        return HttpAnswer({"new": new, "given": len(rows)}, status=status.HTTP_201_CREATED)
+
+
+class Judgments(_Listed):
+    """Every judgment, superseded ones too (`?live=true`: only those that stand), in order of id."""
+
+    serializer_class = shapes.JudgmentSerializer
+
+    @extend_schema(
+        operation_id="list_judgments",
+        parameters=[OpenApiParameter("comparison", int), OpenApiParameter("live", bool)],
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Judgment]:
+        rows = Judgment.objects.filter(comparison__project=self.project).select_related("annotator")
+        if self.request.query_params.get("live") == "true":
+            rows = rows.filter(superseded_at=None)
+        return self.narrowed(rows.prefetch_related("error_spans"), "comparison")
+
+
+class Turns(_Listed):
+    """The turns of the project's conversations with their typed feedback, in order of id."""
+
+    serializer_class = shapes.TurnSerializer
+
+    @extend_schema(operation_id="list_turns", parameters=[OpenApiParameter("conversation", int)])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Turn]:
+        return self.narrowed(Turn.objects.filter(conversation__project=self.project), "conversation")
+
+
+class ComparisonDetail(ProjectView):
+    role = Role.REVIEWER
+
+    @extend_schema(
+        operation_id="get_comparison", responses={200: shapes.ComparisonSerializer, 404: OpenApiTypes.OBJECT}
+    )
+    def get(self, request: Request, slug: str, pk: int) -> HttpAnswer:
+        row = get_object_or_404(Comparison.objects.prefetch_related("further_responses"), pk=pk, project=self.project)
+        return HttpAnswer(shapes.ComparisonSerializer(row).data)

@@ -1,0 +1,257 @@
+"""Projects, their people, figures, files, journal and webhooks."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import FileResponse
+from django.shortcuts import get_object_or_404
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import generics, parsers, status
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from annotation import export, importers, services
+from annotation.agreement import measure_agreement
+from annotation.api import serializers as shapes
+from annotation.api.common import NewestFirstPagination, ProjectView, RefusalSerializer, person, project_for
+from annotation.leaderboard import rank_sources
+from annotation.models import Event, Membership, Project, Role, Webhook, WebhookDelivery
+from annotation.services import webhooks
+from annotation.services.projects import edit_guidelines, update_settings
+
+REFUSED = {422: RefusalSerializer}
+
+
+class ProjectList(APIView):
+    """The projects of the caller."""
+
+    @extend_schema(operation_id="list_projects", responses=shapes.ProjectSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        user = person(request)
+        projects = Project.objects.all() if user.is_staff else Project.objects.filter(members=user)
+        return Response(shapes.ProjectSerializer(projects.order_by("slug"), many=True).data)
+
+    @extend_schema(
+        operation_id="create_project",
+        request=shapes.NewProjectSerializer,
+        responses={201: shapes.ProjectSerializer, **REFUSED},
+    )
+    def post(self, request: Request) -> Response:
+        """Make a project, or give the one that has this slug. For staff."""
+        if not person(request).is_staff:
+            raise PermissionDenied("Only staff may make projects.")
+        given = shapes.NewProjectSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        project = services.create_project(**given.validated_data)
+        return Response(shapes.ProjectSerializer(project).data, status=status.HTTP_201_CREATED)
+
+
+class ProjectDetail(ProjectView):
+    @extend_schema(operation_id="get_project", responses=shapes.ProjectSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        return Response(shapes.ProjectSerializer(self.project).data)
+
+    @extend_schema(
+        operation_id="change_settings",
+        request=shapes.SettingsSerializer,
+        responses={200: shapes.ProjectSerializer, **REFUSED},
+    )
+    def patch(self, request: Request, slug: str) -> Response:
+        """Change settings; `guidelines` makes a new version. All of it or none. For admins."""
+        project_for(request, slug, Role.ADMIN)
+        given = shapes.SettingsSerializer(data=request.data, partial=True)
+        given.is_valid(raise_exception=True)
+        if unknown := sorted(set(request.data) - set(given.fields)):
+            raise services.DomainError(f"{unknown[0]!r} is no setting; known are {', '.join(given.fields)}.")
+        changes = dict(given.validated_data)
+        with transaction.atomic():
+            if "guidelines" in changes:
+                edit_guidelines(self.project, changes.pop("guidelines"), by=person(request))
+            update_settings(self.project, person(request), **changes)
+        return Response(shapes.ProjectSerializer(Project.objects.get(pk=self.project.pk)).data)
+
+
+class Members(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(operation_id="list_members", responses=shapes.MemberSerializer(many=True))
+    def get(self, request: Request, slug: str) -> Response:
+        rows = Membership.objects.filter(project=self.project).select_related("user").order_by("user__username")
+        return Response(shapes.MemberSerializer(rows, many=True).data)
+
+    @extend_schema(
+        operation_id="add_member",
+        request=shapes.NewMemberSerializer,
+        responses={201: shapes.MemberSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        given = shapes.NewMemberSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        user = given.validated_data["username"]
+        services.add_member(self.project, user, role=given.validated_data["role"], by=person(request))
+        row = Membership.objects.select_related("user").get(project=self.project, user=user)
+        return Response(shapes.MemberSerializer(row).data, status=status.HTTP_201_CREATED)
+
+
+class Member(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(operation_id="remove_member", responses={204: None})
+    def delete(self, request: Request, slug: str, username: str) -> Response:
+        """Take somebody off the project; what they hold goes back, their judgments stay."""
+        user = get_object_or_404(User, username=username, projects=self.project)
+        services.remove_member(self.project, user, by=person(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class Agreement(ProjectView):
+    role = Role.REVIEWER
+
+    @extend_schema(operation_id="get_agreement", responses=OpenApiTypes.OBJECT)
+    def get(self, request: Request, slug: str) -> Response:
+        """How far people agree; the keys are those of `manage.py agreement --json`. null: not defined."""
+        humans_only = request.query_params.get("humans_only") == "true"
+        return Response(asdict(measure_agreement(self.project, humans_only=humans_only)))
+
+
+class Leaderboard(ProjectView):
+    role = Role.REVIEWER
+
+    @extend_schema(
+        operation_id="get_leaderboard",
+        parameters=[OpenApiParameter("ties", enum=["half", "drop"]), OpenApiParameter("humans_only", bool)],
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, slug: str) -> Response:
+        """Bradley–Terry ratings with 95 % intervals; the keys are those of `manage.py leaderboard --json`."""
+        ties = request.query_params.get("ties", "half")
+        if ties not in ("half", "drop"):
+            raise services.DomainError(f"ties: {ties!r} is neither half nor drop.")
+        standings = rank_sources(
+            self.project, ties=ties, humans_only=request.query_params.get("humans_only") == "true"
+        )
+        return Response({"rows": [asdict(standing) for standing in standings]})
+
+
+class Export(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(
+        operation_id="export",
+        parameters=[OpenApiParameter("humans_only", bool)],
+        responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **REFUSED},
+    )
+    def get(self, request: Request, slug: str, kind: str, suffix: str) -> FileResponse:
+        """The training rows of one kind, as JSON Lines or Parquet."""
+        if kind not in export.Kind.values:
+            raise services.DomainError(f"kind: {kind!r} is unknown; choose among {', '.join(export.Kind.values)}.")
+        # The folder goes as soon as the file is open; the file itself lives until it is closed.
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / f"{slug}-{kind}.{suffix}"
+            export.export_preferences(
+                self.project, kind, out, humans_only=request.query_params.get("humans_only") == "true"
+            )
+            file = out.open("rb")
+        return FileResponse(file, as_attachment=True, filename=out.name)
+
+
+class Import(ProjectView):
+    role = Role.ADMIN
+    parser_classes = [parsers.FileUploadParser]
+
+    @extend_schema(
+        operation_id="import_file",
+        parameters=[
+            OpenApiParameter("format", enum=["auto", *importers.FORMATS]),
+            OpenApiParameter(
+                "Content-Disposition", location=OpenApiParameter.HEADER, required=True,
+                description="attachment; filename=NAME.jsonl",
+            ),
+        ],
+        request={"application/octet-stream": OpenApiTypes.BINARY},
+        responses={200: OpenApiTypes.OBJECT, **REFUSED},
+    )  # fmt: skip
+    def post(self, request: Request, slug: str) -> Response:
+        """Read a file of judged comparisons; the answer is that of `manage.py import_preferences --json`."""
+        format_name = request.query_params.get("format", "auto")
+        upload = request.FILES["file"]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(upload.name).name
+            with path.open("wb") as file:
+                for chunk in upload.chunks():
+                    file.write(chunk)
+            imported = importers.import_file(path, slug, format_name=format_name, user=person(request))
+        return Response(asdict(imported))
+
+
+class Journal(ProjectView, generics.ListAPIView):
+    """What happened, newest first; append-only."""
+
+    role = Role.ADMIN
+    serializer_class = shapes.EventSerializer
+    pagination_class = NewestFirstPagination
+
+    @extend_schema(operation_id="list_events", parameters=[OpenApiParameter("kind", str)])
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[Event]:
+        events = Event.objects.filter(project=self.project).select_related("user")
+        kind = self.request.query_params.get("kind")
+        return events.filter(kind=kind) if kind else events
+
+
+class Webhooks(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(operation_id="list_webhooks", responses=shapes.WebhookSerializer(many=True))
+    def get(self, request: Request, slug: str) -> Response:
+        rows = Webhook.objects.filter(project=self.project).order_by("id")
+        return Response(shapes.WebhookSerializer(rows, many=True).data)
+
+    @extend_schema(
+        operation_id="add_webhook",
+        request=shapes.NewWebhookSerializer,
+        responses={201: shapes.AddedWebhookSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        """Register an address. Messages are signed as Standard Webhooks 1.0 says, with the secret in the answer."""
+        given = shapes.NewWebhookSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        webhook = webhooks.add_webhook(self.project, by=person(request), **given.validated_data)
+        answer = shapes.WebhookSerializer(webhook).data | {"signing_secret": webhooks.signing_secret(webhook)}
+        return Response(answer, status=status.HTTP_201_CREATED)
+
+
+class WebhookDetail(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(operation_id="remove_webhook", responses={204: None})
+    def delete(self, request: Request, slug: str, pk: int) -> Response:
+        webhooks.remove_webhook(get_object_or_404(Webhook, pk=pk, project=self.project), by=person(request))
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class Deliveries(ProjectView, generics.ListAPIView):
+    """What was sent to a webhook and how it was answered, newest first."""
+
+    role = Role.ADMIN
+    serializer_class = shapes.WebhookDeliverySerializer
+    pagination_class = NewestFirstPagination
+
+    @extend_schema(operation_id="list_webhook_deliveries")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[WebhookDelivery]:
+        return WebhookDelivery.objects.filter(webhook=self.kwargs["pk"], webhook__project=self.project)

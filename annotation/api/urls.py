@@ -1,0 +1,37 @@
+"""Addresses of the API."""
+
+from __future__ import annotations
+
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from annotation.api import data, projects, work
+
+PROJECT = "v1/projects/<slug:slug>/"
+urlpatterns = [
+    path("schema/", SpectacularAPIView.as_view(), name="api_schema"),
+    path("docs/", SpectacularSwaggerView.as_view(url_name="api_schema"), name="api_docs"),
+    path("v1/projects/", projects.ProjectList.as_view()),
+    path(PROJECT, projects.ProjectDetail.as_view()),
+    path(PROJECT + "members/", projects.Members.as_view()),
+    path(PROJECT + "members/<str:username>/", projects.Member.as_view()),
+    path(PROJECT + "agreement/", projects.Agreement.as_view()),
+    path(PROJECT + "leaderboard/", projects.Leaderboard.as_view()),
+    path(PROJECT + "export/<slug:kind>.<slug:suffix>", projects.Export.as_view()),
+    path(PROJECT + "import/", projects.Import.as_view()),
+    path(PROJECT + "events/", projects.Journal.as_view()),
+    path(PROJECT + "webhooks/", projects.Webhooks.as_view()),
+    path(PROJECT + "webhooks/<int:pk>/", projects.WebhookDetail.as_view()),
+    path(PROJECT + "webhooks/<int:pk>/deliveries/", projects.Deliveries.as_view()),
+    path(PROJECT + "prompts/", data.Prompts.as_view()),
+    path(PROJECT + "sources/", data.Sources.as_view()),
+    path(PROJECT + "responses/", data.Responses.as_view()),
+    path(PROJECT + "comparisons/", data.Comparisons.as_view()),
+    path(PROJECT + "comparisons/<int:pk>/", data.ComparisonDetail.as_view()),
+    path(PROJECT + "judgments/", data.Judgments.as_view()),
+    path(PROJECT + "turns/", data.Turns.as_view()),
+    path(PROJECT + "claim/", work.Claim.as_view()),
+    path(PROJECT + "renew/", work.Renew.as_view()),
+    path("v1/assignments/<uuid:assignment_id>/judgment/", work.Judge.as_view()),
+    path("v1/assignments/<uuid:assignment_id>/skip/", work.Skip.as_view()),
+]

@@ -1,0 +1,237 @@
+"""A client of Touchstone's HTTP API. Needs httpx and nothing else of this project.
+
+    from annotation.client import Touchstone
+
+    with Touchstone("https://touchstone.example.org", token="…") as site:
+        project = site.project("helpful")
+        project.add_prompts([{"messages": [{"role": "user", "content": "Hello"}]}])
+        for judgment in project.judgments(live=True):
+            print(judgment["comparison"], judgment["preference"], judgment["strength"])
+
+Make a token on your own page of the site. Whoever holds it may do what you may; it ends on the day that you chose.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypedDict
+
+import httpx
+
+_PROMPTS_A_CALL = 1000
+_ATTEMPTS = 5
+
+
+class Message(TypedDict):
+    role: str
+    content: str
+
+
+class RefusedError(Exception):
+    """The site refused; `status` is the HTTP status and the text its sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Item:
+    """A comparison to judge, blind: `responses` stand from left to right."""
+
+    assignment: str
+    lease_expires_at: str
+    messages: list[Message]
+    responses: list[str]
+    task: str
+    lang: str
+
+
+class Touchstone:
+    """A site, as one person with a token sees it. Usable as a context manager.
+
+    Calls that can be repeated without harm are: after a lost connection, a 502, 503 or 504, or a 429, up to five
+    times with growing pauses. Everything here can be, because the site recognises what it has already.
+    """
+
+    def __init__(self, url: str, token: str, *, timeout_seconds: float = 60.0) -> None:
+        self._http = httpx.Client(
+            base_url=url.rstrip("/") + "/api/v1/",
+            headers={"Authorization": f"Token {token}"},
+            timeout=timeout_seconds,
+        )
+
+    def __enter__(self) -> Touchstone:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def projects(self) -> list[dict[str, Any]]:
+        """The projects that the token's owner may see."""
+        return self.call("GET", "projects/").json()
+
+    def create_project(self, slug: str, name: str, **more: Any) -> Project:
+        """Make a project, or give the one that has this slug; for staff."""
+        self.call("POST", "projects/", json={"slug": slug, "name": name, **more})
+        return Project(self, slug)
+
+    def project(self, slug: str) -> Project:
+        return Project(self, slug)
+
+    def judge(self, item: Item | str, choice: str, *, judgment: str | None = None, **more: Any) -> dict[str, Any]:
+        """Give a verdict. choice: −3 … 3 as a text (negative: left), "left", "right" or "neither"; `more` as in
+        the API's schema (note, chips, ratings, ranking …). `judgment` is an id of the caller's: the same id twice is
+        one vote."""
+        assignment = item.assignment if isinstance(item, Item) else item
+        body = {"judgment": judgment or str(uuid.uuid4()), "choice": choice, **more}
+        return self.call("POST", f"assignments/{assignment}/judgment/", json=body).json()
+
+    def skip(self, item: Item | str, reason: str = "") -> None:
+        """Give a comparison back; somebody else gets it."""
+        assignment = item.assignment if isinstance(item, Item) else item
+        self.call("POST", f"assignments/{assignment}/skip/", json={"reason": reason})
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request; raises RefusedError with the site's sentence."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                answer = self._http.request(method, path, **options)
+            except httpx.TransportError:
+                if attempt == _ATTEMPTS:
+                    raise
+                time.sleep(0.25 * 2**attempt)
+                continue
+            if answer.status_code not in (429, 502, 503, 504) or attempt == _ATTEMPTS:
+                break
+            time.sleep(_pause(answer, attempt))
+        if answer.is_error:
+            raise RefusedError(answer.status_code, _sentence(answer))
+        return answer
+
+    def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+        """Every row of a paged list, fetched page by page."""
+        answer = self.call("GET", path, params={"page_size": 1000, **params}).json()
+        while True:
+            yield from answer["results"]
+            if not answer["next"]:
+                return
+            answer = self.call("GET", answer["next"]).json()
+
+
+def _pause(answer: httpx.Response, attempt: int) -> float:
+    asked = answer.headers.get("retry-after", "")
+    return min(60.0, float(asked)) if asked.isdigit() else 0.25 * 2**attempt
+
+
+def _sentence(answer: httpx.Response) -> str:
+    try:
+        body = answer.json()
+    except ValueError:
+        return f"HTTP {answer.status_code}"
+    return body["detail"] if isinstance(body, dict) and isinstance(body.get("detail"), str) else str(body)
+
+
+class Project:
+    """One project of a site."""
+
+    def __init__(self, site: Touchstone, slug: str) -> None:
+        self.site, self.slug = site, slug
+        self._path = f"projects/{slug}/"
+
+    def info(self) -> dict[str, Any]:
+        return self.site.call("GET", self._path).json()
+
+    def add_member(self, username: str, *, role: str = "annotator") -> dict[str, Any]:
+        """Let somebody judge here, or review, or administer."""
+        return self.site.call("POST", self._path + "members/", json={"username": username, "role": role}).json()
+
+    # ── In ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def add_prompts(self, prompts: Iterable[dict[str, Any]]) -> int:
+        """Add prompts, `{"messages": […], "task"?, "lang"?}`; gives how many are new."""
+        return sum(answer["new"] for answer in self._post_in_parts("prompts/", prompts))
+
+    def add_responses(self, responses: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Add responses, `{"prompt": id, "source": name, "text", "sample_index"?}`; gives them with their ids."""
+        return list(itertools.chain.from_iterable(self._post_in_parts("responses/", responses)))
+
+    def add_comparisons(self, comparisons: Iterable[Iterable[int]]) -> int:
+        """Put responses, by id, before the annotators: two to compare, three to nine to rank."""
+        rows = ({"responses": list(ids)} for ids in comparisons)
+        return sum(answer["new"] for answer in self._post_in_parts("comparisons/", rows))
+
+    def import_file(self, path: Path, *, format_name: str = "auto") -> dict[str, Any]:
+        """Send a file of judged comparisons; the answer counts what was made and names each row left out."""
+        with path.open("rb") as file:
+            return self.site.call(
+                "POST",
+                self._path + "import/",
+                params={"format": format_name},
+                content=file.read(),
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    "Content-Disposition": f'attachment; filename="{path.name}"',
+                },
+            ).json()
+
+    def _post_in_parts(self, path: str, rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
+        rows = iter(rows)
+        while part := list(itertools.islice(rows, _PROMPTS_A_CALL)):
+            yield self.site.call("POST", self._path + path, json=part).json()
+
+    # ── Judging ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self) -> list[Item]:
+        """What the token's owner holds, topped up to two comparisons; renews the leases."""
+        return [Item(**item) for item in self.site.call("POST", self._path + "claim/").json()]
+
+    # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def prompts(self, **filters: str) -> Iterator[dict[str, Any]]:
+        return self.site.pages(self._path + "prompts/", **filters)
+
+    def responses(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        return self.site.pages(self._path + "responses/", **filters)
+
+    def comparisons(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        return self.site.pages(self._path + "comparisons/", **filters)
+
+    def judgments(self, *, live: bool = False, **filters: Any) -> Iterator[dict[str, Any]]:
+        return self.site.pages(self._path + "judgments/", live=str(live).lower(), **filters)
+
+    def turns(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Conversation turns with their typed feedback."""
+        return self.site.pages(self._path + "turns/", **filters)
+
+    def events(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        return self.site.pages(self._path + "events/", **filters)
+
+    def agreement(self, *, humans_only: bool = False) -> dict[str, Any]:
+        return self.site.call(
+            "GET", self._path + "agreement/", params={"humans_only": str(humans_only).lower()}
+        ).json()
+
+    def leaderboard(self, *, ties: str = "half", humans_only: bool = False) -> list[dict[str, Any]]:
+        params = {"ties": ties, "humans_only": str(humans_only).lower()}
+        return self.site.call("GET", self._path + "leaderboard/", params=params).json()["rows"]
+
+    def export(self, kind: str, out: Path, *, humans_only: bool = False) -> int:
+        """Write the training rows of one kind to a .jsonl or .parquet file; gives its size in bytes."""
+        answer = self.site.call(
+            "GET",
+            f"{self._path}export/{kind}{out.suffix}",
+            params={"humans_only": str(humans_only).lower()},
+        )
+        return out.write_bytes(answer.content)

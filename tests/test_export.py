@@ -21,7 +21,10 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotation.export import _ROWS, Kind, _copy_lines, _make_consensus, count_verdicts, judged_rows, training_rows
+from annotation.export import TRAINING_KINDS, Kind, count_verdicts, judged_rows, training_rows
+from annotation.export.consensus import make_consensus
+from annotation.export.files import write_table
+from annotation.export.tables import make_table
 from annotation.models import Annotator, Comparison, Judgment, Project, Response
 from tests.factories import make_comparison, make_judgment, make_project, make_prompt, make_source
 
@@ -188,12 +191,16 @@ def test_order_of_votes_does_not_matter_and_swapping_sides_mirrors(
             assert row["verdict"] == expected_verdict(counted)
     for kind in ("dpo", "reward"):
         for row, again in zip(training_rows(kind, rows), training_rows(kind, mirror), strict=True):
-            assert {**row, "id": 0, "group": "", "prompt": []} == {**again, "id": 0, "group": "", "prompt": []}
+            assert without_ids(row) == without_ids(again)
             assert row["chosen"] != row["rejected"]
             assert row["votes"]["chosen"] > max(row["votes"][key] for key in ("rejected", "tie", "neither"))
             assert row["chosen"][0]["content"].strip(" \t\n\r\f\v")
-    for kind in Kind:  # what Postgres builds and what Python builds is the same
+    for kind in TRAINING_KINDS:  # what Postgres builds and what Python builds is the same
         assert copied(straight, kind) == list(training_rows(kind, rows))
+
+
+def without_ids(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "id": 0, "group_id": 0, "group": "", "prompt": []}
 
 
 def compare(project: Project, a_text: str, b_text: str) -> Comparison:
@@ -213,11 +220,11 @@ def compare(project: Project, a_text: str, b_text: str) -> Comparison:
 
 
 def copied(project: Project, kind: Kind) -> list[dict[str, Any]]:
-    _make_consensus(project, humans_only=True)
-    lines = b"".join(_copy_lines(_ROWS[kind]))
-    with connection.cursor() as cursor:
-        cursor.execute("DROP TABLE consensus")
-    return [json.loads(line) for line in lines.split(b"\n")[:-1]]
+    """What Postgres builds, inside the test's transaction."""
+    make_consensus(project, humans_only=True)
+    file = io.BytesIO()
+    write_table(make_table(kind, project, humans_only=True), file, is_parquet=False)
+    return [json.loads(line) for line in file.getvalue().split(b"\n")[:-1]]
 
 
 # ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -289,9 +296,9 @@ def test_models_judgments_are_left_out_if_asked(tmp_path: Path) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_parquet_is_written_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from annotation import export
+    from annotation.export import parquet
 
-    monkeypatch.setattr(export, "_PARQUET_BATCH_BYTES", 300)
+    monkeypatch.setattr(parquet, "BATCH_BYTES", 300)
     project = judged_project()
     out = tmp_path / "rows.parquet"
     run_export(project, "dpo", out)
@@ -336,8 +343,6 @@ def test_wrong_names_are_refused(tmp_path: Path) -> None:
     project = make_project()
     with pytest.raises(CommandError, match=r"must end in \.jsonl or \.parquet"):
         run_export(project, "dpo", tmp_path / "rows.csv")
-    with pytest.raises(CommandError, match="ranking is not supported yet; supported: dpo, reward, kto, sft"):
-        run_export(project, "ranking", tmp_path / "rows.jsonl")
     with pytest.raises(CommandError, match="nowhere"):
         call_command("export_preferences", project="nowhere", kind="dpo", out=tmp_path / "rows.jsonl")
 
@@ -350,7 +355,7 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_counts_are_of_the_moment_at_which_the_rows_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from annotation import export
+    from annotation.export import files
 
     project = judged_project()
 
@@ -368,7 +373,7 @@ def test_counts_are_of_the_moment_at_which_the_rows_were_read(tmp_path: Path, mo
         other.join()
         return count
 
-    monkeypatch.setattr(export, "_write_jsonl", write_and_be_overtaken)
+    monkeypatch.setattr(files, "_write_lines", write_and_be_overtaken)
     done = run_export(project, "dpo", tmp_path / "rows.jsonl")
     assert (done["rows"], done["prompts"], done["dropped"]["tie"]) == (3, 3, 1)
     monkeypatch.undo()
@@ -400,7 +405,7 @@ for kind, (trainer_class, config_class) in trainers.items():
 @pytest.mark.slow
 def test_trl_trains_on_the_files_as_they_are(tmp_path: Path, tiny_model: Path) -> None:
     project = judged_project()
-    for kind in Kind:
+    for kind in TRAINING_KINDS:
         for suffix in (".jsonl", ".parquet"):
             run_export(project, kind, tmp_path / f"{kind}{suffix}")
     trained = subprocess.run(

@@ -69,7 +69,7 @@ def _freeze(
             files[split].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             counts[split] += 1
             prompts.add(row["prompt_id"])
-            judgments += sum(row["votes"].values())
+            judgments += row["judgments"]
         if not counts["train"]:
             raise DomainError(f"{project.name} has no judged comparison to freeze; judge some first")
         digest = hashlib.sha256()

@@ -1,0 +1,24 @@
+"""From judgments to files and training rows.
+
+`consensus` says what became of each judged pair, `kinds` and `tables` what a file holds, `files` writes it. Postgres
+builds an exported file itself, so a row never becomes a Python object and memory does not grow with the number of
+rows; `training` builds the same rows in Python, for data sets that are frozen.
+"""
+
+from annotation.export.consensus import ExportError, Rules
+from annotation.export.files import Exported, count_verdicts, export_preferences
+from annotation.export.kinds import TABLE_KINDS, TRAINING_KINDS, Kind
+from annotation.export.training import judged_rows, training_rows
+
+__all__ = [
+    "TABLE_KINDS",
+    "TRAINING_KINDS",
+    "ExportError",
+    "Exported",
+    "Kind",
+    "Rules",
+    "count_verdicts",
+    "export_preferences",
+    "judged_rows",
+    "training_rows",
+]

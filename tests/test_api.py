@@ -54,6 +54,10 @@ def test_a_stranger_an_expired_token_and_a_withdrawn_one_are_refused() -> None:
         ("judgments/", Role.REVIEWER),
         ("turns/", Role.REVIEWER),
         ("agreement/", Role.REVIEWER),
+        ("adjudications/", Role.REVIEWER),
+        ("flags/", Role.REVIEWER),
+        ("annotators/", Role.REVIEWER),
+        ("gold/", Role.ADMIN),
         ("leaderboard/", Role.REVIEWER),
         ("events/", Role.ADMIN),
         ("members/", Role.ADMIN),
@@ -245,3 +249,38 @@ def test_settings_change_by_name_and_only_for_admins() -> None:
         assert word in refusal["detail"]
     project.refresh_from_db()
     assert project.guidelines == "Be kind."
+
+
+@pytest.mark.django_db
+def test_gold_and_last_words_are_given_by_program() -> None:
+    comparison = make_comparison()
+    url = f"/api/v1/projects/{comparison.project.slug}/"
+    reviewer, admin = (caller(member(comparison.project, role)) for role in (Role.REVIEWER, Role.ADMIN))
+
+    def post(here: Client, path: str, **body: object) -> tuple[int, dict]:
+        answer = here.post(url + path, json.dumps(body), content_type="application/json")
+        return answer.status_code, answer.json()
+
+    status, stored = post(reviewer, "adjudications/", comparison=comparison.pk, preference="b", strength=2)
+    assert (status, stored["preference"]) == (201, "b")
+    assert post(admin, "adjudications/", comparison=comparison.pk, preference="a")[0] == 409
+    assert post(admin, "adjudications/", comparison=comparison.pk, preference="a", based_on=stored["id"])[0] == 201
+    assert post(reviewer, "adjudications/", comparison=comparison.pk, preference="a", strength=2)[0] == 422
+    other = make_comparison(comparison.project)
+    assert post(reviewer, "gold/", comparison=other.pk, preference="a")[0] == 403
+    assert post(admin, "gold/", comparison=other.pk, preference="a", strength=-2)[0] == 201
+    assert [row["comparison"] for row in admin.get(url + "gold/").json()["results"]] == [other.pk]
+    assert admin.delete(f"{url}gold/{other.pk}/").status_code == 204
+    assert post(admin, "gold/", comparison=make_comparison().pk, preference="a")[0] == 404
+
+
+@pytest.mark.django_db
+def test_an_invitation_by_program_opens_the_door() -> None:
+    project = make_project()
+    here = caller(member(project, Role.ADMIN))
+    body = json.dumps({"role": "reviewer", "days": 2})
+    answer = here.post(f"/api/v1/projects/{project.slug}/invitations/", body, content_type="application/json")
+    assert answer.status_code == 201
+    page = Client().get(answer.json()["link"])
+    assert page.status_code == 200
+    assert project.name in page.content.decode()

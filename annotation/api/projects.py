@@ -12,6 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import FileResponse
 from django.shortcuts import get_object_or_404
+from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import generics, parsers, status
@@ -27,6 +28,7 @@ from annotation.api.common import NewestFirstPagination, ProjectView, RefusalSer
 from annotation.leaderboard import rank_sources
 from annotation.models import Event, Membership, Project, Role, Webhook, WebhookDelivery
 from annotation.services import webhooks
+from annotation.services.invitations import create_invitation
 from annotation.services.projects import edit_guidelines, update_settings
 
 REFUSED = {422: RefusalSerializer}
@@ -112,6 +114,23 @@ class Member(ProjectView):
         user = get_object_or_404(User, username=username, projects=self.project)
         services.remove_member(self.project, user, by=person(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class Invitations(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(
+        operation_id="invite",
+        request=shapes.NewInvitationSerializer,
+        responses={201: shapes.InvitationSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        """Make a link that one person can join the project by; it cannot be had again."""
+        given = shapes.NewInvitationSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        invitation, secret = create_invitation(self.project, by=person(request), **given.validated_data)
+        link = request.build_absolute_uri(reverse("join", args=[secret]))
+        return Response({"link": link, "expires_at": invitation.expires_at}, status=status.HTTP_201_CREATED)
 
 
 class Agreement(ProjectView):

@@ -224,6 +224,18 @@ class NewMemberSerializer(serializers.Serializer):
     role = serializers.ChoiceField(choices=Role.choices, default=Role.ANNOTATOR)
 
 
+class NewInvitationSerializer(serializers.Serializer):
+    role = serializers.ChoiceField(choices=Role.choices, default=Role.ANNOTATOR)
+    languages = serializers.ListField(child=serializers.CharField(max_length=60), required=False, default=list)
+    skills = serializers.ListField(child=serializers.CharField(max_length=60), required=False, default=list)
+    days = serializers.IntegerField(min_value=1, max_value=90, default=7)
+
+
+class InvitationSerializer(serializers.Serializer):
+    link = serializers.URLField()
+    expires_at = serializers.DateTimeField()
+
+
 class EventSerializer(serializers.ModelSerializer):
     user = serializers.CharField(source="user.username", default=None)
 

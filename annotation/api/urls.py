@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from annotation.api import data, projects, work
+from annotation.api import data, projects, review, work
 
 PROJECT = "v1/projects/<slug:slug>/"
 urlpatterns = [
@@ -15,6 +15,7 @@ urlpatterns = [
     path(PROJECT, projects.ProjectDetail.as_view()),
     path(PROJECT + "members/", projects.Members.as_view()),
     path(PROJECT + "members/<str:username>/", projects.Member.as_view()),
+    path(PROJECT + "invitations/", projects.Invitations.as_view()),
     path(PROJECT + "agreement/", projects.Agreement.as_view()),
     path(PROJECT + "leaderboard/", projects.Leaderboard.as_view()),
     path(PROJECT + "export/<slug:kind>.<slug:suffix>", projects.Export.as_view()),
@@ -30,6 +31,11 @@ urlpatterns = [
     path(PROJECT + "comparisons/<int:pk>/", data.ComparisonDetail.as_view()),
     path(PROJECT + "judgments/", data.Judgments.as_view()),
     path(PROJECT + "turns/", data.Turns.as_view()),
+    path(PROJECT + "gold/", review.GoldItems.as_view()),
+    path(PROJECT + "gold/<int:comparison>/", review.GoldItem.as_view()),
+    path(PROJECT + "adjudications/", review.Adjudications.as_view()),
+    path(PROJECT + "flags/", review.Flags.as_view()),
+    path(PROJECT + "annotators/", review.Annotators.as_view()),
     path(PROJECT + "claim/", work.Claim.as_view()),
     path(PROJECT + "renew/", work.Renew.as_view()),
     path("v1/assignments/<uuid:assignment_id>/judgment/", work.Judge.as_view()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -373,6 +373,23 @@ def _with_others(
 
 def _microseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+_GOLD_SCORES = f"""
+    SELECT g.id, count(*) FILTER (WHERE {_IS_RIGHT}), count(*)
+      FROM annotation_gold g
+      JOIN annotation_judgment j ON j.comparison_id = g.comparison_id AND j.superseded_at IS NULL
+      JOIN annotation_assignment s ON s.id = j.assignment_id AND s.kind IN ('gold', 'qualification')
+     WHERE g.id = ANY(%s) GROUP BY g.id
+"""
+
+
+def gold_scores(items: Collection[int]) -> dict[int, Share]:
+    """How often the people who met these gold items were right, by the item's id; what nobody met is left out."""
+    with connection.cursor() as cursor:
+        cursor.execute(_GOLD_SCORES, [list(items)])
+        shares = {pk: Share.of(right, votes) for pk, right, votes in cursor.fetchall()}
+    return {pk: share for pk, share in shares.items() if share}
 
 
 # ── What a person sees of themselves ─────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
 
 from annotation import quality
@@ -26,6 +30,7 @@ from annotation.models import (
     Membership,
     Project,
     QualificationState,
+    StoredFigures,
 )
 from annotation.quality import Bins, Concern, is_right, measure_annotator, measure_annotators, own_figures
 from annotation.services import quality as services
@@ -477,3 +482,121 @@ def test_figures_take_a_fixed_number_of_queries(django_assert_num_queries: Any) 
         measure_annotator(project, people[0])
     with django_assert_num_queries(3):
         quality.own_figures(people[0], project)
+
+
+# ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def page(client: Client) -> Client:
+    client.force_login(make_user(is_staff=True))
+    return client
+
+
+def judged_project(people: int = 3, comparisons: int = 4) -> Project:
+    project = make_project()
+    annotators = [make_annotator() for _ in range(people)]
+    for number in range(comparisons):
+        comparison = make_comparison(project)
+        for annotator in annotators:
+            make_vote(comparison, annotator, -2 if number % 2 else 1, milliseconds=8000)
+    make_vote(make_comparison(project), annotators[0], 3)
+    return project
+
+
+@pytest.mark.django_db
+def test_the_quality_page_shows_figures_with_their_doubt(page: Client) -> None:
+    project = judged_project()
+    odd = make_comparison(project)
+    people = list(Annotator.objects.filter(judgments__comparison__project=project).distinct().order_by("pk"))
+    for annotator, strength in zip(people, (-2, -1, 3), strict=True):
+        make_vote(odd, annotator, strength)
+    answer = page.get(reverse("project_quality", args=[project.slug]))
+    text = answer.content.decode()
+    report = answer.context["report"]
+    raw = report.figures[0]
+    assert raw.value == pytest.approx(13 / 15) and raw.interval and raw.shown in text and raw.shown_interval in text
+    assert [line.name for line in report.people] == [annotator.name for annotator in people]
+    assert all(reverse("annotator_quality", args=[project.slug, line.pk]) in text for line in report.people)
+    assert len(report.people_pairs) == 3
+    assert (report.weighed.items, report.weighed.same) == (5, 5)
+
+
+@pytest.mark.django_db
+def test_pages_say_what_is_not_defined(page: Client) -> None:
+    project = make_project()
+    assert "Nothing to measure yet" in page.get(reverse("project_quality", args=[project.slug])).content.decode()
+    annotator = make_annotator()
+    assert page.get(reverse("annotator_quality", args=[project.slug, annotator.pk])).status_code == 404
+    StoredFigures.objects.all().delete()
+    make_vote(make_comparison(project), annotator, 1)
+    text = page.get(reverse("project_quality", args=[project.slug])).content.decode()
+    assert "not defined: fewer than two people have judged here" in text
+    text = page.get(reverse("annotator_quality", args=[project.slug, annotator.pk])).content.decode()
+    assert "nobody else judged the same comparisons" in text and "met no gold item yet" in text
+
+
+@pytest.mark.django_db
+def test_pages_take_as_many_queries_for_many_rows_as_for_few(page: Client) -> None:
+    small, large = judged_project(2, 2), judged_project(5, 9)
+    for project in (small, large):
+        for comparison in project.comparisons.all()[: 2 if project == small else 7]:
+            services.add_gold(comparison, preference="a")
+
+    def queries(name: str, project: Project, *more: int) -> int:
+        StoredFigures.objects.all().delete()
+        with CaptureQueriesContext(connection) as captured:
+            assert page.get(reverse(name, args=[project.slug, *more])).status_code == 200
+        return len(captured)
+
+    def first_person(project: Project) -> int:
+        return Annotator.objects.filter(judgments__comparison__project=project).earliest("pk").pk
+
+    queries("project_quality", small)  # what Django looks up once and keeps
+    for name in ("project_quality", "project_gold"):
+        assert queries(name, small) == queries(name, large)
+    assert queries("annotator_quality", small, first_person(small)) == queries(
+        "annotator_quality", large, first_person(large)
+    )
+
+
+@pytest.mark.django_db
+def test_a_person_is_shown_over_time(page: Client) -> None:
+    project = judged_project()
+    annotator = Annotator.objects.filter(judgments__comparison__project=project).earliest("pk")
+    for by in ("week", "hundred", "nonsense"):
+        answer = page.get(reverse("annotator_quality", args=[project.slug, annotator.pk]), {"by": by})
+        assert [row["step"] for row in answer.context["chart"]["rows"]] == [5]
+        assert answer.context["chart"]["rows"][0]["agreement"] == 100
+    assert answer.context["others"].value == 1
+
+
+@pytest.mark.django_db
+def test_gold_is_kept_on_its_page(page: Client) -> None:
+    project = judged_project()
+    url = reverse("project_gold", args=[project.slug])
+    assert "There is no gold yet" in page.get(url).content.decode()
+    page.post(reverse("promote_gold", args=[project.slug]))
+    assert Gold.objects.count() == 4
+    gold = Gold.objects.order_by("-pk").first()
+    assert gold
+    make_vote(gold.comparison, make_annotator(), gold.strength, kind=AssignmentKind.GOLD)
+    answer = page.get(url)
+    assert [share and (share.value, share.count) for _, _, share in answer.context["rows"]] == [
+        (1, 1),
+        None,
+        None,
+        None,
+    ]
+    change = reverse("change_gold", args=[project.slug, gold.pk])
+    page.post(change, {"action": "qualification"})
+    gold.refresh_from_db()
+    assert gold.is_for_qualification
+    page.post(change, {"action": "retire"})
+    gold.refresh_from_db()
+    assert gold.retired_at and len(page.get(url).context["rows"]) == 3
+    assert [item for item, _, _ in page.get(url, {"show": "retired"}).context["rows"]] == [gold]
+    assert page.post(change, {"action": "explode"}).status_code == 403
+    elsewhere = reverse("change_gold", args=[make_project().slug, gold.pk])
+    assert page.post(elsewhere, {"action": "retire"}).status_code == 404
+    assert page.get(change).status_code == 405

@@ -325,7 +325,7 @@ WITH looked_at AS (
          WHERE s.comparison_id = c.id AND s.status = 'skipped') skips
      WHERE NOT c.is_withdrawn AND {which}
 )
-UPDATE annotation_comparison c SET review_since = CASE WHEN looked_at.waits THEN clock_timestamp() END
+UPDATE annotation_comparison c SET review_since = CASE WHEN looked_at.waits THEN now() END
   FROM looked_at
  WHERE c.id = looked_at.id AND coalesce(looked_at.waits, false) <> (looked_at.review_since IS NOT NULL)
 """

@@ -49,8 +49,8 @@ def operations() -> list[Operation]:
 
     project = Project.objects.get(slug=PROJECT)
     everybody = list(Annotator.objects.filter(user__isnull=False).order_by("id"))
-    newcomers = itertools.cycle(everybody[1:])
     of_rare_language = everybody[1]
+    newcomers = itertools.cycle(everybody[2:])
     state = browse.index_state()
 
     def settle(annotator: Annotator) -> Annotator:
@@ -157,7 +157,6 @@ def operations() -> list[Operation]:
         Operation("count: comparisons of a state and language", count_comparisons(state=1, lang="fi")),
         Operation("count: prompts of a search", count_prompts(query=COMMON_WORD)),
         Operation("count: values to filter by", lambda _: browse.tallied_values(project, Tally.Scope.PROMPT)),
-        # Last: from here on this person gets one language only.
         Operation("claim: one language in twenty", without_language, with_language),
     ]
 

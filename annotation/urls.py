@@ -9,6 +9,7 @@ from annotation import views
 urlpatterns = [
     path("", include("annotation.pages.urls")),
     path("", include("annotation.conversations.urls")),
+    path("", include("annotation.urls_quality")),
     path("projects/<slug:slug>/compare/", views.compare, name="compare"),
     path("projects/<slug:slug>/lease", views.renew_lease, name="renew_lease"),
     path("assignments/<uuid:assignment_id>/judgment", views.judge, name="judge"),

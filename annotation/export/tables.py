@@ -101,9 +101,9 @@ def _pairs(aspects: tuple[str, ...]) -> Table:
 
 def _singles(kind: Kind, aspects: tuple[str, ...]) -> Table:
     singles, label = (_KTO_SINGLES, ", label") if kind == Kind.KTO else (_SFT_ONCE, "")
-    scores = f", {_POINTS.format(id='response_id')}" if aspects else ""
+    scores = f", {_POINTS.format(id='judged.response_id')}" if aspects else ""
     query = f"""
-        SELECT id, "group", id, prompt, {_TEXT.format(id="response_id")}{label}{scores}
+        SELECT id, "group", id, prompt, {_TEXT.format(id="judged.response_id")}{label}{scores}
           FROM (SELECT * FROM ({singles}) singles ORDER BY id, part, place) judged {_HISTORY} ORDER BY id, part, place
     """
     columns = [*_COMMON, ("completion", Shape.SAID)]

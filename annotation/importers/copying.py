@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +23,7 @@ def copy_in(model: type[models.Model], columns: str, rows: Iterable[tuple[Any, .
     `jsonb`, those of uuid columns from `random_uuids`.
     """
     fields = {field.attname: field for field in model._meta.concrete_fields}
-    types = [(fields[column].db_type(connection) or "").partition("(")[0] for column in columns.split()]
+    types = [re.sub(r"\(\d+\)", "", fields[column].db_type(connection) or "") for column in columns.split()]
     names = ", ".join(f'"{column}"' for column in columns.split())
     command = f"COPY {table or model._meta.db_table} ({names}) FROM STDIN (FORMAT binary)"
     with connection.connection.cursor() as cursor, cursor.copy(command) as copy:

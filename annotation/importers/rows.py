@@ -68,6 +68,9 @@ class Verdict:
     ranking: list[int] | None = None
     note: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    ratings: dict[str, list[float | None]] = field(default_factory=dict)
+    axes: dict[str, int] = field(default_factory=dict)
+    chips: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -438,6 +438,7 @@ class _Store:
                         (
                             *(placed.comparison, annotator, *said, verdict.strength),
                             *(verdict.note, jsonb(verdict.meta), False, self.now),
+                            *(jsonb(verdict.ratings), jsonb(verdict.axes), verdict.chips),
                         )
                     )
                 elif known[key] != said:
@@ -445,7 +446,8 @@ class _Store:
         with foreign_keys_vouched_for(self.vouches):
             copy_in(
                 Judgment,
-                "public_id comparison_id annotator_id preference ranking strength note meta is_late created_at",
+                "public_id comparison_id annotator_id preference ranking strength note meta is_late created_at ratings"
+                " axes chips",
                 ((public_id, *values) for public_id, values in zip(random_uuids(len(new)), new, strict=True)),
             )
         self.done.judgments += len(new)

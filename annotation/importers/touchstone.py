@@ -25,8 +25,9 @@ from annotation.models import Preference
 
 COLUMNS = '"responses", with "prompt" or "messages"'
 ROW_KEYS = frozenset({"id", "group", "lang", "prompt", "messages", "responses", "annotations", "meta"})
+_EXTRAS = ("ratings", "axes", "chips")
 VERDICT_KEYS = frozenset(
-    {"annotator", "human", "preferred_index", "tie", "neither", "strength", "ranking", "rationale"}
+    {"annotator", "human", "preferred_index", "tie", "neither", "strength", "ranking", "rationale", *_EXTRAS}
 )
 _FITS = {
     Preference.A: range(-4, 0),
@@ -153,7 +154,37 @@ def _verdict(annotation: dict[str, Any], name: str, is_human: bool, count: int) 
             " is much better) over 0 (a tie) to 4 (the second is much better)"
         )
     note = _note(annotation)
-    return Verdict(name, is_human, preference, strength, ranking, note, _others(annotation, VERDICT_KEYS))
+    verdict = Verdict(name, is_human, preference, strength, ranking, note, _others(annotation, VERDICT_KEYS))
+    if not annotation.keys().isdisjoint(_EXTRAS):
+        verdict.ratings, verdict.axes, verdict.chips = _extras(annotation, count)
+    return verdict
+
+
+def _extras(annotation: dict[str, Any], count: int) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """(ratings, axes, chips), as a judgment holds them."""
+    ratings, axes, chips = (annotation.get(key) for key in _EXTRAS)
+    for name, points in _named("ratings", ratings):
+        if not isinstance(points, list) or len(points) != count or not all(map(_is_score, points)):
+            raise UnusableVerdictError(f'"ratings" of {name[:40]} are not {count} numbers or nulls')
+    for name, strength in _named("axes", axes):
+        if type(strength) is not int or not -4 <= strength <= 4:
+            raise UnusableVerdictError(f'"axes" of {name[:40]} is not a whole number from -4 to 4')
+    chips = chips or []
+    if not isinstance(chips, list) or not all(isinstance(chip, str) and len(chip) <= 60 for chip in chips):
+        raise UnusableVerdictError('"chips" is not a list of texts of at most 60 characters')
+    return ratings or {}, axes or {}, chips
+
+
+def _named(key: str, value: Any) -> list[tuple[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, dict) or any(not 1 <= len(name) <= 60 for name in value):
+        raise UnusableVerdictError(f'"{key}" is not an object with names of 1 to 60 characters')
+    return list(value.items())
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15)
 
 
 def _preference(annotation: dict[str, Any], count: int) -> tuple[Preference, list[int] | None]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from annotation import services
-from annotation.services import webhooks
+from annotation import services, upload_files
+from annotation.services import data_jobs, webhooks
 
 
 @shared_task
@@ -21,3 +21,14 @@ def deliver_webhooks() -> None:
 @shared_task
 def refresh_browse_index() -> None:
     services.refresh_browse_index()
+
+
+@shared_task
+def run_data_job(job_id: int) -> None:
+    data_jobs.run_data_job(job_id)
+
+
+@shared_task
+def resume_data_jobs() -> None:
+    data_jobs.resume_data_jobs()
+    upload_files.delete_old_uploads()

@@ -47,6 +47,11 @@ app.conf.update(
             "schedule": 10,
             "options": {"expires": 10},  # a worker that was away needs only one of them
         },
+        "resume-data-jobs": {
+            "task": "annotation.tasks.resume_data_jobs",
+            "schedule": 20,
+            "options": {"expires": 20},
+        },
         "deliver-webhooks": {"task": "annotation.tasks.deliver_webhooks", "schedule": 5},
     },
 )

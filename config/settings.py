@@ -26,6 +26,7 @@ DATA_DIR = Path(env.str("TOUCHSTONE_DATA", default=str(BASE_DIR / "var"))).resol
 MODELS_DIR = DATA_DIR / "models"
 JOBS_DIR = DATA_DIR / "jobs"
 LOG_DIR = DATA_DIR / "log"
+UPLOADS_DIR = DATA_DIR / "uploads"
 
 
 def _socket_dir() -> Path:
@@ -155,6 +156,7 @@ STARTER_MODEL = "smollm2-135m-instruct"
 SERVED_MODEL = "rlhf.generation.served_model"
 
 # ── Annotation ───────────────────────────────────────────────────────────────────────────────────────────────────
+UPLOAD_MAX_BYTES = env.int("TOUCHSTONE_UPLOAD_MAX_MB", default=1000) * 10**6
 ASSIGNMENT_LEASE_SECONDS = env.int("TOUCHSTONE_ASSIGNMENT_LEASE_SECONDS", default=900)
 # Each holds a thread of its web process (config/embedded/gunicorn_hooks.py) for as long as a model writes.
 OPEN_STREAMS = env.int("TOUCHSTONE_OPEN_STREAMS", default=2)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Max
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
@@ -46,24 +48,40 @@ def add_prompt(project: Project, messages: list[dict[str, str]], *, task: str = 
 
 
 def add_prompts(project: Project, prompts: Iterable[dict[str, Any]]) -> int:
-    """Add many prompts at once, all or none; gives how many are new. Each: messages, and task and lang if known."""
+    """Add many prompts at once, all or none; gives how many are new. Each is what `insert_prompts` takes."""
+    remaining = iter(prompts)
+    added = 0
+    with transaction.atomic():
+        while chunk := list(islice(remaining, 1000)):
+            added += insert_prompts(project, chunk)
+    return added
+
+
+_INSERT_PROMPTS = """
+INSERT INTO annotation_prompt (project_id, messages, "group", task, lang, skill, topic, tags, content_sha256,
+                               created_at)
+SELECT %s, messages, "group", task, lang, skill, topic, tags, content_sha256, %s
+FROM jsonb_to_recordset(%s) AS given(
+    messages jsonb, "group" text, task text, lang text, skill text, topic text, tags varchar[], content_sha256 text
+)
+ON CONFLICT (project_id, content_sha256, "group") DO NOTHING
+"""
+
+
+def insert_prompts(project: Project, prompts: list[dict[str, Any]]) -> int:
+    """Add prompts in one statement; gives how many are new. Each: messages, and task, lang, skill, topic, tags and
+    group where known."""
     rows = []
     for prompt in prompts:
         sha256 = content_sha256(prompt["messages"])
         rows.append(
-            Prompt(
-                project=project,
-                messages=prompt["messages"],
-                group=f"prompt-{sha256[:16]}",
-                task=prompt.get("task", ""),
-                lang=prompt.get("lang", ""),
-                content_sha256=sha256,
-            )
+            {"task": "", "lang": "", "skill": "", "topic": "", "tags": []}
+            | prompt
+            | {"group": prompt.get("group") or f"prompt-{sha256[:16]}", "content_sha256": sha256}
         )
-    with transaction.atomic():
-        before = project.prompts.count()
-        Prompt.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
-        return project.prompts.count() - before
+    with connection.cursor() as cursor:
+        cursor.execute(_INSERT_PROMPTS, [project.pk, timezone.now(), json.dumps(rows, ensure_ascii=False)])
+        return cursor.rowcount
 
 
 def add_response(

@@ -156,7 +156,7 @@ def settle_without_verdict(request: MemberRequest, project: Project, comparison_
     match request.POST.get("action"):
         case "leave":
             leave_undecided(comparison, reviewer=reviewer)
-            return _go_on(request, project, following, _("Left undecided: the votes count as they are."))
+            return _go_on(request, project, following, _("Left as it is: the votes count as they are."))
         case "withdraw":
             withdraw_comparison(comparison, reviewer=reviewer)
             return _go_on(

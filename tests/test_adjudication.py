@@ -16,6 +16,7 @@ from annotation.models import (
     Adjudication,
     Annotator,
     Assignment,
+    AssignmentKind,
     AssignmentStatus,
     Comparison,
     Event,
@@ -76,8 +77,12 @@ def test_models_repeats_and_gold_start_no_dispute() -> None:
     Judgment.objects.filter(pk=other.pk).update(round=1)
     assert not waits(comparison)
     Judgment.objects.filter(pk=other.pk).update(round=0)
-    services.add_gold(comparison, preference="a")
+    gold = services.add_gold(comparison, preference="a")
     assert not waits(comparison)
+    Judgment.objects.filter(pk=other.pk).update(superseded_at=timezone.now())
+    make_vote(comparison, make_annotator(), 2, kind=AssignmentKind.GOLD)
+    services.retire_gold(gold)
+    assert not waits(comparison)  # what somebody said of it as gold measures them
 
 
 def skip(comparison: Comparison) -> None:
@@ -166,7 +171,9 @@ def test_a_withdrawn_comparison_waits_no_more_until_it_is_restored() -> None:
     make_vote(comparison, make_annotator(), 1)
     assert not waits(comparison) and comparison.is_withdrawn
     services.restore_comparison(comparison, reviewer=reviewer)
-    assert waits(comparison) and not comparison.is_withdrawn
+    assert not waits(comparison) and not comparison.is_withdrawn
+    make_vote(comparison, make_annotator(), 1)
+    assert waits(comparison)
 
 
 def test_a_whole_project_is_looked_through_for_imported_votes() -> None:

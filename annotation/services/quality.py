@@ -298,7 +298,8 @@ def _unseen_gold(annotator: Annotator, project: Project, *, is_for_qualification
 SKIPS_FOR_REVIEW = 3
 
 # People's votes on one pair disagree where they take both sides, lie more than two steps apart, or share the first
-# place. Votes on gold measure the voters. What a reviewer has dealt with waits again when something new happens.
+# place. Votes on gold measure the voters. What a reviewer has dealt with waits again when something new happens. What
+# is withdrawn stays as it is: several skips withdraw a comparison and have put it before the reviewers.
 _MARK = """
 WITH looked_at AS (
     SELECT c.id, c.review_since,
@@ -318,8 +319,11 @@ WITH looked_at AS (
                count(*) FILTER (WHERE j.preference = 'a') AS a, count(*) FILTER (WHERE j.preference = 'b') AS b,
                count(*) FILTER (WHERE j.preference = 'tie') AS tie,
                count(*) FILTER (WHERE j.preference = 'neither') AS neither
-          FROM annotation_judgment j JOIN annotation_annotator n ON n.id = j.annotator_id AND n.is_human
-         WHERE j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0 AND j.preference <> 'ranked') votes
+          FROM annotation_judgment j
+          JOIN annotation_annotator n ON n.id = j.annotator_id AND n.is_human
+          LEFT JOIN annotation_assignment s ON s.id = j.assignment_id
+         WHERE j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0 AND j.preference <> 'ranked'
+           AND coalesce(s.kind, 'work') = 'work') votes
      CROSS JOIN LATERAL (
         SELECT count(DISTINCT s.annotator_id) AS people, max(s.leased_at) AS newest FROM annotation_assignment s
          WHERE s.comparison_id = c.id AND s.status = 'skipped') skips
@@ -394,16 +398,11 @@ def withdraw_comparison(comparison: Comparison, *, reviewer: Annotator) -> None:
 
 
 def restore_comparison(comparison: Comparison, *, reviewer: Annotator) -> None:
-    """Hand a withdrawn comparison out again."""
+    """Hand a withdrawn comparison out again; what it was withdrawn for counts as dealt with."""
     with transaction.atomic():
-        if Comparison.objects.filter(pk=comparison.pk, is_withdrawn=True).update(is_withdrawn=False):
-            record_event(
-                EventKind.ADJUDICATE,
-                project=comparison.project_id,
-                user=reviewer.user_id,
-                comparison_id=comparison.pk,
-                action="restored",
-            )
+        locked = Comparison.objects.select_for_update().get(pk=comparison.pk)
+        if Comparison.objects.filter(pk=locked.pk, is_withdrawn=True).update(is_withdrawn=False):
+            _dealt_with(locked, reviewer, "restored")
 
 
 def _dealt_with(comparison: Comparison, reviewer: Annotator, action: str) -> None:

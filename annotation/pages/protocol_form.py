@@ -90,6 +90,13 @@ class ProtocolForm(forms.Form):
         required=False, label=_("People talk to the models, turn by turn, and give typed feedback")
     )
     max_turns = forms.IntegerField(label=_("Turns of a conversation, at most"), min_value=1, max_value=50)
+    responses_per_turn = forms.TypedChoiceField(
+        label=_("Responses at each turn"),
+        choices=[(2, _("two, side by side")), (1, _("one"))],
+        coerce=int,
+        required=False,
+        empty_value=2,
+    )
 
     def __init__(self, data: Any = None, *, start: Protocol) -> None:
         initial = {field.name: getattr(start, field.name) for field in dataclasses.fields(start)}

@@ -25,6 +25,7 @@ from annotation.models import (
 )
 from annotation.services.journal import record_event
 from annotation.services.queue import release_assignments
+from annotation.services.rating_conversations import give_back_conversations
 
 ROLE_RANK = {Role.ANNOTATOR: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
 
@@ -177,7 +178,7 @@ def deactivate_user(user: User, *, by: User | None = None) -> int:
 
 
 def give_back(project: Project | None, user: User) -> int:
-    """Return the comparisons and rewrites that a user holds, in one project or everywhere; gives how many."""
+    """Return the comparisons, rewrites and conversations to rate that a user holds, in one project or everywhere."""
     annotator = Annotator.objects.filter(user=user.pk).first()
     if annotator is None:
         return 0
@@ -186,6 +187,7 @@ def give_back(project: Project | None, user: User) -> int:
         rewrites = rewrites.filter(project=project)
     with transaction.atomic():
         returned = rewrites.update(status=RewriteStatus.OPEN, annotator=None, lease_expires_at=None)
+        returned += give_back_conversations(annotator, project)
         return returned + release_assignments(annotator=annotator, project=project)
 
 

@@ -7,8 +7,15 @@ const review = document.querySelector(".review");
 typeset(review, review.dataset.katexCss);
 
 const note = review.querySelector("details.note");
-note?.addEventListener("toggle", () => note.open && note.querySelector("textarea").focus());
-note?.querySelector("textarea").addEventListener("keydown", (event) => {
-  if (event.key === "Escape") event.target.blur();
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.target.form.requestSubmit();
+const text = note?.querySelector("textarea");
+// At once, and not on `toggle`, which comes later: what is typed after the key belongs into the note.
+note?.querySelector("summary").addEventListener("click", (event) => {
+  if (note.open) return;
+  event.preventDefault();
+  note.open = true;
+  text.focus();
+});
+text?.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") text.blur();
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) text.form.requestSubmit();
 });

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 
-from annotation import models
+from annotation import models, services
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -25,19 +27,48 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         return False
 
 
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class AccountAdmin(UserAdmin):
+    """Making accounts and switching them off; what people do in projects is on the projects' own pages."""
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        leaves = change and not obj.is_active and form.initial.get("is_active")
+        super().save_model(request, obj, form, change)
+        if leaves:
+            assert isinstance(request.user, User)
+            services.deactivate_user(obj, by=request.user)
+
+
 @admin.register(models.Project)
-class ProjectAdmin(admin.ModelAdmin):
-    """Name, guidelines and whether it is open can be mended; people are added on the project's own page."""
+class ProjectAdmin(ReadOnlyAdmin):
+    """Settings and guidelines are changed on the project's own pages, which keep versions and a journal."""
 
     list_display = ("slug", "name", "judgments_per_comparison", "is_open", "created_at")
-    fields = ("slug", "name", "guidelines", "judgments_per_comparison", "is_open", "created_at")
-    readonly_fields = ("slug", "judgments_per_comparison", "created_at")
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+@admin.register(models.Membership)
+class MembershipAdmin(ReadOnlyAdmin):
+    list_display = ("project", "user", "role", "qualification", "joined_at")
+    list_filter = ("project", "role")
+    list_select_related = ("project", "user")
+
+
+@admin.register(models.Invitation)
+class InvitationAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "role", "email", "created_by", "expires_at", "accepted_at", "revoked_at")
+    list_filter = ("project",)
+    list_select_related = ("project", "created_by")
+    exclude = ("token_sha256",)
+
+
+@admin.register(models.GuidelineVersion)
+class GuidelineVersionAdmin(ReadOnlyAdmin):
+    list_display = ("project", "version", "created_by", "created_at")
+    list_filter = ("project",)
+    list_select_related = ("project", "created_by")
 
 
 @admin.register(models.Prompt)

@@ -108,6 +108,27 @@ def test_a_session_gets_a_new_key_at_the_door_and_ends_with_the_account(ann: Use
     assert sign_in()[0] == 200  # and does not come in again
 
 
+def test_djangos_admin_has_the_same_door(page: Client, ann: User) -> None:
+    answer = Client().get("/django-admin/login/", {"next": "/django-admin/auth/user/"})
+    assert answer["Location"] == "/login/?next=/django-admin/auth/user/"
+    assert page.get("/django-admin/", follow=True).status_code == 403
+
+
+def test_an_account_that_is_switched_off_in_the_admin_gives_back_what_it_holds(ann: User, project: Project) -> None:
+    make_comparison(project)
+    services.claim_assignments(annotator=services.annotator_for(ann), project=project)
+    boss = Client()
+    boss.force_login(make_user("boss", is_staff=True))
+    address = f"/django-admin/auth/user/{ann.pk}/change/"
+    form = {"username": "ann", "date_joined_0": "2026-01-01", "date_joined_1": "12:00:00"}
+    assert boss.post(address, form | {"is_active": "on", "first_name": "Ann"}).status_code == 302
+    assert ann.annotator.assignments.filter(status="leased").exists()
+    assert boss.post(address, form).status_code == 302
+    assert not ann.annotator.assignments.filter(status="leased").exists()
+    deactivated = Event.objects.get(data__action="deactivated")
+    assert (deactivated.user.username, deactivated.data["member"]) == ("boss", "ann")  # type: ignore[union-attr]
+
+
 def test_signing_out_gives_back_what_was_held(page: Client, ann: User, project: Project) -> None:
     make_comparison(project)
     services.claim_assignments(annotator=services.annotator_for(ann), project=project)

@@ -20,7 +20,7 @@ from annotation.models import JudgedState, Project, Tally
 from annotation.search_terms import Search, excerpt
 
 PAGE_ROWS = 50
-COUNTED_UP_TO = 1000
+COUNTED_UP_TO = 500
 VALUES_SHOWN = 100  # the most frequent tasks, topics …, to choose from
 TEXT_READ = 20_000  # characters in which a page looks for the hit that it shows
 BLOCK_SHIFTS = (11, 13, 15, 17)  # as annotation_blocks in the database has them

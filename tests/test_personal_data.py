@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotation.models import (
+    DataJobStatus,
+    ErrorSpan,
+    Event,
+    EventKind,
+    Prompt,
+    PromptWords,
+    Response,
+)
 from annotation.personal_data import Finding, PersonalKind, find_personal_data, mask_text, moved
+from annotation.services import DomainError, content_sha256, masking, refresh_browse_index
+from tests.factories import make_comparison, make_judgment, make_project, make_prompt, make_response, make_user
 
 
 def found(text: str, lang: str = "") -> list[tuple[str, str]]:
@@ -93,3 +106,75 @@ def test_a_passage_keeps_its_words_when_the_text_is_masked(parts: list[tuple[str
     widened_end = max([end, *(f.end for f in inside)])
     shifted = [Finding(f.start - widened_start, f.end - widened_start, f.kind) for f in inside]
     assert masked[new_start:new_end] == mask_text(text[widened_start:widened_end], shifted)
+
+
+# ── In the database ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.django_db
+def test_a_scan_counts_and_changes_nothing_and_keeps_nothing_of_what_it_found() -> None:
+    project = make_project()
+    prompt = make_prompt(project, "Mail ann@corp.com or bob@corp.com")
+    make_response(prompt, text="It’s +1 917-444-6321.")
+    make_prompt(project, "2 + 2 = 4")
+    job = masking.start_scan(project, user=make_user())
+    assert job.status == DataJobStatus.DONE, job.error
+    assert job.result["hits"] == {"email": 2, "phone": 1}
+    assert (job.result["prompts"], job.result["responses"]) == (1, 1)
+    assert "corp" not in json.dumps(job.result)
+    prompt.refresh_from_db()
+    assert "ann@corp.com" in prompt.messages[0]["content"]
+
+
+@pytest.mark.django_db
+def test_masking_replaces_texts_and_keeps_the_hash_of_what_was_judged() -> None:
+    project, user = make_project(), make_user()
+    judged = make_comparison(project, a_text="Write to ann@corp.com, she knows.", b_text="I do not know.")
+    vote = make_judgment(judged)
+    ErrorSpan.objects.create(judgment=vote, response=judged.response_a, start=9, end=21, kind="factual")
+    after = ErrorSpan.objects.create(judgment=vote, response=judged.response_a, start=23, end=32, kind="other")
+    unjudged = make_comparison(project, a_text="Call 415-555-2671 or eve@corp.com", b_text="No.")
+    before = judged.response_a.text_sha256
+    Prompt.objects.filter(pk=unjudged.prompt_id).update(lang="en")
+
+    job = masking.start_masking(project, ["email"], user=user)
+    assert job.status == DataJobStatus.DONE, job.error
+    first = Response.objects.get(pk=judged.response_a_id)
+    assert first.text == "Write to [EMAIL], she knows."
+    assert (first.text_sha256, first.original_sha256) == (content_sha256(first.text), before)
+    assert [first.text[span.start : span.end] for span in ErrorSpan.objects.order_by("pk")] == ["[EMAIL]", "she knows"]
+    assert first.text[after.start - 5 : after.end - 5] == "she knows"
+    second = Response.objects.get(pk=unjudged.response_a_id)
+    assert second.text == "Call 415-555-2671 or [EMAIL]", "only the kinds that were chosen"
+    assert second.original_sha256 == ""
+    event = Event.objects.get(kind=EventKind.EDIT, project=project)
+    assert event.data == {"what": "masking", "job": job.pk, "email": 2, "responses": 2, "judged_before": 1}
+
+    again = masking.start_masking(project, ["email", "phone"], user=user)
+    assert again.result == {"phone": 1, "responses": 1}
+    assert Response.objects.get(pk=judged.response_a_id).original_sha256 == before
+
+
+@pytest.mark.django_db
+def test_prompts_that_become_the_same_stay_two() -> None:
+    project, user = make_project(), make_user()
+    prompts = [
+        Prompt.objects.create(
+            project=project,
+            messages=(messages := [{"role": "user", "content": f"Who is {name}@corp.com?"}]),
+            group="one",
+            content_sha256=content_sha256(messages),
+        )
+        for name in ("ann", "bob", "eve")
+    ]
+    assert masking.start_masking(project, ["email"], user=user).status == DataJobStatus.DONE
+    texts = [Prompt.objects.get(pk=prompt.pk).messages[0]["content"] for prompt in prompts]
+    assert texts == ["Who is [EMAIL]?", "Who is [EMAIL 2]?", "Who is [EMAIL 3]?"]
+    refresh_browse_index()
+    assert PromptWords.objects.count() == 3
+
+
+@pytest.mark.django_db
+def test_nothing_is_masked_without_a_kind() -> None:
+    with pytest.raises(DomainError):
+        masking.start_masking(make_project(), [], user=make_user())

@@ -104,10 +104,10 @@ def gunicorn(
 
 
 @contextlib.contextmanager
-def touchstone(database_pid: int) -> Iterator[Served]:
+def touchstone(database_pid: int, *, log: IO[bytes] | None = None) -> Iterator[Served]:
     """This project's web processes over the database of `prepared_django`."""
     from django.db import connections
 
     connections.close_all()
-    with gunicorn(["-c", "python:config.embedded.gunicorn_hooks", "config.wsgi"]) as (port, pid):
+    with gunicorn(["-c", "python:config.embedded.gunicorn_hooks", "config.wsgi"], log=log) as (port, pid):
         yield Served(port=port, web_pid=pid, database_pid=database_pid)

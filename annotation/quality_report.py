@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from annotation.aggregation import aggregate
 from annotation.agreement import RESAMPLES, Undefined, load_votes
 from annotation.agreement.report import agreement_of, alpha_in_words
+from annotation.agreement.scores import score_agreement
 from annotation.agreement.votes import names_of
 from annotation.models import Project
 from annotation.quality import Concern, measure_annotators
@@ -117,6 +118,8 @@ class QualityReport:
     figures: list[Figure]
     by_strength: list[tuple[int, int, Figure]]
     """Strength, pairs of votes, agreement."""
+    scores: list[tuple[int, Figure]]
+    """Of each aspect and axis: how many scores there are, and alpha."""
     people_pairs: list[Pair]
     more_pairs: int
     people: list[Person]
@@ -144,6 +147,10 @@ def quality_report(project: Project) -> QualityReport:
         scale=agreement["scale"],
         figures=figures,
         by_strength=by_strength,
+        scores=[
+            (row["scores"], _figure(row["label"], "", row["alpha"], row["interval"], row["not_defined"]))
+            for row in data["scores"]
+        ],
         people_pairs=[_pair(row) for row in data["pairs"]],
         more_pairs=data["more_pairs"],
         people=[_person(row) for row in data["people"]],
@@ -163,6 +170,7 @@ def _compute(project: Project) -> dict[str, Any]:
     reliability = weighed.pop("people")
     return {
         "agreement": agreement,
+        "scores": [asdict(row) for row in score_agreement(project, resamples=RESAMPLES)],
         "pairs": [
             {
                 "name": name,

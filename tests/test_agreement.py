@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from annotation.agreement import VERDICTS, Undefined, measure_agreement
 from annotation.agreement.coefficients import Sums, fleiss_kappa, gwet_ac2, kappa, krippendorff_alpha
 from annotation.agreement.report import VERDICT_WEIGHTS, agreement_of
+from annotation.agreement.scores import score_agreement
 from annotation.agreement.votes import Votes
 from annotation.models import (
     Annotator,
@@ -30,6 +31,7 @@ from annotation.models import (
     Judgment,
     Project,
 )
+from annotation.protocol import Aspect, Axis, Protocol
 from tests.factories import make_annotator, make_comparison, make_project, make_response, make_user
 
 Item = dict[str, str | int]
@@ -373,6 +375,35 @@ def test_a_ranking_is_judged_pair_by_pair() -> None:
     # On (a, b): a, a, tie; on (a, c): a, a, b; on (b, c): a, b, b: one equal pair of three each.
     assert found.raw_agreement == pytest.approx(3 / 9)
     assert found.intervals["raw_agreement"] is None  # one comparison cannot be resampled
+
+
+@pytest.mark.django_db
+def test_scores_and_axes_have_an_alpha_of_their_own(django_assert_num_queries: Any) -> None:
+    protocol = Protocol(aspects=(Aspect("clarity", "Clarity"),), axes=(Axis("harmless", "Less harmful"),))
+    project = make_project()
+    with django_assert_num_queries(0):
+        assert score_agreement(project) == []
+    Project.objects.filter(pk=project.pk).update(protocol=protocol.to_json())
+    project.refresh_from_db()
+    people = [make_annotator(), make_annotator()]
+    given: list[tuple[list[int | None], list[int | None]]]
+    given = [([4, 2], [5, 2]), ([1, 3], [1, 4]), ([2, None], [3, 5]), ([5, 5], [4, 5])]
+    for number, scores in enumerate(given):
+        comparison = make_comparison(project)
+        for annotator, pair in zip(people, scores, strict=True):
+            Judgment.objects.create(
+                comparison=comparison,
+                annotator=annotator,
+                preference="a",
+                ratings={"clarity": pair, "gone": [1, 1]},
+                axes={"harmless": 1} if number < 2 else {},
+            )
+    clarity, harmless = score_agreement(project, resamples=200)
+    rows = np.array([[one[i] or np.nan for pair in given for one in [pair[p]] for i in (0, 1)] for p in (0, 1)])
+    expected = krippendorff.alpha(reliability_data=rows, level_of_measurement="interval")
+    assert clarity.alpha == pytest.approx(expected) and clarity.scores == 15
+    assert clarity.interval and clarity.interval[0] < expected < clarity.interval[1]
+    assert (harmless.alpha, harmless.scores, harmless.not_defined) == (None, 4, Undefined.UNIFORM)
 
 
 @pytest.mark.django_db

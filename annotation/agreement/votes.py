@@ -43,15 +43,11 @@ _VOTES = """
      CROSS JOIN LATERAL generate_series(i + 1, c.response_count) k
      WHERE {live} AND c.response_count > 2 AND j.preference = 'ranked'
 """
-_LIVE = """c.project_id = {project} AND j.superseded_at IS NULL AND j.round = 0
+LIVE = """c.project_id = {project} AND j.superseded_at IS NULL AND j.round = 0
        AND coalesce(s.kind, 'work') NOT IN ('gold', 'qualification')"""
 _MET_BY = """ AND (n.is_human OR n.id = {annotator})
        AND c.id IN (SELECT mine.comparison_id FROM annotation_judgment mine
                      WHERE mine.annotator_id = {annotator} AND mine.superseded_at IS NULL)"""
-_ROW = np.dtype(
-    [("fields", ">i2")] + [pair for name in ("comparison", "annotator", "at", "part", "code")
-                           for pair in ((f"{name}_size", ">i4"), (name, ">i8"))]
-)  # fmt: skip
 _HEADER_BYTES, _TRAILER_BYTES = 19, 2
 
 
@@ -99,18 +95,28 @@ def load_votes(project: Project, *, humans_only: bool = False, met_by: Annotator
 
     met_by: only the comparisons that this annotator judged, with their votes and other people's.
 
-    They come as Postgres's binary COPY: every field is an eight-byte integer, so that the answer is an array as it is
-    and a hundred thousand votes take no more than their join.
     """
-    live = _LIVE.format(project=int(project.pk)) + (" AND n.is_human" if humans_only else "")
+    live = LIVE.format(project=int(project.pk)) + (" AND n.is_human" if humans_only else "")
     if met_by is not None:
         live += _MET_BY.format(annotator=int(met_by.pk))
-    statement = f"COPY ({_VOTES.format(live=live)}) TO STDOUT (FORMAT BINARY)"
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+    comparison, annotator, at, part, code = copy_integers(_VOTES.format(live=live), 5)
+    order = np.lexsort((annotator, part, comparison))
+    return Votes(*(column[order] for column in (comparison, annotator, part, code, at)))
+
+
+def copy_integers(query: str, columns: int) -> NDArray[np.int64]:
+    """The answer to a query whose columns are all bigint and never null, shape (columns, rows).
+
+    It comes as Postgres's binary COPY, which with fields of one size is an array as it is: a hundred thousand rows
+    take no more than their query. COPY takes no parameters; the query holds its values.
+    """
+    row = [("fields", ">i2")]
+    for column in range(columns):
+        row += [(f"size {column}", ">i4"), (f"value {column}", ">i8")]
+    with connection.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)") as copy:
         answer = b"".join(copy)
-    rows = np.frombuffer(answer[_HEADER_BYTES : len(answer) - _TRAILER_BYTES], dtype=_ROW)
-    order = np.lexsort((rows["annotator"], rows["part"], rows["comparison"]))
-    return Votes(*(rows[name][order].astype(np.int64) for name in ("comparison", "annotator", "part", "code", "at")))
+    rows = np.frombuffer(answer[_HEADER_BYTES : len(answer) - _TRAILER_BYTES], dtype=np.dtype(row))
+    return np.array([rows[f"value {column}"] for column in range(columns)], dtype=np.int64)
 
 
 def names_of(annotators: NDArray[np.int64]) -> dict[int, str]:

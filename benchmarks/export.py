@@ -1,12 +1,16 @@
 """What importing and exporting cost, against raw COPY of the same rows in the same run.
 
-    python benchmarks/export.py [--comparisons 50000] [--rounds 3]
+    python -m benchmarks.export [--rows 50000] [--judgments 87500] [--rounds 3]
 
-Generates comparisons (two responses of about 90 words, one to three judgments), imports them through the command's own
-code, and then takes turns over the rounds: `copy table` is COPY of the finished rows out of one table, the floor;
-`copy query` is COPY of the rows where they lie, joins and consensus included; `jsonl` and `parquet` are
-`export_preferences` as a whole (rows, counts, fsync, sha256). Every measurement runs in a process of its own, whose
-peak memory is shown. Everything happens in a temporary folder.
+Import: a file of touchstone rows, two new responses of about 90 words and one annotation each, four to a prompt, into
+an empty project. In turns with it, COPY of the same finished rows straight into the real tables, with their indexes,
+constraints and triggers: `copy in` as anybody may do it, `copy in, vouched` without the row-by-row foreign key checks,
+as the import does where the database user may.
+
+Export: comparisons with one to three judgments each, as many as `--judgments` says, imported first. In turns over the
+rounds: `copy table` is COPY of the finished rows out of one table; `copy query` is COPY of the rows where they lie,
+joins and consensus included; `jsonl` and `parquet` are `export_preferences` as a whole (rows, counts, fsync, sha256).
+Every measurement runs in a process of its own, whose peak memory is shown. Everything happens in a temporary folder.
 """
 
 from __future__ import annotations
@@ -21,26 +25,33 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("the", "model", "answers", "tides", "rise", "and", "fall", "because", "moon", "pulls", "water", "towards")
-WAYS = ("copy table", "copy query", "jsonl", "parquet")
-DPO_TABLE = "benchmark_rows"
+IMPORT_WAYS = ("import", "copy in", "copy in, vouched")
+EXPORT_WAYS = ("copy table", "copy query", "jsonl", "parquet")
+EXPORT_TABLE = "benchmark_rows"
+FILLED = ("project", "batch", "responsesource", "annotator", "prompt", "response", "comparison", "judgment")
+Found = dict[str, float]
 
 
 def text(rng: random.Random) -> str:
     return " ".join(rng.choices(WORDS, k=90)) + f'\n\n"{rng.random():.9f}"'
 
 
-def write_rows(path: Path, comparisons: int) -> None:
-    """A file in the touchstone format: four comparisons a prompt, among six sources."""
+def write_rows(path: Path, count: int, *, people: tuple[int, ...], judgments: int | None = None) -> None:
+    """A file in the touchstone format: four comparisons a prompt, among six sources; up to either number."""
     rng = random.Random(0)
+    given = number = 0
     with path.open("w") as file:
-        for number in range(comparisons):
+        while number < count and (judgments is None or given < judgments):
             if number % 4 == 0:
                 prompt = f"Question {number // 4}: {' '.join(rng.choices(WORDS, k=20))}?"
-            people = rng.sample(range(40), rng.choice([1, 1, 2, 3]))
+            names = rng.sample(range(40), rng.choice(people))
+            given += len(names)
             row = {
                 "id": f"row-{number}",
                 "group": f"group-{number // 4}",
@@ -49,72 +60,208 @@ def write_rows(path: Path, comparisons: int) -> None:
                 "responses": [{"model": f"model-{index}", "text": text(rng)} for index in rng.sample(range(6), 2)],
                 "annotations": [
                     {"annotator": f"person-{index}", "human": True, "preferred_index": rng.choice([0, 1, 1])}
-                    for index in people
+                    for index in names
                 ],
             }
             file.write(json.dumps(row) + "\n")
+            number += 1
 
 
-def measure(way: str, out: Path) -> dict[str, float]:
-    """One measurement; runs in its own process."""
+# ── One measurement, in a process of its own ─────────────────────────────────────────────────────────────────────
+
+
+def import_rows(file: Path) -> int:
+    from annotation.importers import import_file
+
+    return import_file(file, "bench").rows
+
+
+def dump_tables(folder: Path) -> int:
+    from django.db import connection
+
+    connection.ensure_connection()
+    for table in FILLED:
+        with (
+            (folder / f"{table}.bin").open("wb") as file,
+            connection.connection.cursor() as cursor,
+            cursor.copy(f"COPY annotation_{table} TO STDOUT (FORMAT binary)") as rows,
+        ):
+            for row in rows:
+                file.write(row)
+    return 0
+
+
+def copy_in(folder: Path, *, vouched: bool) -> int:
     from django.db import connection, transaction
 
-    from annotation.export import _ROWS, Kind, _copy_lines, _make_consensus, export_preferences
-    from annotation.importers import import_file
+    with transaction.atomic(), connection.cursor() as settings:
+        if vouched:
+            settings.execute("SET LOCAL session_replication_role = replica")
+        for table in FILLED:
+            with (
+                (folder / f"{table}.bin").open("rb") as file,
+                connection.connection.cursor() as cursor,
+                cursor.copy(f"COPY annotation_{table} FROM STDIN (FORMAT binary)") as rows,
+            ):
+                while chunk := file.read(2**18):
+                    rows.write(chunk)
+    return 0
+
+
+def clear(_: Path) -> int:
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE annotation_project, annotation_responsesource, annotation_event CASCADE")
+    return 0
+
+
+def prepare_export(_: Path) -> int:
+    from django.db import connection, transaction
+
+    from annotation.export import Kind
+    from annotation.export.consensus import make_consensus
+    from annotation.export.files import json_query
+    from annotation.export.tables import make_table
     from annotation.models import Project
 
-    if way == "import":
-        started = time.perf_counter()
-        rows = import_file(out, "bench").rows
-        return {"seconds": time.perf_counter() - started, "rows": rows}
     project = Project.objects.get(slug="bench")
-    if way == "prepare":
-        with transaction.atomic(), connection.cursor() as cursor:
-            _make_consensus(project, humans_only=True)
-            cursor.execute(f"CREATE UNLOGGED TABLE {DPO_TABLE} AS {_ROWS[Kind.DPO]}")
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM ANALYZE")
-        return {}
+    with transaction.atomic(), connection.cursor() as cursor:
+        make_consensus(project, humans_only=True)
+        query = json_query(make_table(Kind.DPO, project, humans_only=True))
+        cursor.execute(f"CREATE UNLOGGED TABLE {EXPORT_TABLE} AS {query}")
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM ANALYZE")
+    return 0
+
+
+def export(out: Path) -> int:
+    from annotation.export import export_preferences
+    from annotation.models import Project
+
+    return export_preferences(Project.objects.get(slug="bench"), "dpo", out, humans_only=True).rows
+
+
+def copy_out(out: Path, *, from_table: bool) -> int:
+    from django.db import transaction
+
+    from annotation.export import Kind
+    from annotation.export.consensus import make_consensus
+    from annotation.export.copying import copy_lines
+    from annotation.export.files import json_query
+    from annotation.export.tables import make_table
+    from annotation.models import Project
+
+    project = Project.objects.get(slug="bench")
+    rows = 0
+    with transaction.atomic(), out.open("wb") as file:
+        query = f"SELECT * FROM {EXPORT_TABLE}"
+        if not from_table:
+            make_consensus(project, humans_only=True)
+            query = json_query(make_table(Kind.DPO, project, humans_only=True))
+        for line in copy_lines(query):
+            file.write(line)
+            rows += 1
+    return rows
+
+
+MEASURED: dict[str, Callable[[Path], int]] = {
+    "import": import_rows,
+    "dump": dump_tables,
+    "clear": clear,
+    "copy in": lambda folder: copy_in(folder, vouched=False),
+    "copy in, vouched": lambda folder: copy_in(folder, vouched=True),
+    "prepare": prepare_export,
+    "copy table": lambda out: copy_out(out, from_table=True),
+    "copy query": lambda out: copy_out(out, from_table=False),
+    "jsonl": lambda out: export(out.with_suffix(".jsonl")),
+    "parquet": lambda out: export(out.with_suffix(".parquet")),
+}
+
+
+def measure(way: str, path: Path) -> Found:
     started = time.perf_counter()
-    if way in ("jsonl", "parquet"):
-        rows = export_preferences(project, "dpo", out.with_suffix(f".{way}"), humans_only=True).rows
-    else:
-        sql = _ROWS[Kind.DPO] if way == "copy query" else f"SELECT * FROM {DPO_TABLE}"
-        rows = 0
-        with transaction.atomic(), out.open("wb") as file:
-            if way == "copy query":
-                _make_consensus(project, humans_only=True)
-            for line in _copy_lines(sql):
-                file.write(line)
-                rows += 1
-    return {"seconds": time.perf_counter() - started, "rows": rows}
+    rows = MEASURED[way](path)
+    seconds = time.perf_counter() - started
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "rows": rows,
+        "seconds": seconds,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "peak_mib": usage.ru_maxrss / 1024,
+    }
 
 
-def run_measurement(way: str, out: Path) -> dict[str, float]:
+def run(way: str, path: Path) -> Found:
     child = subprocess.run(
-        [sys.executable, __file__, "--measure", way, "--out", str(out)], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, __file__, "--measure", way, "--path", str(path)], capture_output=True, text=True, cwd=ROOT
     )
     if child.returncode:
         raise SystemExit(f"{way} failed:\n{child.stderr}")
     return json.loads(child.stdout)
 
 
+# ── The whole ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def time_import(folder: Path, count: int, rounds: int) -> None:
+    file = folder / "rows.jsonl"
+    write_rows(file, count, people=(1,))
+    run("import", file)
+    run("dump", folder)
+    found: dict[str, list[Found]] = {way: [] for way in (*IMPORT_WAYS, "import again")}
+    for _ in range(rounds):
+        for way in IMPORT_WAYS[::-1]:
+            run("clear", folder)
+            found[way].append(run(way, file if way == "import" else folder))
+        found["import again"].append(run("import", file))
+    report(f"{count:,} rows in", found, bases=IMPORT_WAYS[1:], rows=count)
+    run("clear", folder)
+    file.unlink()
+
+
+def time_export(folder: Path, judgments: int, rounds: int) -> None:
+    file = folder / "rows.jsonl"
+    write_rows(file, judgments, people=(1, 1, 2, 3), judgments=judgments)
+    imported = run("import", file)
+    file.unlink()
+    print(f"{imported['rows'] / imported['seconds']:,.0f} rows/s imported, {imported['rows']:,.0f} comparisons")
+    run("prepare", folder)
+    found: dict[str, list[Found]] = {way: [] for way in EXPORT_WAYS}
+    for _ in range(rounds):
+        for way in EXPORT_WAYS:
+            found[way].append(run(way, folder / "out"))
+    report(f"{judgments:,} judgments out", found, bases=EXPORT_WAYS[:2])
+
+
+def report(title: str, found: dict[str, list[Found]], *, bases: tuple[str, ...], rows: int | None = None) -> None:
+    print(f"\n{title}, medians of {len(found[bases[0]])}, load {os.getloadavg()[0]:.1f}")
+    speeds = {
+        way: statistics.median((rows or one["rows"]) / one["seconds"] for one in of_way)
+        for way, of_way in found.items()
+    }
+    for way, of_way in found.items():
+        ratios = ", ".join(f"{speeds[way] / speeds[base]:.2f} of {base}" for base in bases)
+        cpu = statistics.median(one["cpu"] for one in of_way)
+        peak = max(one["peak_mib"] for one in of_way)
+        print(f"{way:>16}: {speeds[way]:9,.0f} rows/s, {ratios}, {cpu:.1f} s of own CPU, peak {peak:.0f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--comparisons", type=int, default=50_000)
+    parser.add_argument("--rows", type=int, default=50_000, help="to import; 0: leave that out")
+    parser.add_argument("--judgments", type=int, default=87_500, help="to export; 0: leave that out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    options: Any = parser.parse_args()
     sys.path.insert(0, str(ROOT))
     os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
     if options.measure:
         import django
 
         django.setup()
-        found = measure(options.measure, options.out)
-        peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**found, "peak_mib": peak_mib}))
+        print(json.dumps(measure(options.measure, options.path)))
         return
 
     with tempfile.TemporaryDirectory(prefix="touchstone-benchmark-") as folder:
@@ -129,24 +276,10 @@ def main() -> None:
 
         with postgres.running(settings.DATA_DIR, settings.SOCKET_DIR):
             call_command("migrate", verbosity=0)
-            rows = Path(folder) / "rows.jsonl"
-            write_rows(rows, options.comparisons)
-            for name in ("import", "import again"):
-                found = run_measurement("import", rows)
-                print(f"{name:>12}: {found['rows'] / found['seconds']:9,.0f} rows/s, peak {found['peak_mib']:.0f} MiB")
-            run_measurement("prepare", rows)
-            measured: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-            for _ in range(options.rounds):
-                for way in WAYS:
-                    measured[way].append(run_measurement(way, Path(folder) / "out"))
-            speeds = {
-                way: statistics.median(found["rows"] / found["seconds"] for found in of_way)
-                for way, of_way in measured.items()
-            }
-            for way, of_way in measured.items():
-                ratios = ", ".join(f"{speeds[way] / speeds[base]:.2f} of {base}" for base in WAYS[:2])
-                peak = max(found["peak_mib"] for found in of_way)
-                print(f"{way:>12}: {speeds[way]:9,.0f} rows/s, {ratios}, peak {peak:.0f} MiB")
+            if options.rows:
+                time_import(Path(folder), options.rows, options.rounds)
+            if options.judgments:
+                time_export(Path(folder), options.judgments, options.rounds)
 
 
 if __name__ == "__main__":

@@ -224,6 +224,33 @@ def test_taken_id_and_changed_kind_of_annotator_are_reported(tmp_path: Path) -> 
     assert Annotator.objects.get(name="ann").is_human
 
 
+@pytest.mark.django_db
+def test_what_was_masked_is_still_found_by_the_file(tmp_path: Path) -> None:
+    import_lines(tmp_path, [touchstone_row()])
+    for model, field, masked in (
+        (Prompt, "content_sha256", {"messages": [{"role": "user", "content": "[name]?"}]}),
+        (Response, "text_sha256", {"text": "[name]"}),
+    ):
+        for row in model.objects.all():
+            model.objects.filter(pk=row.pk).update(
+                original_sha256=getattr(row, field), **{field: content_sha256(str(row.pk))}, **masked
+            )
+    done = import_lines(tmp_path, [touchstone_row()])
+    assert [done[key] for key in CREATED] == [0] * len(CREATED)
+    assert (done["already_there"], done["skipped"]) == (1, [])
+    assert Prompt.objects.get().messages[0]["content"] == "[name]?"
+
+
+@pytest.mark.django_db
+def test_disagreement_in_a_file_waits_for_a_reviewer(tmp_path: Path) -> None:
+    votes = [annotation(), annotation(annotator="other", preferred_index=1)]
+    import_lines(tmp_path, [touchstone_row(1, annotations=votes), touchstone_row(2), touchstone_row(3)])
+    waiting = Comparison.objects.exclude(review_since=None)
+    assert [comparison.external_id for comparison in waiting] == ["row-1"]
+    import_lines(tmp_path, [touchstone_row(2, annotations=votes[1:])])
+    assert {comparison.external_id for comparison in waiting.all()} == {"row-1", "row-2"}
+
+
 @pytest.mark.django_db(transaction=True)
 def test_two_imports_of_one_file_at_once_store_it_once(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(300)])

@@ -119,7 +119,7 @@ def write_table(table: Table, file: IO[bytes], *, is_parquet: bool) -> int:
         from annotation.export.parquet import write_parquet
 
         return write_parquet(table, file)
-    with contextlib.closing(copy_lines(_json_of(table))) as lines:
+    with contextlib.closing(copy_lines(json_query(table))) as lines:
         return _write_lines(lines, file)
 
 
@@ -131,7 +131,7 @@ def _write_lines(lines: Iterable[bytes], file: IO[bytes]) -> int:
     return count
 
 
-def _json_of(table: Table) -> str:
+def json_query(table: Table) -> str:
     """A query whose columns are the values that a JSON line holds."""
     names: list[str] = []
     values = []

@@ -1,4 +1,4 @@
-"""Reading judged comparisons from files: `import_file` is the way in, one module per format, `store` writes."""
+"""Reading what was said from files: `import_file` is the way in, one module per format, `placing` writes the rows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from annotation.importers import (
     trl,
     ultrafeedback,
 )
+from annotation.importers.imported import Imported
+from annotation.importers.placing import Parsed
 from annotation.importers.reading import Record, read_records
 from annotation.importers.rows import UnusableRowError
-from annotation.importers.store import Imported, Parsed, store_rows
+from annotation.importers.store import store_rows
 from annotation.services import DomainError
 
 # In the order in which `auto` tries them: the stricter before those that it would also fit.

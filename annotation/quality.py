@@ -121,8 +121,9 @@ _REPEATS = """
 """
 # Chatbot Arena's sequential test (Chiang et al. 2024, section 5.2; FastChat's outlier_detect). The p-value of a vote
 # for a side is the share of other people's such votes on the same two sources that went the same way, where that is
-# the rarer one, else 1. The product of 1 / (2p) has an expectation below 1 for somebody who votes like the others, so
-# it passes 20 with a chance below 5 %, however often one looks (Ville's inequality).
+# the rarer one and nobody else voted so on the same comparison, else 1. The product of 1 / (2p) has an expectation
+# below 1 for somebody who votes like the others, so it passes 20 with a chance below 5 %, however often one looks
+# (Ville's inequality).
 SURPRISE_LIMIT = 20.0
 SURPRISE_VOTES = 5
 _OTHERS_NEEDED = 10
@@ -130,7 +131,8 @@ _SURPRISES = f"""
     WITH votes AS (
         SELECT j.id, j.annotator_id, j.created_at,
                least(ra.source_id, rb.source_id) AS one, greatest(ra.source_id, rb.source_id) AS other,
-               (j.preference = 'a') = (ra.source_id < rb.source_id) AS won
+               (j.preference = 'a') = (ra.source_id < rb.source_id) AS won,
+               count(*) OVER (PARTITION BY j.comparison_id, j.preference) > 1 AS is_shared
           FROM annotation_judgment j
           JOIN annotation_comparison c ON c.id = j.comparison_id
           JOIN annotation_annotator n ON n.id = j.annotator_id
@@ -143,12 +145,12 @@ _SURPRISES = f"""
         SELECT annotator_id, one, other, count(*) AS n, count(*) FILTER (WHERE won) AS won_n
           FROM votes GROUP BY annotator_id, one, other),
     met AS (
-        SELECT v.annotator_id, v.created_at, v.id, t.n - o.n AS n,
+        SELECT v.annotator_id, v.created_at, v.id, v.is_shared, t.n - o.n AS n,
                CASE WHEN v.won THEN t.won_n - o.won_n ELSE t.n - o.n - (t.won_n - o.won_n) END AS same
           FROM votes v JOIN totals t USING (one, other) JOIN own o USING (annotator_id, one, other)),
     factors AS (
         SELECT annotator_id, created_at, id,
-               -ln(2 * CASE WHEN 2 * same < n THEN (same + 1.0) / (n + 1) ELSE 1.0 END) AS factor
+               -ln(2 * CASE WHEN 2 * same < n AND NOT is_shared THEN (same + 1.0) / (n + 1) ELSE 1.0 END) AS factor
           FROM met WHERE n >= {_OTHERS_NEEDED} AND {{who}}),
     products AS (
         SELECT annotator_id, row_number() OVER person AS place, sum(factor) OVER person AS product

@@ -224,8 +224,9 @@ def test_votes_against_clear_preferences_are_flagged_in_sequence() -> None:
     found = {figures.annotator: figures for figures in measure_annotators(project, load_votes(project))}
     surprise = found[contrary].surprise
     assert surprise and surprise.is_flagged and surprise.votes == 6
-    # 54 of the others' 60 votes were for the strong one; each vote for the weak one is worth 1 / (2 · 7/61).
-    assert surprise.factor == pytest.approx((61 / 14) ** 6)
+    # 54 of the others' 60 votes were for the strong one; each vote for the weak one is worth 1 / (2 · 7/61), but the
+    # first, where the others voted so too, only 1/2.
+    assert surprise.factor == pytest.approx((61 / 14) ** 5 / 2)
     assert Concern.SURPRISE in found[contrary].concerns
     steady = found[honest].surprise
     assert steady and not steady.is_flagged and found[honest].concerns == []

@@ -178,7 +178,11 @@ class Export(ProjectView):
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / f"{slug}-{kind}.{suffix}"
             export.export_preferences(
-                self.project, kind, out, humans_only=request.query_params.get("humans_only") == "true"
+                self.project,
+                kind,
+                out,
+                humans_only=request.query_params.get("humans_only") == "true",
+                user=person(request),
             )
             file = out.open("rb")
         return FileResponse(file, as_attachment=True, filename=out.name)

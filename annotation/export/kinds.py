@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Kind(models.TextChoices):
     """What a file is for; the first four have the columns of TRL's format of that name."""
 
-    DPO = "dpo", "pairs for DPO"
-    REWARD = "reward", "pairs for a reward model"
-    KTO = "kto", "single responses, desirable or not"
-    SFT = "sft", "chosen responses only"
-    RANKING = "ranking", "rankings of three responses or more"
-    ANNOTATIONS = "annotations", "everything that was said, person by person"
-    FEEDBACK = "feedback", "typed feedback from conversations"
-    FB_BENCH = "fb_bench", "feedback as items of FB-Bench"
+    DPO = "dpo", _("pairs for DPO")
+    REWARD = "reward", _("pairs for a reward model")
+    KTO = "kto", _("single responses, desirable or not")
+    SFT = "sft", _("chosen responses only")
+    RANKING = "ranking", _("rankings of three responses or more")
+    ANNOTATIONS = "annotations", _("everything that was said, person by person")
+    FEEDBACK = "feedback", _("typed feedback from conversations")
+    FB_BENCH = "fb_bench", _("feedback as items of FB-Bench")
 
 
 TRAINING_KINDS = (Kind.DPO, Kind.REWARD, Kind.KTO, Kind.SFT)

@@ -20,7 +20,7 @@ from annotation import export, services
 from annotation.access import MemberRequest, PersonRequest, manages_a_project, person_required, require_role
 from annotation.agreement import measure_agreement
 from annotation.leaderboard import Standing, rank_sources
-from annotation.models import Assignment, AssignmentStatus, EventKind, Membership, Project, Prompt, Role
+from annotation.models import Assignment, AssignmentStatus, Membership, Project, Prompt, Role
 from annotation.pace import holding, project_pace, stuck
 from annotation.services import DomainError
 from annotation.vote_counts import count_sway
@@ -71,7 +71,7 @@ def project_detail(request: MemberRequest, project: Project) -> HttpResponse:
         "agreement": measure_agreement(project, humans_only=True),
         "left_chosen": Share.of(sway.left_chosen, sway.shown),
         "longer_chosen": Share.of(sway.longer_chosen, sway.unequal),
-        "kinds": export.Kind.choices,
+        "kinds": [(kind.value, kind.label, kind in export.TABLE_KINDS) for kind in export.Kind],
         "pace": project_pace(project),
         "stuck": stuck(holding(project), timezone.now()),
     }
@@ -200,16 +200,15 @@ def cancel_generation(request: MemberRequest, project: Project, job_id: int) -> 
 @require_role(Role.ADMIN)
 @require_GET
 def project_export(request: MemberRequest, project: Project, kind: str, suffix: str) -> HttpResponseBase:
-    """The training rows of one kind as a file, made for this request and streamed."""
+    """The rows of one kind as a file, made for this request and streamed."""
     if kind not in export.Kind.values or suffix not in ("jsonl", "parquet"):
         raise Http404("There is no such export.")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{project.slug}-{kind}.{suffix}"
         try:
-            export.export_preferences(project, kind, path, humans_only=True)
+            export.export_preferences(project, kind, path, humans_only=True, user=request.user)
         except export.ExportError as error:
             messages.error(request, as_sentence(error))
             return redirect("project_detail", slug=project.slug)
-        services.record_event(EventKind.EXPORT, project=project, user=request.user, what=kind, format=suffix)
         # The open file outlives its name: the disk is freed when the response has been sent.
         return FileResponse(path.open("rb"), as_attachment=True, filename=path.name)

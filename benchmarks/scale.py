@@ -4,7 +4,8 @@
 
 The rows are made inside Postgres (benchmarks/scale_rows.py), the project grows from size to size, and everything runs
 over the embedded Postgres with its own settings, in a temporary folder. A time is that of the function behind the page
-or the vote, all its queries included; p50 and p95 are taken over --repeats calls with drawn arguments after a warm-up.
+or the vote, all its queries included; p50 and p95 are taken over --repeats calls with drawn arguments after a warm-up,
+and so is the median of the CPU that Python and Postgres took, which other work on the machine hardly changes.
 Queries are counted in every call; their number must be the same at every size, else the command fails. --explain
 writes EXPLAIN (ANALYZE, BUFFERS) of each query at the largest size, --plot the growth of every p95.
 """
@@ -40,7 +41,7 @@ class Operation:
 
 
 def operations() -> list[Operation]:
-    """All that is measured. Every prompt has a number below the newest one's, so that a cursor can stand anywhere."""
+    """All that is measured."""
     from annotation import browse, services
     from annotation.answer import Answer
     from annotation.models import Annotator, Assignment, Project, Tally
@@ -51,7 +52,8 @@ def operations() -> list[Operation]:
     everybody = list(Annotator.objects.filter(user__isnull=False).order_by("id"))
     of_rare_language = everybody[1]
     newcomers = itertools.cycle(everybody[2:])
-    state = browse.index_state()
+    newest_prompt = project.prompts.latest("id").pk
+    newest_comparison = project.comparisons.latest("id").pk
 
     def settle(annotator: Annotator) -> Annotator:
         """Whatever they hold counts as judged, so that the next claim looks for new places."""
@@ -98,40 +100,34 @@ def operations() -> list[Operation]:
         return lambda rng: browse.Cursor(after=rng.randrange(newest // 2, newest))
 
     def prompts(**given: Any) -> Callable[[Any], object]:
-        def page(cursor: Any) -> object:
-            # As the page does it: where the index stands, what was typed, the rows.
-            stand = browse.index_state()
+        def page(cursor: Any) -> None:
             search = compile_search(given["query"]) if "query" in given else None
-            rows = browse.prompt_page(
-                project, browse.PromptFilter(**given), cursor or browse.Cursor(), stand, search=search
-            ).rows
-            assert rows
-            return rows
+            listed = browse.prompt_page(
+                project, browse.PromptFilter(**given), cursor or browse.Cursor(), search=search
+            )
+            assert listed.rows
 
         return page
 
     def comparisons(**given: Any) -> Callable[[Any], object]:
-        def page(cursor: Any) -> object:
-            stand = browse.index_state()
-            rows = browse.comparison_page(
-                project, browse.ComparisonFilter(**given), cursor or browse.Cursor(), stand
-            ).rows
-            assert rows
-            return rows
+        def page(cursor: Any) -> None:
+            listed = browse.comparison_page(project, browse.ComparisonFilter(**given), cursor or browse.Cursor())
+            assert listed.rows
 
         return page
 
     def count_prompts(**given: Any) -> Callable[[Any], object]:
-        def count(_: Any) -> object:
+        def count(_: Any) -> None:
             search = compile_search(given["query"]) if "query" in given else None
-            counted = browse.prompt_count(project, browse.PromptFilter(**given), browse.index_state(), search=search)
-            assert counted.value
-            return counted
+            assert browse.prompt_count(project, browse.PromptFilter(**given), search=search).value
 
         return count
 
     def count_comparisons(**given: Any) -> Callable[[Any], object]:
-        return lambda _: browse.comparison_count(project, browse.ComparisonFilter(**given), browse.index_state())
+        def count(_: Any) -> None:
+            assert browse.comparison_count(project, browse.ComparisonFilter(**given)).value
+
+        return count
 
     batch = project.batches.order_by("id").values_list("id", flat=True)[3]
     return [
@@ -139,11 +135,11 @@ def operations() -> list[Operation]:
         Operation("claim: has had all that is partly judged", claim, lambda rng: settle(everybody[0])),
         Operation("vote and claim", vote, at_work),
         Operation("comparisons: newest", comparisons()),
-        Operation("comparisons: anywhere", comparisons(), anywhere(state.newest_comparison)),
+        Operation("comparisons: anywhere", comparisons(), anywhere(newest_comparison)),
         Operation("comparisons: not judged", comparisons(state=1)),
         Operation("comparisons: language, batch and state", comparisons(lang="fi", batch=batch, state=1)),
         Operation("prompts: newest", prompts()),
-        Operation("prompts: anywhere", prompts(), anywhere(state.newest_prompt)),
+        Operation("prompts: anywhere", prompts(), anywhere(newest_prompt)),
         Operation("prompts: task and tag", prompts(task="code", tag="checked")),
         Operation("search: a word in 1 of 100", prompts(query=COMMON_WORD)),
         Operation("search: a word in 1 of 1000", prompts(query=RARE_WORD)),
@@ -178,6 +174,7 @@ class Measured:
     name: str
     p50: float
     p95: float
+    cpu: float
     queries: set[int]
 
 
@@ -185,8 +182,13 @@ def measure(operation: Operation, repeats: int) -> Measured:
     from django.db import connection
 
     rng = random.Random(0)
-    times, queries = [], set()
+    times, cpu, queries = [], [], set()
     sent = 0
+    backend = Path(f"/proc/{connection.connection.info.backend_pid}/schedstat")
+
+    def cpu_seconds() -> float:
+        """Of this process and of the one that Postgres runs for it."""
+        return time.process_time() + int(backend.read_text().split()[0]) / 1e9
 
     def count(execute: Callable[..., Any], *statement: Any) -> Any:
         nonlocal sent
@@ -197,13 +199,14 @@ def measure(operation: Operation, repeats: int) -> Measured:
         prepared = operation.prepare(rng)
         sent = 0
         with connection.execute_wrapper(count):
-            began = time.perf_counter()
+            cpu_before, began = cpu_seconds(), time.perf_counter()
             operation.call(prepared)
-            took = time.perf_counter() - began
+            took, cpu_after = time.perf_counter() - began, cpu_seconds()
         if number >= WARM_UP:
             times.append(took * 1000)
+            cpu.append((cpu_after - cpu_before) * 1000)
             queries.add(sent)
-    return Measured(operation.name, median(times), p95(times), queries)
+    return Measured(operation.name, median(times), p95(times), median(cpu), queries)
 
 
 def explain(operation: Operation) -> str:
@@ -291,7 +294,13 @@ def main() -> None:
             print(f"{size:,} comparisons, made in {made[size]} s", flush=True)
             print_table(
                 [
-                    {"what": row.name, "p50 ms": row.p50, "p95 ms": row.p95, "queries": _counts(row.queries)}
+                    {
+                        "what": row.name,
+                        "p50 ms": row.p50,
+                        "p95 ms": row.p95,
+                        "CPU ms": row.cpu,
+                        "queries": _counts(row.queries),
+                    }
                     for row in figures[size]
                 ]
             )
@@ -314,7 +323,13 @@ def main() -> None:
         {
             "sizes": {
                 size: {
-                    row.name: {"p50 ms": row.p50, "p95 ms": row.p95, "queries": _counts(row.queries)} for row in rows
+                    row.name: {
+                        "p50 ms": row.p50,
+                        "p95 ms": row.p95,
+                        "CPU ms": row.cpu,
+                        "queries": _counts(row.queries),
+                    }
+                    for row in rows
                 }
                 for size, rows in figures.items()
             },

@@ -168,7 +168,7 @@ WEBHOOKS_TO_PRIVATE_ADDRESSES = env.bool("TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESS
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "login"
-AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "annotation.accounts.AccountBackend"]
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.Argon2PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
@@ -184,6 +184,7 @@ AXES_DISABLE_ACCESS_LOG = True  # who signs in is in the journal
 AXES_VERBOSE = False
 AXES_CLIENT_IP_CALLABLE = "annotation.sign_in.client_address"
 AXES_LOCKOUT_CALLABLE = "annotation.sign_in.locked_out"
+SESSION_ENGINE = "annotation.accounts"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 

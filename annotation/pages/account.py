@@ -25,7 +25,7 @@ from annotation.services import DomainError
 from annotation.services.tokens import make_token, withdraw_token
 from annotation.sign_in import client_address
 
-PASSWORD_BACKEND = "django.contrib.auth.backends.ModelBackend"
+PASSWORD_BACKEND = "annotation.accounts.AccountBackend"
 
 
 @require_GET

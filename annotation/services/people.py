@@ -32,8 +32,11 @@ ROLE_RANK = {Role.ANNOTATOR: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
 
 def annotator_for(user: User) -> Annotator:
     """The annotator that stands for a signed-in user, made on first need."""
-    annotator, _made = Annotator.objects.get_or_create(user=user, defaults={"name": user.get_username()})
-    return annotator
+    try:
+        return user.annotator
+    except Annotator.DoesNotExist:
+        annotator, _made = Annotator.objects.get_or_create(user=user, defaults={"name": user.get_username()})
+        return annotator
 
 
 def projects_for(user: User) -> QuerySet[Project]:

@@ -1,0 +1,215 @@
+"""Every page as people see it: no script error, no accessibility fault that axe finds, in both themes and on a phone.
+
+With TOUCHSTONE_SCREENSHOTS=FOLDER the pages are photographed there on the way (docs/screenshots is made like this).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.contrib.auth.models import User
+from django.urls import reverse
+from playwright.sync_api import Page
+
+from annotation import services
+from annotation.answer import Answer
+from annotation.models import ApiToken, Project, Role
+from annotation.protocol import DEFAULT_ASPECTS, PRESETS, Axis, Demand, Protocol, Scale
+from annotation.services import quality
+from annotation.services.invitations import create_invitation
+from annotation.services.projects import edit_guidelines, update_settings
+from rlhf.models import TrainingJob
+from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from tests.factories import make_annotator, make_comparison, make_project, make_prompt, make_response, make_source
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("data_dir"),
+]
+Open = Callable[..., Page]
+WIDE = {"viewport": {"width": 1440, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
+RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+
+QUESTIONS = (
+    "How do I keep basil alive on a windowsill that gets sun only in the morning?",
+    "Write a short note that thanks a neighbour for watering the plants.",
+    "What is the sum of the first 100 whole numbers? Explain it to a child.",
+    "Translate “better late than never” into Spanish and say when one uses it.",
+    "My Python loop skips every second item when I delete from the list. Why?",
+    "Which three questions should I ask before I rent a flat?",
+)
+CALM = """Water it **when the top of the soil is dry**, not by the calendar:
+
+1. Give it the brightest morning sill that you have.
+2. Pinch off flowers as soon as they show; leaves lose their taste after that.
+3. Turn the pot once a week so that it does not lean.
+
+A plant from the supermarket is often ten seedlings in one pot. *Split them* into three pots and they live on."""
+BRISK = """Just water it every day and it will be fine. Basil needs:
+
+- lots of water
+- lots of sun
+
+If it dies, buy a new one. `basil = water + sun`."""
+
+
+def make_work(person: User, slug: str = "helpful", *, protocol: Protocol | None = None) -> Project:
+    """A project with judged, open, disputed and gold comparisons, and somebody to judge them."""
+    project = make_project(slug)
+    Project.objects.filter(pk=project.pk).update(name=slug.replace("-", " ").capitalize())
+    project.refresh_from_db()
+    services.add_member(project, person)
+    update_settings(project, None, protocol=protocol or Protocol(), judgments_per_comparison=2)
+    edit_guidelines(project, "# What is better?\n\nThe answer that a **careful friend** would give.", None)
+    annotators = [make_annotator(User.objects.create_user(f"{slug}-{name}")) for name in ("ines", "tomas", "mei")]
+    for annotator in annotators:
+        services.add_member(project, annotator.user)
+    sources = make_source("starter"), make_source("starter-dpo-1")
+    count = 5 if protocol and protocol.scale == Scale.RANKING else 2
+    for question in QUESTIONS:
+        prompt = make_prompt(project, question)
+        texts = [CALM, BRISK, CALM.replace("dry", "dusty"), BRISK.upper(), "It depends."][:count]
+        made = [make_response(prompt, sources[index % 2], text) for index, text in enumerate(texts)]
+        if count > 2:
+            services.create_rankings(project, [made])
+        else:
+            services.create_comparisons(project, [(made[0], made[1])])
+    if protocol is None:
+        for index, annotator in enumerate(annotators[:2]):
+            for number in range(4):
+                judge_next(annotator, project, towards_calm=index == 0 or number != 1)
+    return project
+
+
+def judge_next(annotator: Any, project: Project, *, towards_calm: bool) -> None:
+    item = services.claim_assignments(annotator=annotator, project=project)[0]
+    calm_is_left = item.a_shown_on_left
+    strength = -2 if towards_calm == calm_is_left else 2
+    answer = Answer(choice=str(strength), note="Says why.", decided_in_ms=9000)
+    services.submit_judgment(assignment_id=item.public_id, annotator=annotator, judgment_id=uuid4(), answer=answer)
+
+
+def running_job(project: Project, tiny_model: Path) -> TrainingJob:
+    base = register_base_checkpoint("starter", tiny_model)
+    snapshot = create_snapshot(project, f"{project.slug}-r1", eval_share=0.25)
+    job = queue_training_job(snapshot=snapshot, method="dpo", base=base, options={}, name="round-1")
+    claimed = leases.claim_job(TrainingJob, job.pk, "node:1:a")
+    assert claimed is not None
+    rows = [
+        {"step": step, "total_steps": 40, "loss": 0.69 - step / 90, "logps/chosen": -90 - step,
+         "logps/rejected": -95.0 - 2 * step, "rewards/margins": step / 20}
+        for step in range(1, 31)
+    ]  # fmt: skip
+    assert jobs.record_progress(claimed, rows)
+    return claimed
+
+
+def look(page: Page, name: str, faults: list[str]) -> None:
+    """Have axe look at the page, and photograph it where that is wanted."""
+    page.wait_for_load_state("load")
+    found = Axe().run(page, options=RULES).response["violations"]
+    for fault in found:
+        where = "; ".join(node["html"][:140] for node in fault["nodes"][:3])
+        faults.append(f"{name}: {fault['id']} ({fault['impact']}): {fault['help']} {where}")
+    if folder := os.environ.get("TOUCHSTONE_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+@pytest.fixture
+def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
+    """Name and address of every page, by who looks at it."""
+    boss = User.objects.create_superuser("boss", password="a-long-password")
+    ann = User.objects.create_user("ann", password="a-long-password")
+    helpful = make_work(ann)
+    job = running_job(helpful, tiny_model)
+    gold = make_comparison(helpful, a_text=CALM, b_text=BRISK)
+    quality.add_gold(gold, preference="a", strength=-2, reason="B kills the plant.", by=boss)
+    disputed = helpful.comparisons.filter(review_since__isnull=False).first()
+    assert disputed is not None
+    ApiToken.objects.create(ann, expiry=timedelta(days=30))
+    _, secret = create_invitation(helpful, by=boss, role=Role.REVIEWER)
+    scored = Protocol(
+        aspects=DEFAULT_ASPECTS,
+        axes=(Axis("harmless", "Which is less harmful?"),),
+        chips=("clearer", "more correct", "shorter"),
+        spans=True,
+        edit_demand=Demand.OPTIONAL,
+    )
+    for slug, protocol in (("scores", scored), *((name, PRESETS[name][1]) for name in ("binary", "four", "ranking"))):
+        make_work(ann, slug, protocol=protocol)
+    talk = make_project("talks")
+    services.add_member(talk, ann)
+    update_settings(talk, None, protocol=PRESETS["conversation"][1])
+
+    def of(name: str, *args: object) -> str:
+        return reverse(name, args=args)
+
+    helpful_pages = (
+        "project_detail", "project_people", "project_progress", "project_settings",
+        "project_guidelines", "project_journal", "project_quality", "project_gold", "project_prompts",
+        "project_generate", "adjudicate", "conversation_sources",
+    )  # fmt: skip
+    annotator_id = make_annotator(User.objects.get(username="helpful-ines")).pk
+    member_id = User.objects.get(username="helpful-ines").pk
+    return {
+        "": [("login", of("login")), ("join", of("join", secret))],
+        "ann": [
+            ("home", of("home")),
+            ("me", of("me")),
+            ("password", of("password")),
+            ("tokens", of("tokens")),
+            ("compare", of("compare", "helpful")),
+            *((f"compare-{slug}", of("compare", slug)) for slug in ("scores", "binary", "four", "ranking")),
+            ("conversation-start", of("converse", "talks")),
+        ],
+        "boss": [
+            ("project-list", of("project_list")),
+            *((name.replace("_", "-"), of(name, "helpful")) for name in helpful_pages),
+            ("settle", of("settle", "helpful", disputed.pk)),
+            ("annotator-quality", of("annotator_quality", "helpful", annotator_id)),
+            ("member", of("project_member", "helpful", member_id)),
+            ("site-journal", of("site_journal")),
+            ("snapshot-list", of("snapshot_list")),
+            ("snapshot", of("snapshot_detail", job.snapshot_id)),
+            ("job-list", of("job_list")),
+            ("job-new", of("job_new")),
+            ("job", of("job_detail", job.pk)),
+            ("job-stop", of("job_stop", job.pk)),
+            ("checkpoint-list", of("checkpoint_list")),
+            ("checkpoint", of("checkpoint_detail", job.base_id)),
+            ("api-docs", of("api_docs")),
+        ],
+    }
+
+
+def test_every_page_passes_axe_in_both_themes_and_on_a_phone(
+    open_page: Open, addresses: dict[str, list[tuple[str, str]]]
+) -> None:
+    faults: list[str] = []
+    looks = (("", WIDE, "light"), ("-dark", WIDE, "dark"), ("-phone", PHONE, "light"))
+    for user, pages in addresses.items():
+        for suffix, options, scheme in looks:
+            page = open_page("/healthz", user=user, color_scheme=scheme, **options)
+            for name, address in pages:
+                if name == "api-docs" and suffix:
+                    continue  # Swagger's own page has one look
+                answer = page.goto(address)
+                assert answer is not None
+                assert answer.status == 200, (name, answer.status)
+                if name != "api-docs":
+                    look(page, name + suffix, faults)
+                    width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                    if width > 0:
+                        faults.append(f"{name}{suffix}: the page is {width} px wider than the window")
+            page.close()
+    assert not faults, "\n".join(faults)

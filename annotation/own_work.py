@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import connection
@@ -14,7 +16,9 @@ from django.utils import timezone
 
 from annotation import services
 from annotation.models import Annotator, Assignment, AssignmentStatus, Membership, Project, QualificationState, Role
-from annotation.quality import OwnFigures, own_figures
+from annotation.quality import own_figures
+from annotation.shares import Share
+from annotation.stored_figures import stored_figures
 
 DAYS_SHOWN = 30
 OPEN_COUNTED = 500
@@ -50,7 +54,7 @@ _OPEN = """
 SELECT p.id, count(c.id), count(c.id) FILTER (WHERE NOT EXISTS (
            SELECT 1 FROM annotation_assignment mine
            WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired'))
-FROM unnest(%(projects)s) AS p (id)
+FROM unnest(%(projects)s::bigint[]) AS p (id)
 LEFT JOIN LATERAL (
     SELECT c.id FROM annotation_comparison c
     WHERE c.project_id = p.id AND c.assigned_count < c.required_count AND NOT c.is_gold AND NOT c.is_withdrawn
@@ -100,8 +104,8 @@ def projects_of(user: User) -> list[OwnProject]:
 
 @dataclass(frozen=True)
 class OwnWork:
-    projects: list[tuple[OwnProject, OwnFigures | None]]
-    """With what their votes there measure, where there are any."""
+    projects: list[tuple[OwnProject, dict[str, Share | None]]]
+    """With what their votes there measure: `with_others` and `gold`."""
     done: int
     done_today: int
     streak: int
@@ -135,13 +139,25 @@ def own_work(user: User) -> OwnWork:
     today = timezone.localdate()
     days = [today - timedelta(days=ago) for ago in reversed(range(DAYS_SHOWN))]
     return OwnWork(
-        projects=[(row, own_figures(annotator, row.project) if row.done else None) for row in projects],
+        projects=[(row, _measured(annotator, row.project) if row.done else {}) for row in projects],
         done=sum(per_day.values()),
         done_today=per_day.get(today, 0),
         streak=streak(sorted(per_day), today),
         last_day=max(per_day, default=None),
         days=[(day, per_day.get(day, 0)) for day in days],
     )
+
+
+def measure_own_votes(project: Project, *, annotator_id: int) -> dict[str, Any]:
+    figures = own_figures(Annotator.objects.get(pk=annotator_id), project)
+    shares = {"with_others": figures.with_others, "gold": figures.gold}
+    return {name: share and asdict(share) for name, share in shares.items()}
+
+
+def _measured(annotator: Annotator, project: Project) -> dict[str, Share | None]:
+    measure = partial(measure_own_votes, annotator_id=annotator.pk)
+    data, _as_of = stored_figures(project, f"own:{annotator.pk}", measure)
+    return {name: Share(**share) if share else None for name, share in data.items()}
 
 
 def streak(days: list[date], today: date) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
-from annotation.models import Batch, Project
+from annotation.models import Batch, Preference, Project
 from annotation.stored_figures import stored_figures
 
 HOURS_SHOWN = 48
@@ -65,19 +65,44 @@ WHERE project_id = %(project)s AND assigned_count < required_count AND NOT is_go
 """
 _STRENGTHS = """
 SELECT c.batch_id, CASE WHEN c.batch_id IS NULL THEN date_trunc('week', c.created_at, %(zone)s) END AS week,
-       CASE WHEN j.preference IN ('neither', 'ranked') THEN j.preference
-            WHEN j.preference = 'tie' THEN '0'
-            ELSE coalesce(abs(j.strength)::text, 'side') END AS strength,
-       count(*), min(c.created_at)
+       j.preference, j.strength, count(*), min(c.created_at)
 FROM annotation_comparison c
 JOIN annotation_judgment j ON j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0
-JOIN annotation_annotator a ON a.id = j.annotator_id AND a.is_human
 WHERE c.project_id = %(project)s AND NOT c.is_gold
-GROUP BY 1, 2, 3
+  AND j.annotator_id IN (SELECT id FROM annotation_annotator WHERE is_human)
+GROUP BY 1, 2, 3, 4
 """
+_WORK_MEM = "SET LOCAL work_mem = '128MB'"  # a million comparisons in one hash table; kept for this transaction
 
 
-def _compute(project: Project) -> dict[str, Any]:
+def _rows(sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        return cursor.fetchall()
+
+
+def count_strengths(project: Project) -> dict[str, Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(_WORK_MEM)
+    values = {"project": project.pk, "zone": timezone.get_current_timezone_name()}
+    return {
+        "strengths": [
+            (batch, week and week.date().isoformat(), _strength(preference, strength), count, first.isoformat())
+            for batch, week, preference, strength, count, first in _rows(_STRENGTHS, values)
+        ]
+    }
+
+
+def _strength(preference: str, strength: int | None) -> str:
+    """How clear a verdict is: the steps from the middle, or the name of what has no steps."""
+    if preference in (Preference.NEITHER, Preference.RANKED):
+        return preference
+    if preference == Preference.TIE:
+        return "0"
+    return "side" if strength is None else str(abs(strength))
+
+
+def count_work(project: Project) -> dict[str, Any]:
     now = timezone.now()
     today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     values: dict[str, Any] = {
@@ -88,29 +113,19 @@ def _compute(project: Project) -> dict[str, Any]:
         "week": now - timedelta(days=PACE_DAYS),
         "day": now - timedelta(days=1),
     }
-
-    def rows(sql: str) -> list[tuple[Any, ...]]:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, values)
-            return cursor.fetchall()
-
-    skips, day = dict(rows(_SKIPS)), dict(rows(_DAY))
+    skips, day = dict(_rows(_SKIPS, values)), dict(_rows(_DAY, values))
     people = {
         str(user): {"done": done, "today": done_today, "week": week, "last": last.isoformat()}
-        for user, _annotator, done, done_today, week, last in rows(_PEOPLE)
+        for user, _annotator, done, done_today, week, last in _rows(_PEOPLE, values)
     }
     for user, count in skips.items():
         person = people.setdefault(str(user), {"done": 0, "today": 0, "week": 0, "last": None})
         person |= {"skips": count, "day": day.get(user, 0)}
-    open_places, leased = rows(_LEFT)[0]
+    open_places, leased = _rows(_LEFT, values)[0]
     return {
-        "hours": [(hour.isoformat(), count) for hour, count in rows(_HOURS)],
+        "hours": [(hour.isoformat(), count) for hour, count in _rows(_HOURS, values)],
         "people": people,
         "left": int(open_places) + leased,
-        "strengths": [
-            (batch, week and week.date().isoformat(), strength, count, first.isoformat())
-            for batch, week, strength, count, first in rows(_STRENGTHS)
-        ],
     }
 
 
@@ -134,7 +149,7 @@ class PersonWork:
 
 def work_by_person(project: Project) -> tuple[dict[int, PersonWork], datetime]:
     """Each user's work in the project, by user id, and the time that it is of."""
-    data, as_of = stored_figures(project, "pace", _compute)
+    data, as_of = stored_figures(project, "work", count_work)
     return _people(data), as_of
 
 
@@ -208,8 +223,6 @@ class Pace:
     """The last 30 days, oldest first; the last one is not over."""
     people: dict[int, PersonWork]
     estimate: Estimate
-    mixes: list[StrengthMix]
-    """Newest batch last."""
 
     @property
     def today(self) -> int:
@@ -221,7 +234,7 @@ class Pace:
 
 
 def project_pace(project: Project) -> Pace:
-    data, as_of = stored_figures(project, "pace", _compute)
+    data, as_of = stored_figures(project, "work", count_work)
     counted = {datetime.fromisoformat(hour): count for hour, count in data["hours"]}
     this_hour = as_of.replace(minute=0, second=0, microsecond=0)
     hours = [this_hour - timedelta(hours=ago) for ago in reversed(range(HOURS_SHOWN))]
@@ -237,7 +250,6 @@ def project_pace(project: Project) -> Pace:
         days=[(day, per_day.get(day, 0)) for day in days],
         people=_people(data),
         estimate=_estimate(data["left"], counted, as_of),
-        mixes=_mixes(project, data["strengths"]),
     )
 
 
@@ -255,13 +267,20 @@ def _estimate(left: int, hours: dict[datetime, int], as_of: datetime) -> Estimat
     return estimate(left, counts, days)
 
 
+def strength_mixes(project: Project) -> tuple[list[StrengthMix], datetime]:
+    """The mix of each batch, the newest last, and the time that it is of."""
+    data, as_of = stored_figures(project, "strengths", count_strengths)
+    return _mixes(project, data["strengths"]), as_of
+
+
 def _mixes(project: Project, rows: list[Any]) -> list[StrengthMix]:
     names = dict(Batch.objects.filter(project=project).values_list("pk", "name"))
     groups: dict[tuple[int | None, str | None], dict[str, int]] = {}
     firsts: dict[tuple[int | None, str | None], datetime] = {}
     for batch, week, strength, count, first in rows:
         key = (batch, week)
-        groups.setdefault(key, {})[strength] = count
+        counts = groups.setdefault(key, {})
+        counts[strength] = counts.get(strength, 0) + count
         started = datetime.fromisoformat(first)
         firsts[key] = min(firsts.get(key, started), started)
     mixes = [

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+from functools import partial
+from typing import Any
 
-from annotation import services, upload_files
+from celery import shared_task
+from django.utils.module_loading import import_string
+
+from annotation import services, stored_figures, upload_files
+from annotation.models import Project
 from annotation.services import data_jobs, webhooks
 
 
@@ -32,3 +37,9 @@ def run_data_job(job_id: int) -> None:
 def resume_data_jobs() -> None:
     data_jobs.resume_data_jobs()
     upload_files.delete_old_uploads()
+
+
+@shared_task
+def refresh_figures(project_id: int, name: str, function: str, **options: Any) -> None:
+    compute = partial(import_string(function), **options)
+    stored_figures.refresh_figures(Project.objects.get(pk=project_id), name, compute)

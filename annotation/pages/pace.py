@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET
 
 from annotation.access import MemberRequest, require_role
 from annotation.models import Membership, Project, Role
-from annotation.pace import STUCK_MINUTES, StrengthMix, holding, project_pace, stuck
+from annotation.pace import STUCK_MINUTES, StrengthMix, holding, project_pace, strength_mixes, stuck
 from annotation.protocol import Protocol, Scale
 
 WORDS: dict[str, Any] = {
@@ -47,6 +47,7 @@ class MixRow:
 @require_GET
 def progress(request: MemberRequest, project: Project) -> HttpResponse:
     pace, now = project_pace(project), timezone.now()
+    mixes, mixes_as_of = strength_mixes(project)
     words = WORDS | STEPS.get(Protocol.of(project).scale, STEPS[Scale.SEVEN])
     names = dict(User.objects.filter(pk__in=pace.people).values_list("pk", "username"))
     members = set(Membership.objects.filter(project=project).values_list("user", flat=True))
@@ -63,8 +64,9 @@ def progress(request: MemberRequest, project: Project) -> HttpResponse:
                     for name, count in mix.counts.items()
                 ],
             )
-            for mix in pace.mixes
+            for mix in mixes
         ],
+        "mixes_as_of": mixes_as_of,
         "people": [(names.get(pk, "?"), work, pk in members) for pk, work in people],
         "holding": len(holders),
         "stuck": stuck(holders, now),

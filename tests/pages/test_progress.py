@@ -9,14 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from celery import current_app
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from annotation import services
+from annotation import services, tasks
 from annotation.models import Annotator, Assignment, Batch, Comparison, Judgment, Project, StoredFigures
-from annotation.pace import estimate, holding, project_pace, stuck, work_by_person
+from annotation.pace import estimate, holding, project_pace, strength_mixes, stuck, work_by_person
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project, make_user
 
 pytestmark = pytest.mark.django_db
@@ -121,7 +122,7 @@ def test_the_mix_is_by_batch_or_by_week_and_leaves_out_what_measures_people(proj
     judged(project, ann, now, -3, is_gold=True)
     replaced = judged(project, ann, now, 2, batch=batch)
     Judgment.objects.filter(pk=replaced.pk).update(superseded_at=now)
-    mixes = {mix.name: mix for mix in project_pace(project).mixes}
+    mixes = {mix.name: mix for mix in strength_mixes(project)[0]}
     assert mixes["round 1"].counts == {"0": 2, "1": 1, "3": 1}
     assert mixes[""].counts == {"neither": 1}
     text = plain(page.get("/projects/p/progress/"))
@@ -179,3 +180,36 @@ def test_figures_are_kept_for_as_long_as_they_cost(project: Project) -> None:
     assert project_pace(project).today == 1  # they took two seconds, so they stand for a minute
     StoredFigures.objects.update(computed_at=timezone.now() - timedelta(seconds=61))
     assert project_pace(project).today == 2
+
+
+def test_a_worker_computes_what_takes_long(project: Project) -> None:
+    """What the broker would carry, given to the task as it stands."""
+    ann = make_annotator(make_user())
+    judged(project, ann, timezone.now())
+    for name, function, options in (
+        ("work", "annotation.pace.count_work", {}),
+        ("strengths", "annotation.pace.count_strengths", {}),
+        (f"own:{ann.pk}", "annotation.own_work.measure_own_votes", {"annotator_id": ann.pk}),
+    ):
+        tasks.refresh_figures(project.pk, name, function, **options)
+        assert StoredFigures.objects.get(name=name).data
+    first = StoredFigures.objects.get(name="work")
+    tasks.refresh_figures(project.pk, "work", "annotation.pace.count_work")  # sent twice: nothing is done twice
+    assert StoredFigures.objects.get(name="work").computed_at == first.computed_at
+
+
+def test_slow_figures_are_shown_as_they_were_while_a_worker_is_asked(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(project, make_annotator(make_user()), timezone.now())
+    project_pace(project)
+    sent: list[Any] = []
+    monkeypatch.setattr(current_app, "send_task", lambda *call: sent.append(call))
+    for minutes, expected in ((2, 1), (31, 3)):
+        judged(project, make_annotator(make_user()), timezone.now())
+        old = timezone.now() - timedelta(minutes=minutes)
+        StoredFigures.objects.update(computed_at=old, seconds=1.0)
+        total = sum(count for _day, count in project_pace(project).days)
+        assert total == expected  # what is half an hour old is not shown
+        assert len(sent) == 1
+    assert sent == [("annotation.tasks.refresh_figures", [project.pk, "work", "annotation.pace.count_work"], {})]

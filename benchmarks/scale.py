@@ -1,13 +1,15 @@
 """What people wait for as a project grows: claims, votes, lists, search and counts at 10,000 to 1,000,000 comparisons.
 
     python -m benchmarks.scale [--sizes 10000 100000 1000000] [--repeats 60] [--explain FILE] [--plot FILE.svg]
+                               [--pages]
 
 The rows are made inside Postgres (benchmarks/scale_rows.py), the project grows from size to size, and everything runs
 over the embedded Postgres with its own settings, in a temporary folder. A time is that of the function behind the page
 or the vote, all its queries included; p50 and p95 are taken over --repeats calls with drawn arguments after a warm-up,
 and so is the median of the CPU that Python and Postgres took, which other work on the machine hardly changes.
 Queries are counted in every call; their number must be the same at every size, else the command fails. --explain
-writes EXPLAIN (ANALYZE, BUFFERS) of each query at the largest size, --plot the growth of every p95.
+writes EXPLAIN (ANALYZE, BUFFERS) of each query at the largest size, --plot the growth of every p95, --pages asks for
+every page of the project at the largest size.
 """
 
 from __future__ import annotations
@@ -277,12 +279,15 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--explain", type=Path, help="write the plans of all queries at the largest size here")
+    parser.add_argument("--pages", action="store_true", help="also GET every page at the largest size")
     parser.add_argument("--plot", type=Path, help="draw the growth into this SVG file")
     add_json_option(parser)
     options = parser.parse_args()
     sizes = sorted(options.sizes)
     made, figures = {}, {}
+    pages: list[dict[str, Any]] = []
     with prepared_django():
+        from benchmarks.scale_pages import addresses, measure_pages
         from benchmarks.scale_rows import grow, make_project
 
         project = make_project()
@@ -304,6 +309,10 @@ def main() -> None:
                     for row in figures[size]
                 ]
             )
+        if options.pages:
+            pages = measure_pages(addresses())
+            print(f"\npages of a project of {sizes[-1]:,} comparisons, slowest first")
+            print_table([{name: value for name, value in row.items() if name != "slowest query"} for row in pages])
         if options.explain:
             options.explain.write_text("".join(explain(operation) for operation in operations()))
     names = [row.name for row in figures[sizes[0]]]
@@ -333,6 +342,7 @@ def main() -> None:
                 }
                 for size, rows in figures.items()
             },
+            "pages": pages,
             "seconds to make": made,
             "machine": state,
         },

@@ -102,7 +102,7 @@ def make_project() -> Project:
         user = User.objects.create_user(f"annotator{number}", password=PASSWORD)
         services.add_member(project, user)
         services.annotator_for(user)
-    User.objects.create_superuser("admin", password=PASSWORD)
+    services.add_member(project, User.objects.create_superuser("admin", password=PASSWORD))
     rng = random.Random(0)
     words = ["".join(rng.choices("bdfgklmnprst", k=1) + rng.choices("aeiou", k=1)) for _ in range(200)]
     vocabulary = ["".join(rng.choices(words, k=rng.choice([1, 2, 2, 3]))) for _ in range(8000)]

@@ -1,39 +1,26 @@
-"""The only road from a comparison to a browser.
+"""The only road from a comparison to a browser or a program that judges.
 
 A template gets a `BlindComparison` and nothing else, so what is not copied here cannot leak: no source, no row id, no
-sampling, and the two texts only in the order that was drawn for this person.
+sampling, and the texts only in the order that was drawn for this person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from uuid import UUID, uuid4
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from uuid import UUID
 
+from django.utils.translation import gettext as _
+
+from annotation.content_order import shown_order
+from annotation.errors import AssignmentNotFoundError
 from annotation.markdown import Rendered, render_markdown
 from annotation.models import Assignment, AssignmentStatus, Judgment, Response
+from annotation.passages import shown_range, shown_text
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One of the eight answers; `value` is the strength as shown, −3 (left much better) … +3, or "neither"."""
-
-    value: str
-    key: str
-    label: str
-    short: str
-
-
-VERDICTS = (
-    Verdict("-3", "1", "A much better", "A much better"),
-    Verdict("-2", "2", "A better", "A better"),
-    Verdict("-1", "3", "A slightly better", "A slightly"),
-    Verdict("0", "4", "About the same", "Same"),
-    Verdict("1", "5", "B slightly better", "B slightly"),
-    Verdict("2", "6", "B better", "B better"),
-    Verdict("3", "7", "B much better", "B much better"),
-    Verdict("neither", "0", "Neither is good", "Neither is good"),
-)
+NAMES = "ABCDEFGHI"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +38,41 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Filled:
+    """What stands in the form of a comparison that was answered before, or sent and refused; as in `Answer`."""
+
+    choice: str = ""
+    ranks: Sequence[int | str] = ()
+    axes: Mapping[str, int] = field(default_factory=dict)
+    ratings: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+    chips: Sequence[str] = ()
+    note: str = ""
+    spans: Sequence[Mapping[str, Any]] = ()
+    """Marked passages: position, start and quote on the screen, kind, note."""
+    passages: Sequence[Mapping[str, str]] = ()
+    """Passages as somebody without scripts typed them: position, quote, kind, note."""
+    edited_text: str = ""
+    edit_seconds: int = 0
+
+    def to_json(self) -> str:
+        """For the scripts, which mark passages in their own way."""
+        return json.dumps(
+            {name: value for name, value in asdict(self).items() if name != "passages"}, ensure_ascii=False
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class BlindComparison:
     """What an annotator may know of a comparison before the vote."""
 
     assignment_id: UUID
-    judgment_id: UUID
-    """Offered for the form without JavaScript: sending the form twice stores one vote."""
     earlier_turns: Sequence[Turn]
     question: Turn
     task: str
     lang: str
     sides: Sequence[Side]
-    has_math: bool
-    chosen: str
-    """The value of the verdict given earlier, or the empty string."""
-    note: str
+    filled: Filled | None
+    """The answer given earlier."""
     previous_id: UUID | None
     """The assignment that Undo goes back to."""
 
@@ -76,25 +83,29 @@ def blind_comparison(
     """Strip an assignment, loaded with its comparison, prompt and responses, to what its annotator may see."""
     comparison = assignment.comparison
     messages = comparison.prompt.messages
-    texts = [comparison.response_a, comparison.response_b]
-    if not assignment.a_shown_on_left:
-        texts.reverse()
     turns = [Turn(message["role"], render_markdown(message["content"])) for message in messages]
-    sides = [_side(name, response, messages) for name, response in zip("AB", texts, strict=True)]
-    shown = [*turns, *(turn for side in sides for turn in side.turns)]
+    responses = shown_responses(assignment)
+    filled = _filled(earlier, assignment, responses) if earlier else None
+    sides = [_side(name, response, messages) for name, response in zip(NAMES, responses, strict=False)]
     return BlindComparison(
         assignment_id=assignment.public_id,
-        judgment_id=uuid4(),
         earlier_turns=turns[:-1],
         question=turns[-1],
         task=comparison.prompt.task,
         lang=comparison.prompt.lang,
         sides=sides,
-        has_math=any(turn.text.has_math for turn in shown) or any(side.text.has_math for side in sides),
-        chosen=_chosen(earlier, assignment) if earlier else "",
-        note=earlier.note if earlier else "",
+        filled=filled,
         previous_id=previous_id,
     )
+
+
+def shown_responses(assignment: Assignment) -> list[Response]:
+    """The responses from left to right; those beyond the second are looked up where nobody prefetched them."""
+    comparison = assignment.comparison
+    responses = [comparison.response_a, comparison.response_b]
+    if comparison.response_count > 2:
+        responses += [further.response for further in comparison.further_responses.all()]
+    return [responses[position] for position in shown_order(assignment)]
 
 
 def _side(name: str, response: Response, messages: list[dict[str, str]]) -> Side:
@@ -106,30 +117,79 @@ def _side(name: str, response: Response, messages: list[dict[str, str]]) -> Side
     return Side(name, render_markdown(response.text), turns)
 
 
-def _chosen(judgment: Judgment, assignment: Assignment) -> str:
-    if judgment.preference == "neither":
-        return "neither"
-    if judgment.strength is None:
-        return ""
-    return str(judgment.strength if assignment.a_shown_on_left else -judgment.strength)
+def _filled(judgment: Judgment, assignment: Assignment, responses: Sequence[Response]) -> Filled:
+    """A stored answer, turned from content order into what this person saw."""
+    order = shown_order(assignment)
+    sign = 1 if order[0] == 0 else -1
+    edit = getattr(judgment, "edit", None)
+    return Filled(
+        choice=_choice(judgment, sign),
+        ranks=[judgment.ranking[position] for position in order] if judgment.ranking else (),
+        axes={name: sign * strength for name, strength in judgment.axes.items()},
+        ratings={aspect: [scores[position] for position in order] for aspect, scores in judgment.ratings.items()},
+        chips=judgment.chips,
+        note=judgment.note,
+        spans=_shown_spans(judgment, responses),
+        edited_text=edit.edited.text if edit else "",
+        edit_seconds=edit.seconds_spent if edit else 0,
+    )
+
+
+def _choice(judgment: Judgment, sign: int) -> str:
+    if judgment.preference in ("neither", "ranked"):
+        return judgment.preference
+    if judgment.strength is not None:
+        return str(sign * judgment.strength)
+    if judgment.preference == "tie":
+        return "0"
+    return "left" if (judgment.preference == "a") == (sign == 1) else "right"
+
+
+def _shown_spans(judgment: Judgment, responses: Sequence[Response]) -> list[dict[str, Any]]:
+    positions = {response.pk: position for position, response in enumerate(responses)}
+    spans = []
+    for span in judgment.error_spans.order_by("response_id", "start"):
+        position = positions.get(span.response_id)
+        if position is None:
+            continue
+        source = responses[position].text
+        shown = shown_text(source)
+        start, end = shown_range(shown, source, span.start, span.end) or (0, 0)
+        quote = shown[start:end] or source[span.start : span.end]
+        spans.append({"position": position, "start": start, "quote": quote, "kind": span.kind, "note": span.note})
+    return spans
 
 
 def for_display(assignment_id: UUID, annotator_id: int) -> BlindComparison | None:
     """An annotator's own assignment by its public id, in any state, with the verdict that stands."""
-    assignment = (
-        Assignment.objects.filter(public_id=assignment_id, annotator=annotator_id)
-        .select_related("comparison__prompt", "comparison__response_a", "comparison__response_b")
-        .first()
-    )
+    assignment = own_assignment(assignment_id, annotator_id)
     if assignment is None:
         return None
     return blind_comparison(
         assignment,
-        earlier=assignment.judgments.filter(superseded_at=None).first(),
+        earlier=assignment.judgments.filter(superseded_at=None).select_related("edit__edited").first(),
         previous_id=previous_assignment_id(
             annotator_id=annotator_id, project_id=assignment.project_id, before=assignment
         ),
     )
+
+
+def own_assignment(assignment_id: UUID, annotator_id: int) -> Assignment | None:
+    """An annotator's own assignment with its prompt and responses; None where it is somebody else's."""
+    return (
+        Assignment.objects.filter(public_id=assignment_id, annotator=annotator_id)
+        .select_related("comparison__prompt", "comparison__response_a", "comparison__response_b")
+        .prefetch_related("comparison__further_responses__response")
+        .first()
+    )
+
+
+def shown_texts(assignment_id: UUID, annotator_id: int) -> list[str]:
+    """The responses of a person's own assignment as written, from left to right; raises AssignmentNotFoundError."""
+    assignment = own_assignment(assignment_id, annotator_id)
+    if assignment is None:
+        raise AssignmentNotFoundError(_("This comparison is not assigned to you; reload the page for the next one."))
+    return [response.text for response in shown_responses(assignment)]
 
 
 def previous_assignment_id(*, annotator_id: int, project_id: int, before: Assignment | None = None) -> UUID | None:
@@ -156,11 +216,6 @@ class BlindTexts:
 
 def blind_texts(assignment: Assignment) -> BlindTexts:
     """What a program that judges may know: the same as a person, unrendered."""
-    comparison = assignment.comparison
-    texts = [comparison.response_a.text, comparison.response_b.text]
-    texts += [further.response.text for further in comparison.further_responses.select_related("response")]
-    if assignment.display_order is not None:
-        texts = [texts[position] for position in assignment.display_order]
-    elif not assignment.a_shown_on_left:
-        texts.reverse()
-    return BlindTexts(comparison.prompt.messages, texts, comparison.prompt.task, comparison.prompt.lang)
+    prompt = assignment.comparison.prompt
+    texts = [response.text for response in shown_responses(assignment)]
+    return BlindTexts(prompt.messages, texts, prompt.task, prompt.lang)

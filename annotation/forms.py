@@ -9,26 +9,24 @@ Positions count from the left, from 0.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django import forms
 from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_aware
 from django.utils.translation import gettext as _
 
 from annotation.answer import Answer, MarkedSpan
-from annotation.blind import VERDICTS
+from annotation.blind import Filled
+from annotation.content_order import MAX_SPANS
 from annotation.errors import DomainError
 from annotation.passages import find_passage
 
-MAX_NOTE_CHARS = 10_000
-MAX_EDITED_CHARS = 1_000_000
-MAX_SPANS = 200
 MAX_INTEGER = 2_147_483_647  # Postgres integer; nobody looks at one pair for 24 days
 
 
@@ -44,21 +42,15 @@ def read_answer(posted: QueryDict, shown_texts: Callable[[], Sequence[str]]) -> 
         choice = "ranked"
     if not choice:
         raise DomainError(_("Choose one of the steps, or “neither is good”, and save again. Nothing else was lost."))
-    note = posted.get("note", "").strip()
-    if len(note) > MAX_NOTE_CHARS:
-        raise DomainError(_("The note is longer than 10,000 characters; shorten it and save again."))
-    edited_text = posted.get("edited_text", "").replace("\r\n", "\n")
-    if len(edited_text) > MAX_EDITED_CHARS:
-        raise DomainError(_("The edited text is longer than a million characters; shorten it and save again."))
     answer = Answer(
         choice=choice,
         ranking=ranking if choice == "ranked" else None,
         ratings=_ratings(posted),
         axes=_axes(posted),
         chips=tuple(dict.fromkeys(chip for chip in posted.getlist("chip") if chip)),
-        note=note,
+        note=posted.get("note", "").strip(),
         spans=_spans(posted, shown_texts),
-        edited_text=edited_text,
+        edited_text=_text(posted, "edited_text"),
         edit_seconds=_count(posted, "edit_seconds") or 0,
         is_partial=bool(posted.get("partial")),
         guideline_version=_count(posted, "guideline_version") or 0,
@@ -67,6 +59,31 @@ def read_answer(posted: QueryDict, shown_texts: Callable[[], Sequence[str]]) -> 
         client_at=_time(posted),
     )
     return _vote_id(posted), answer
+
+
+def typed_answer(posted: QueryDict) -> Filled:
+    """What stood in a form that was refused, so that it can stand there again; what cannot be read is left out."""
+    choice = posted.get("choice", "")
+    axes: dict[str, int] = {}
+    ratings: dict[str, tuple[int | None, ...]] = {}
+    with contextlib.suppress(DomainError):
+        axes = _axes(posted)
+        ratings = _ratings(posted)
+    return Filled(
+        choice=choice,
+        ranks=posted.getlist("rank"),
+        axes=axes,
+        ratings=ratings,
+        chips=posted.getlist("chip"),
+        note=posted.get("note", ""),
+        passages=_typed_columns(posted),
+        edited_text=_text(posted, "edited_text"),
+    )
+
+
+def _text(posted: QueryDict, field: str) -> str:
+    # Browsers send a form's line breaks as two characters.
+    return posted.get(field, "").replace("\r\n", "\n")
 
 
 def _vote_id(posted: QueryDict) -> UUID:
@@ -181,35 +198,12 @@ def _scripted_passages(posted: QueryDict) -> list[dict[str, Any]]:
 
 
 def _typed_passages(posted: QueryDict) -> list[dict[str, Any]]:
-    columns = [posted.getlist(name) for name in ("passage", "passage_position", "passage_kind", "passage_note")]
     return [
-        {"position": _integer(position, "passage_position"), "start": 0, "quote": quote, "kind": kind, "note": note}
-        for quote, position, kind, note in zip(*columns, strict=False)
-        if quote.strip()
+        row | {"position": _integer(row["position"], "passage_position"), "start": 0} for row in _typed_columns(posted)
     ]
 
 
-class JudgmentForm(forms.Form):
-    """A vote, with the sides as the person saw them."""
-
-    judgment_id = forms.UUIDField()
-    choice = forms.ChoiceField(
-        choices=[(verdict.value, verdict.label) for verdict in VERDICTS],
-        error_messages={
-            "required": "Choose one of the seven steps, or “neither is good”.",
-            "invalid_choice": "Choose one of the seven steps, or “neither is good”.",
-        },
-    )
-    note = forms.CharField(
-        required=False,
-        max_length=10_000,
-        error_messages={"max_length": "The note is longer than 10,000 characters; shorten it and save again."},
-    )
-    # Postgres integer; nobody looks at one pair for 24 days.
-    decided_in_ms = forms.IntegerField(required=False, min_value=0, max_value=2_147_483_647)
-
-    def vote(self) -> dict[str, Any]:
-        """The keyword arguments of services.submit_judgment, except whose assignment it is."""
-        data = self.cleaned_data
-        answer = Answer(choice=data["choice"], note=data["note"], decided_in_ms=data["decided_in_ms"])
-        return {"judgment_id": data["judgment_id"], "answer": answer}
+def _typed_columns(posted: QueryDict) -> list[dict[str, str]]:
+    columns = {name: posted.getlist(f"passage_{name}") for name in ("position", "kind", "note")}
+    rows = zip(posted.getlist("passage"), *columns.values(), strict=False)
+    return [dict(zip(("quote", *columns), row, strict=True)) for row in rows if row[0].strip()]

@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 from markdown_it.utils import OptionsDict
@@ -40,7 +41,15 @@ _TAGS = {
 }
 _MATH = {"math", "math-display"}
 _CLASSES = {"span": {name for name in STANDARD_TYPES.values() if name} | _MATH | {"image-text"}}
-_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}, "pre": {"tabindex"}}
+_BLOCKS = {"p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "pre", "table"}
+_ATTRIBUTES = {tag: {"dir"} for tag in _BLOCKS} | {
+    "a": {"href", "title"},
+    "ol": {"start", "dir"},
+    "pre": {"tabindex", "dir"},
+}
+# Chinese and Japanese are written without spaces: each of their characters counts.
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _FORMATTER = HtmlFormatter(nowrap=True)
 
 
@@ -60,7 +69,7 @@ def render_markdown(text: str) -> Rendered:
 
 def _render(text: str) -> Rendered:
     is_parsed = len(text) <= MAX_PARSED_CHARS and text.count("[") <= MAX_BRACKETS
-    dirty = _parser.render(text) if is_parsed else f'<pre tabindex="0">{html.escape(text)}</pre>'
+    dirty = _parser.render(text) if is_parsed else f'<pre tabindex="0" dir="auto">{html.escape(text)}</pre>'
     clean = nh3.clean(
         dirty,
         tags=_TAGS,
@@ -70,7 +79,7 @@ def _render(text: str) -> Rendered:
         link_rel="noopener nofollow noreferrer",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
-    return Rendered(mark_safe(clean), len(text.split()), '<span class="math' in clean)
+    return Rendered(mark_safe(clean), len(_WORD.findall(text)), '<span class="math' in clean)
 
 
 _render_cached = lru_cache(maxsize=512)(_render)
@@ -175,11 +184,19 @@ def _display_block(state: StateBlock, start_line: int, end_line: int, silent: bo
     return True
 
 
+def _set_directions(state: StateCore) -> None:
+    """Every block on its own: an answer may change its script from one paragraph to the next."""
+    for token in state.tokens:
+        if token.level == 0 and token.nesting == 1:
+            token.attrSet("dir", "auto")
+
+
 def _make_parser() -> MarkdownIt:
     parser = MarkdownIt("js-default", {"html": False, "breaks": True})
     dollarmath_plugin(parser, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True)
     parser.inline.ruler.before("escape", "math_brackets", _inline_brackets)
     parser.block.ruler.before("fence", "math_display", _display_block, {"alt": ["paragraph"]})
+    parser.core.ruler.push("directions", _set_directions)
     parser.add_render_rule("fence", _fence)
     parser.add_render_rule("image", _image)
     parser.add_render_rule("math_inline", _math("math"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from annotation import views
+from annotation import asides, views
 
 urlpatterns = [
     path("", include("annotation.pages.urls")),
@@ -12,6 +12,9 @@ urlpatterns = [
     path("", include("annotation.urls_quality")),
     path("projects/<slug:slug>/compare/", views.compare, name="compare"),
     path("projects/<slug:slug>/lease", views.renew_lease, name="renew_lease"),
+    path("projects/<slug:slug>/guidelines/", asides.guidelines, name="guidelines"),
+    path("assignments/<uuid:assignment_id>/text/<int:position>", asides.response_text, name="response_text"),
+    path("assignments/<uuid:assignment_id>/flag", asides.flag, name="flag"),
     path("assignments/<uuid:assignment_id>/judgment", views.judge, name="judge"),
     path("assignments/<uuid:assignment_id>/skip", views.skip, name="skip"),
     path("assignments/<uuid:assignment_id>/undo", views.undo, name="undo"),

@@ -18,14 +18,23 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html
 from django.utils.timezone import is_aware
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from annotation import services
-from annotation.blind import VERDICTS, BlindComparison, blind_comparison, for_display, previous_assignment_id
-from annotation.forms import JudgmentForm
-from annotation.markdown import render_markdown
+from annotation.blind import (
+    BlindComparison,
+    Filled,
+    blind_comparison,
+    for_display,
+    previous_assignment_id,
+    shown_texts,
+)
+from annotation.compare_page import compare_context, fragment_context
+from annotation.forms import read_answer, typed_answer
 from annotation.models import Annotator, Assignment, Project
 
 P = ParamSpec("P")
@@ -76,7 +85,7 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
     annotator = services.annotator_for(_person(request))
     if _wants_fragment(request):
         leased = services.claim_assignments(annotator=annotator, project=project, known=_known(request))
-        return _fragments(request, leased)
+        return _fragments(request, project, leased)
     shown = None
     if item := request.GET.get("item"):
         try:
@@ -104,17 +113,27 @@ def on_assignment(view: Callable[[HttpRequest, Annotator, UUID], HttpResponse]) 
 
 @on_assignment
 def judge(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> HttpResponse:
-    form = JudgmentForm(request.POST)
-    if not form.is_valid():
-        sentence = " ".join(str(error) for errors in form.errors.values() for error in errors)
-        return _refusal(request, annotator, assignment_id, sentence, 422)
-    vote = {"assignment_id": assignment_id, "annotator": annotator, **form.vote()}
+    judgment_id, answer = read_answer(request.POST, lambda: shown_texts(assignment_id, annotator.pk))
     if _wants_fragment(request):
-        _stored, shown = services.judge_and_claim(**vote, known=_known(request))
-        return _fragments(request, shown)
-    judgment = services.submit_judgment(**vote)
+        stored, shown = services.judge_and_claim(
+            assignment_id=assignment_id,
+            annotator=annotator,
+            judgment_id=judgment_id,
+            answer=answer,
+            known=_known(request),
+        )
+        assert stored.assignment is not None
+        return _fragments(request, stored.assignment.project, shown)
+    judgment = services.submit_judgment(
+        assignment_id=assignment_id, annotator=annotator, judgment_id=judgment_id, answer=answer
+    )
     assert judgment.assignment is not None
-    return redirect("compare", judgment.assignment.project.slug)
+    project = judgment.assignment.project
+    if answer.guideline_version < project.guideline_version:
+        changed = _("The guidelines changed. What you saved was given under the ones you had.")
+        link = reverse("guidelines", args=[project.slug])
+        messages.warning(request, format_html('{} <a href="{}">{}</a>', changed, link, _("Read them")))
+    return redirect("compare", project.slug)
 
 
 @on_assignment
@@ -124,7 +143,7 @@ def skip(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Htt
     if not _wants_fragment(request):
         return redirect("compare", skipped.project.slug)
     shown = services.claim_assignments(annotator=annotator, project=skipped.project, known=_known(request))
-    return _fragments(request, shown)
+    return _fragments(request, skipped.project, shown)
 
 
 @on_assignment
@@ -133,7 +152,7 @@ def undo(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Htt
     if not _wants_fragment(request):
         return redirect(reverse("compare", args=[assignment.project.slug]) + f"?item={assignment_id}")
     shown = for_display(assignment_id, annotator.pk)
-    return HttpResponse(_fragment(request, shown)) if shown else HttpResponse(status=204)
+    return HttpResponse(_fragment(request, assignment.project, shown)) if shown else HttpResponse(status=204)
 
 
 @require_POST
@@ -173,13 +192,15 @@ def _known(request: HttpRequest) -> set[UUID]:
     return known
 
 
-def _fragments(request: HttpRequest, shown: Iterable[Assignment]) -> HttpResponse:
-    fragments = [_fragment(request, blind_comparison(assignment)) for assignment in shown]
-    return HttpResponse("".join(fragments)) if fragments else HttpResponse(status=204)
+def _fragments(request: HttpRequest, project: Project, shown: Iterable[Assignment]) -> HttpResponse:
+    fragments = [_fragment(request, project, blind_comparison(assignment)) for assignment in shown]
+    response = HttpResponse("".join(fragments)) if fragments else HttpResponse(status=204)
+    response["X-Guideline-Version"] = str(project.guideline_version)
+    return response
 
 
-def _fragment(request: HttpRequest, comparison: BlindComparison) -> str:
-    return render_to_string("_comparison.html", {"comparison": comparison, "verdicts": VERDICTS}, request)
+def _fragment(request: HttpRequest, project: Project, comparison: BlindComparison) -> str:
+    return render_to_string("_comparison.html", fragment_context(project, comparison))
 
 
 def _refusal(
@@ -194,7 +215,7 @@ def _refusal(
     messages.error(request, sentence)
     project = _project_of(request, pk=assignment.project_id)
     shown = for_display(assignment_id, annotator.pk)
-    return _page(request, annotator, project, shown=shown, note=request.POST.get("note"), status=status)
+    return _page(request, annotator, project, shown=shown, typed=typed_answer(request.POST), status=status)
 
 
 def _page(
@@ -203,7 +224,7 @@ def _page(
     project: Project,
     *,
     shown: BlindComparison | None = None,
-    note: str | None = None,
+    typed: Filled | None = None,
     status: int = 200,
 ) -> HttpResponse:
     leased = services.claim_assignments(annotator=annotator, project=project)
@@ -213,19 +234,6 @@ def _page(
         queue = [shown, *(item for item in queue if item.assignment_id != shown.assignment_id)]
     if queue:
         services.record_view(assignment_id=queue[0].assignment_id, annotator=annotator)
-    return render(
-        request,
-        "compare.html",
-        {
-            "project": project,
-            "guidelines": render_markdown(project.guidelines),
-            "comparison": queue[0] if queue else None,
-            "waiting": queue[1:],
-            "note": note,
-            "last_id": last,
-            "verdicts": VERDICTS,
-            "progress": services.progress(annotator, project),
-            "lease_seconds": settings.ASSIGNMENT_LEASE_SECONDS,
-        },
-        status=status,
-    )
+    context = compare_context(project, queue, typed=typed)
+    context |= {"last_id": last, "progress": services.progress(annotator, project)}
+    return render(request, "compare.html", context, status=status)

@@ -138,7 +138,7 @@ def test_a_vote_without_a_choice_is_refused_and_the_note_kept(ann: Client) -> No
     response = vote(ann, first, "", note="my long thoughts")
     page = response.content.decode()
     assert response.status_code == 422
-    assert "Choose one of the seven steps" in page and "my long thoughts" in page
+    assert "Choose one of the steps" in page and "my long thoughts" in page
     assert assignments_in(response)[0] == first
     assert not Judgment.objects.exists()
 
@@ -190,9 +190,9 @@ def test_undo_goes_back_over_several_pairs(ann: Client) -> None:
         vote(ann, voted[-1], choice)
     response = ann.post(f"/assignments/{voted[2]}/undo", headers=FETCH)
     for earlier in (voted[1], voted[0]):
-        assert f'data-undo-url="/assignments/{earlier}/undo"' in response.content.decode()
+        assert f'data-previous="{earlier}"' in response.content.decode()
         response = ann.post(f"/assignments/{earlier}/undo", headers=FETCH)
-    assert "data-undo-url" not in response.content.decode()
+    assert "data-previous" not in response.content.decode()
 
 
 # ── With scripts ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -393,12 +393,12 @@ def test_a_page_takes_a_fixed_number_of_queries(
     for _ in range(waiting):
         make_comparison(project)
     ann.get("/")  # makes the annotator
-    with django_assert_num_queries(4):
+    with django_assert_num_queries(7):
         ann.get("/")
     first, second = queue(ann)
     with django_assert_num_queries(13):
         ann.get("/projects/helpful/compare/")
-    with django_assert_num_queries(17):
+    with django_assert_max_num_queries(10):
         vote(ann, first, headers=FETCH, held=second)
 
 
@@ -409,5 +409,6 @@ def test_the_policy_lets_only_our_own_scripts_run(ann: Client) -> None:
     assert nonce and "unsafe-eval" not in policy
     page = response.content.decode()
     for tag in re.findall(r"<script[^>]*>", page):
-        assert f'nonce="{nonce[1]}"' in tag or 'src="/static/' in tag
+        is_data = 'type="application/json"' in tag
+        assert is_data or f'nonce="{nonce[1]}"' in tag or 'src="/static/' in tag
     assert not re.search(r"\son\w+=", page)

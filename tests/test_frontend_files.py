@@ -18,7 +18,7 @@ STATIC = Path(settings.BASE_DIR) / "static"
 
 def test_modules_import_each_other_by_names_in_the_import_map() -> None:
     page = (Path(settings.BASE_DIR) / "templates" / "base.html").read_text()
-    import_map = dict(re.findall(r"""["]([a-z/]+)["]: "{% static '([^']+)' %}\"""", page))
+    import_map = dict(re.findall(r"""["]([a-z/-]+)["]: "{% static '([^']+)' %}\"""", page))
     assert len(import_map) >= 5
     assert all((STATIC / path).is_file() for path in import_map.values())
     for module in (STATIC / "js").glob("*.js"):

@@ -1,47 +1,89 @@
 // The fast path of the compare page. What has been shown and what is fetched ahead lies on one tape; a vote moves
 // forward at once and the outbox saves it behind. Undo moves back: a verdict stands until another replaces it.
 
-import { setting } from "app/hotkeys";
+import { Answering, betterPosition, emptyAnswer, fromStored, sameAnswer, toFields } from "app/answering";
+import { Drafts } from "app/drafts";
+import { Guidelines } from "app/guidelines";
+import { capFor } from "app/hotkeys";
 import { keepLease } from "app/lease";
 import { typeset } from "app/math";
 import { fetchHeaders, Outbox } from "app/outbox";
+import { addTools, noticeSimilarity, Reading } from "app/reading";
+import { SavingStatus } from "app/saving-status";
 import { toast } from "app/toast";
+import { page, say } from "app/words";
 
-const CONFIRM_MS = 120; // the mark is seen before the next pair takes its place
 const POLL_MS = 15_000;
 const KEPT_BEHIND = 50;
+const BOUNCE_MS = 150; // the same key twice within this is a finger that trembled, not a second opinion
 
 const main = document.querySelector("main.compare");
 const stage = document.getElementById("stage");
+const form = document.getElementById("vote");
 const queueEnd = document.getElementById("queue-end");
 const endTitle = queueEnd.querySelector("[data-end-title]");
 const endText = queueEnd.querySelector("[data-end-text]");
 const emptyTexts = [endTitle.textContent, endText.textContent];
 const doneToday = document.querySelector("[data-done-today]");
+const { project } = main.dataset;
 
-/** Items: {id, node, sent: null | {kind, choice, note}, undoUrl}; `at` is the one on the screen. */
+/**
+ * Items: {id, node, count, isRanked, answer, sent: null | {kind, answer}, previous}; `at` is the one on the screen.
+ * `answer` is what its form holds, `sent` what was given to the outbox or stands on the server.
+ */
 const tape = [];
 let at = 0;
 let shownAt = 0;
+let shownTime = new Date();
+let firstKeyMs = null;
 let hiddenMs = 0;
 let hiddenSince = 0;
-let confirmTimer = 0;
-let trouble = "";
-let needsSignIn = false;
+let lastVote = { choice: "", at: -Infinity };
 
+const drafts = new Drafts(main.dataset.person);
 const outbox = new Outbox(main.dataset.person, () => [
   ...tape.filter((item) => !item.sent).map((item) => item.id),
   ...outbox.waiting().map((entry) => entry.assignment),
 ]);
+const guidelines = new Guidelines(main.dataset.guidelinesUrl, main.dataset.katexCss);
+const status = new SavingStatus(outbox, guidelines);
+const answering = new Answering(form);
+const reading = new Reading(stage);
+/** What only some protocols need: loaded where it is met. Each has open(item). */
+const companions = [];
+let editing = null;
+
+// Toasts and menus stand above the form, however tall it is.
+new ResizeObserver(([entry]) => {
+  document.documentElement.style.setProperty("--vote-height", `${entry.target.offsetHeight}px`);
+}).observe(form);
+
+const idle = globalThis.requestIdleCallback ?? ((work) => setTimeout(work, 50));
+const post = (id, action, body) => fetch(`/assignments/${id}/${action}`, { method: "POST", headers: fetchHeaders(), body });
 
 // ── The tape ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 function makeItem(node) {
-  node.querySelector("form.vote").noValidate = true;
-  typeset(node, main.dataset.katexCss);
-  const chosen = node.dataset.chosen;
-  const sent = chosen ? { kind: "judgment", choice: chosen, note: noteOf(node) } : null;
-  return { id: node.dataset.assignment, node, sent, undoUrl: node.dataset.undoUrl ?? "" };
+  const { assignment: id, filled, previous = "" } = node.dataset;
+  const stored = filled ? fromStored(JSON.parse(filled)) : null;
+  const item = {
+    id,
+    node,
+    previous,
+    count: node.querySelectorAll(".panel").length,
+    isRanked: Boolean(node.querySelector("input[name=rank]")),
+    answer: drafts.load(id) ?? stored ?? emptyAnswer(),
+    sent: stored?.choice ? { kind: "judgment", answer: stored } : null,
+  };
+  item.hasDraft = Boolean(drafts.load(id));
+  addTools(item);
+  typeset(node, main.dataset.katexCss).then(() =>
+    idle(() => {
+      noticeSimilarity(item);
+      reading.refresh(item);
+    }),
+  );
+  return item;
 }
 
 function addItems(html) {
@@ -55,49 +97,52 @@ function addItems(html) {
   if (isAtEnd) show();
 }
 
-const noteOf = (node) => node.querySelector("textarea[name=note]").value.trim();
-const choiceOf = (node) => node.querySelector("input[name=choice]:checked")?.value ?? "";
-const nameOf = (node, choice) => node.querySelector(`input[value="${choice}"]`)?.dataset.hotkeyLabel ?? "";
-
 function show({ moveFocus = true } = {}) {
-  clearTimeout(confirmTimer);
+  editing?.close();
   const item = tape[at];
   queueEnd.hidden = Boolean(item);
+  form.hidden = !item;
   if (!item) {
     stage.replaceChildren();
+    reading.open(null);
     showEnd();
     if (moveFocus) endTitle.focus({ preventScroll: true });
     return;
   }
+  const columns = form.querySelectorAll(".scores-head [data-position]").length;
+  if (columns && columns < item.count) return location.reload(); // the form was made for shorter comparisons
   if (stage.firstElementChild !== item.node) stage.replaceChildren(item.node);
-  for (const box of item.node.querySelectorAll(".prompt, .panels, .panel-text")) box.scrollTo(0, 0);
-  markTab(item.node, 0);
   item.node.querySelector("[data-number]").textContent = String(Number(doneToday.textContent) + 1);
-  updateUndo();
+  answering.open(item);
+  reading.open(item);
+  for (const companion of companions) companion.open(item);
+  if (item.isRanked) loadRanking();
+  updateTools();
   if (moveFocus) item.node.querySelector("h1").focus({ preventScroll: true });
-  shownAt = performance.now();
-  requestAnimationFrame(() => (shownAt = performance.now()));
-  hiddenMs = 0;
-  hiddenSince = document.hidden ? performance.now() : 0;
+  if (item.hasDraft) toast(say("draftRestored"));
+  item.hasDraft = false;
+  startClock();
 }
 
 function showEnd() {
   const waiting = outbox.waiting().length;
-  endTitle.textContent = waiting ? "Saving your votes" : emptyTexts[0];
-  endText.textContent = waiting
-    ? `${trouble || "One moment."} What you voted is kept in this browser and sent again by itself; the next pair comes with it.`
-    : emptyTexts[1];
-  updateUndo();
+  endTitle.textContent = waiting ? say("saving") : emptyTexts[0];
+  endText.textContent = waiting ? say("savingText", { trouble: status.trouble || say("oneMoment") }) : emptyTexts[1];
+  updateTools();
 }
 
-function updateUndo() {
-  const canUndo = at > 0 || Boolean(undoUrl());
+function updateTools() {
+  const canUndo = at > 0 || Boolean(previousId());
   for (const button of document.querySelectorAll("[data-undo]")) button.disabled = !canUndo;
+  const label = form.querySelector("[data-edit-label]");
+  if (!label || !tape[at]) return;
+  const better = betterPosition(answering.read().choice);
+  label.textContent = better === null ? say("editBetter") : say("editSide", { name: "AB"[better] });
 }
 
-function undoUrl() {
-  if (tape.length) return tape[0].undoUrl;
-  return queueEnd.querySelector("form").getAttribute("action") ?? "";
+function previousId() {
+  if (tape.length) return tape[0].previous;
+  return /\/assignments\/([^/]+)\//.exec(queueEnd.querySelector("form").getAttribute("action") ?? "")?.[1] ?? "";
 }
 
 function goOn() {
@@ -110,254 +155,223 @@ function goOn() {
   show();
 }
 
-// ── Voting, skipping, undoing ──────────────────────────────────────────────────────────────────────────────────
+// ── The time that somebody looked at it ────────────────────────────────────────────────────────────────────────
 
-function decidedInMs() {
+function startClock() {
+  shownTime = new Date();
+  shownAt = performance.now();
+  requestAnimationFrame(() => (shownAt = performance.now()));
+  firstKeyMs = null;
+  hiddenMs = 0;
+  hiddenSince = document.hidden ? performance.now() : 0;
+}
+
+function lookedMs() {
   const hidden = hiddenMs + (hiddenSince ? performance.now() - hiddenSince : 0);
   return Math.max(0, Math.round(performance.now() - shownAt - hidden));
 }
 
-function save(kind) {
-  clearTimeout(confirmTimer);
+for (const kind of ["keydown", "pointerdown"]) {
+  document.addEventListener(kind, () => (firstKeyMs ??= lookedMs()), { capture: true, passive: true });
+}
+
+// ── Voting, skipping, flagging, undoing ────────────────────────────────────────────────────────────────────────
+
+function save() {
   const item = tape[at];
   if (!item) return;
-  const choice = choiceOf(item.node);
-  const note = noteOf(item.node);
-  if (kind === "judgment" && !choice) {
-    toast("Choose first: 1 to 7, or 0 when neither is good.");
+  const answer = answering.read();
+  const missing = answering.missing(answer);
+  if (missing) {
+    toast(missing.sentence);
+    missing.element?.focus();
     return;
   }
-  const isNew = kind === "skip" ? item.sent?.kind !== "skip" : !isSent(item, choice, note);
-  if (isNew) {
-    if (kind === "judgment" && item.sent?.kind !== "judgment") countDone(1);
-    if (kind === "skip" && item.sent?.kind === "judgment") countDone(-1);
-    item.sent = { kind, choice, note };
-    const fields = kind === "skip" ? {} : { choice, note, decided_in_ms: String(decidedInMs()) };
-    outbox.add(kind, item.id, main.dataset.project, fields);
-    const text = kind === "skip" ? "Skipped; somebody else gets it." : `${nameOf(item.node, choice)}.`;
-    toast(text, { action: "Undo", key: "U", onAction: undo });
+  item.answer = answer;
+  if (item.sent?.kind !== "judgment" || !sameAnswer(item.sent.answer, answer)) {
+    if (item.sent?.kind !== "judgment") countDone(1);
+    item.sent = { kind: "judgment", answer };
+    const fields = [
+      ...toFields(answer, item.count),
+      ["guideline_version", String(guidelines.version)],
+      ["decided_in_ms", String(lookedMs())],
+      ["client_at", new Date().toISOString()],
+    ];
+    if (firstKeyMs !== null) fields.push(["first_key_ms", String(firstKeyMs)]);
+    outbox.add("judgment", item.id, project, fields, answer);
+    const name = answering.nameOf(answer);
+    const unsentEdit = answer.edited && answer.edited.position !== betterPosition(answer.choice);
+    const text = unsentEdit
+      ? say("editLeft", { name: "AB"[answer.edited.position] })
+      : say(answer.choice === "ranked" ? "ranked" : "voted", { choice: name, ranks: name });
+    toast(text, { action: say("undo"), key: capFor("z"), onAction: undo });
+    answering.flash(answer);
+  }
+  drafts.forget(item.id);
+  goOn();
+}
+
+function skip(reason) {
+  const item = tape[at];
+  if (!item) return;
+  item.answer = answering.read();
+  if (item.sent?.kind !== "skip") {
+    if (item.sent?.kind === "judgment") countDone(-1);
+    item.sent = { kind: "skip", answer: item.answer };
+    outbox.add("skip", item.id, project, reason ? [["reason", reason]] : []);
+    toast(say("skipped"), { action: say("undo"), key: capFor("z"), onAction: undo });
   }
   goOn();
 }
 
-const isSent = (item, choice, note) =>
-  item.sent?.kind === "judgment" && item.sent.choice === choice && item.sent.note === note;
+function flag(reason) {
+  outbox.add("flag", tape[at].id, project, [["reason", reason]]);
+  toast(say("flagged"));
+}
 
 function countDone(change) {
   doneToday.textContent = String(Number(doneToday.textContent) + change);
 }
 
 async function undo() {
-  clearTimeout(confirmTimer);
   if (at > 0) {
+    leave();
     at -= 1;
-    restore(tape[at]);
     show();
     tell(tape[at]);
     return;
   }
-  const url = undoUrl();
-  if (!url) return;
+  const id = previousId();
+  if (!id) return;
   let response, text;
   try {
-    response = await fetch(url, { method: "POST", headers: fetchHeaders() });
+    response = await post(id, "undo");
     text = await response.text();
   } catch {
-    toast("There is no connection, so the one before cannot be fetched. Nothing is lost.");
+    toast(say("undoOffline"));
     return;
   }
   if (!response.ok) {
     const isSentence = response.headers.get("Content-Type")?.startsWith("text/plain");
-    toast(isSentence ? text : "The server cannot bring it back just now. Nothing is lost.");
+    toast(isSentence ? text : say("undoFailed"));
     return;
   }
   const holder = document.createElement("template");
   holder.innerHTML = text;
   const node = holder.content.querySelector(".comparison");
   if (!node) return;
+  leave();
   tape.unshift(makeItem(document.importNode(node, true)));
   at = 0;
   show();
   tell(tape[0]);
 }
 
+/** Before another one comes to the screen without a vote: what was filled in stays with it. */
+function leave() {
+  if (tape[at]) tape[at].answer = answering.read();
+}
+
 function tell(item) {
-  const name = item.sent?.kind === "judgment" ? nameOf(item.node, item.sent.choice) : "";
-  toast(name ? `Back at “${name}”. It stands until you choose again; Enter keeps it.` : "Back at the one you skipped.");
+  const isVote = item.sent?.kind === "judgment";
+  toast(isVote ? say("backAt", { choice: answering.nameOf(item.sent.answer) }) : say("backAtSkipped"));
 }
 
-function restore(item) {
-  const choice = item.sent?.kind === "judgment" ? item.sent.choice : "";
-  for (const radio of item.node.querySelectorAll("input[name=choice]")) radio.checked = radio.value === choice;
+function chosen({ isVerdict, element }) {
+  updateTools();
+  if (!isVerdict || !answering.completesAtOnce) {
+    if (answering.holds && isVerdict) edit();
+    return;
+  }
+  const now = performance.now();
+  const isBounce = element.value === lastVote.choice && now - lastVote.at < BOUNCE_MS;
+  if (isBounce) {
+    element.checked = false;
+    return;
+  }
+  lastVote = { choice: element.value, at: now };
+  save();
 }
 
-function choose(radio) {
-  radio.checked = true;
-  clearTimeout(confirmTimer);
-  const hasNote = radio.form.querySelector("details.note").open;
-  if (!hasNote && !setting("careful")) confirmTimer = setTimeout(() => save("judgment"), CONFIRM_MS);
+function edit() {
+  const { choice } = answering.read();
+  const better = betterPosition(choice);
+  if (editing.isOpen) return editing.close();
+  if (better !== null) {
+    answering.holds = true; // from here on Enter saves
+    editing.edit(tape[at], better);
+  } else if (choice) {
+    toast(say("editNoSide"));
+  } else {
+    answering.holds = true;
+    toast(say("editChoose"));
+  }
 }
 
-stage.addEventListener("submit", (event) => {
+function keepDraft() {
+  const item = tape[at];
+  if (!item) return;
+  drafts.keep(item.id, () => (tape[at] === item ? answering.read() : item.answer));
+  updateTools();
+}
+
+answering.addEventListener("choose", (event) => chosen(event.detail));
+answering.addEventListener("input", keepDraft);
+
+form.addEventListener("submit", (event) => {
   event.preventDefault();
   const button = event.submitter;
+  button?.closest("[popover]")?.hidePopover();
   if (button?.matches("[data-undo]")) undo();
-  else save(button?.matches("[data-skip]") ? "skip" : "judgment");
+  else if (button?.matches("[data-skip]")) skip(button.value);
+  else if (button?.matches("[data-flag]")) flag(button.value);
+  else save();
 });
-
 queueEnd.addEventListener("submit", (event) => {
   event.preventDefault();
   undo();
 });
-
-// A digit or a pointer votes; the arrow keys inside the radio group only mark, as everywhere else.
-stage.addEventListener("hotkey", (event) => {
-  const note = event.target.closest("details.note");
-  if (note) {
-    // At once, not with the toggle event: the next key is text already.
-    event.preventDefault();
-    note.open = true;
-    note.querySelector("textarea").focus();
-  } else if (event.target.matches("input[name=choice]")) {
-    event.preventDefault();
-    choose(event.target);
-  }
+// The second half of a double click belongs to the pair that is gone.
+form.addEventListener(
+  "click",
+  (event) => {
+    if (event.detail > 1 && event.target.closest(".verdict, [data-save]")) event.preventDefault();
+    if (event.detail > 1 && event.target.closest(".verdict, [data-save]")) event.stopPropagation();
+  },
+  { capture: true },
+);
+form.addEventListener("hotkey", (event) => {
+  if (!event.target.closest("details.note")) return;
+  // At once, not with the toggle event: the next key is text already.
+  event.preventDefault();
+  answering.openNote();
 });
-stage.addEventListener("click", (event) => {
-  if (event.target.matches("input[name=choice]") && event.detail > 0) choose(event.target);
-  const scroll = event.target.closest("[data-scroll]");
-  if (scroll) {
-    for (const panel of stage.querySelectorAll(".panel-text")) {
-      panel.scrollBy({ top: Number(scroll.dataset.scroll) * panel.clientHeight * 0.6 });
-    }
-  }
-});
-
-stage.addEventListener("toggle", (event) => {
-  if (event.target.matches("details.note") && event.target.open) event.target.querySelector("textarea").focus();
-}, { capture: true });
-
-stage.addEventListener("keydown", (event) => {
-  if (!event.target.matches("textarea[name=note]") || event.isComposing) return;
+form.addEventListener("click", (event) => event.target.closest("[data-edit]") && edit());
+form.addEventListener("keydown", (event) => {
+  if (!event.target.matches("[name=note]") || event.isComposing) return;
   if (event.key === "Escape") {
     event.preventDefault();
     const note = event.target.closest("details");
-    if (!event.target.value.trim()) note.open = false;
+    if (!event.target.value.trim() && !page.noteRequired) note.open = false;
     tape[at].node.querySelector("h1").focus({ preventScroll: true });
   } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    save("judgment");
+    save();
   }
 });
-
-// ── Narrow screens: two panels side by side that are swiped, with tabs that follow ────────────────────────────────
-
-function markTab(node, index) {
-  node.querySelectorAll("[data-side-tab]").forEach((tab, position) => {
-    tab.toggleAttribute("aria-current", position === index);
-    if (position === index) tab.setAttribute("aria-current", "true");
-  });
-}
-
-stage.addEventListener("click", (event) => {
-  const tab = event.target.closest("[data-side-tab]");
-  if (!tab) return;
-  event.preventDefault();
-  const panels = stage.querySelector(".panels");
-  const panel = stage.querySelector(tab.getAttribute("href"));
-  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  panels.scrollTo({
-    left: panel.offsetLeft - panels.firstElementChild.offsetLeft,
-    behavior: isCalm ? "instant" : "smooth",
-  });
-});
-stage.addEventListener("scroll", (event) => {
-  if (!event.target.matches(".panels")) return;
-  const panels = event.target;
-  markTab(stage, panels.scrollLeft > (panels.scrollWidth - panels.clientWidth) / 2 ? 1 : 0);
-}, { capture: true });
 
 // ── Saving, and what stands in its way ───────────────────────────────────────────────────────────────────────────
 
-const pending = document.getElementById("pending");
-let pendingTimer = 0;
-
-function showPending() {
-  clearTimeout(pendingTimer);
-  const count = outbox.waiting().length;
-  if (!count) {
-    trouble = "";
-    pending.hidden = true;
-    return;
-  }
-  const text = `${count} vote${count === 1 ? "" : "s"} waiting to be saved`;
-  const reveal = () => {
-    pending.textContent = text;
-    pending.title = trouble;
-    pending.hidden = false;
-  };
-  // A save that takes its usual moment needs no words.
-  if (trouble) reveal();
-  else pendingTimer = setTimeout(reveal, 1500);
+for (const kind of ["change", "waiting"]) {
+  outbox.addEventListener(kind, () => at >= tape.length && showEnd());
 }
-
-function notice(texts, control) {
-  const box = Object.assign(document.createElement("div"), { className: "notice spread" });
-  box.dataset.tone = "error";
-  box.setAttribute("role", "alert");
-  const words = document.createElement("div");
-  words.append(...texts.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
-  box.append(words, control);
-  return box;
-}
-
-function showNotices() {
-  const boxes = outbox.entries().filter((entry) => entry.refused).map((entry) => {
-    const close = Object.assign(document.createElement("button"), {
-      type: "button",
-      className: "button button-small",
-      textContent: "Dismiss",
-    });
-    close.addEventListener("click", () => outbox.remove(entry));
-    const texts = [`Not saved: ${entry.refused}`];
-    if (entry.fields.note) texts.push(`Your note: ${entry.fields.note}`);
-    return notice(texts, close);
-  });
-  if (needsSignIn) {
-    const link = Object.assign(document.createElement("a"), {
-      className: "button button-small",
-      href: `/login/?next=${encodeURIComponent(location.pathname)}`,
-      textContent: "Sign in again",
-    });
-    boxes.unshift(notice(["You are signed out. Your votes wait in this browser until you are back."], link));
-  }
-  document.getElementById("notices").replaceChildren(...boxes);
-}
-
-outbox.addEventListener("change", () => {
-  showPending();
-  showNotices();
-  if (at >= tape.length) showEnd();
-});
-outbox.addEventListener("waiting", (event) => {
-  trouble = event.detail.sentence;
-  needsSignIn = event.detail.needsSignIn;
-  showPending();
-  showNotices();
-  if (at >= tape.length) showEnd();
-});
-outbox.addEventListener("saved", (event) => {
-  trouble = "";
-  needsSignIn = false;
-  showNotices();
+outbox.addEventListener("saved", ({ detail: { entry, html } }) => {
   lease.renewed();
-  const { entry, html } = event.detail;
-  if (entry.project === main.dataset.project) addItems(html);
+  if (entry.project === project) addItems(html);
 });
-outbox.addEventListener("refused", (event) => {
-  const { entry, status } = event.detail;
+outbox.addEventListener("refused", ({ detail: { entry, status: code } }) => {
   const index = tape.findIndex((item) => item.id === entry.assignment);
-  if (index < 0 || index >= at || status === 404) return;
+  if (index < 0 || index >= at || code === 404 || entry.kind === "flag") return;
   // It comes back, as it was filled in, right after the one on the screen.
   const [item] = tape.splice(index, 1);
   at -= 1;
@@ -367,12 +381,25 @@ outbox.addEventListener("refused", (event) => {
   tape.splice(at + 1, 0, item);
   if (isAtEnd) show();
 });
+outbox.addEventListener("elsewhere", ({ detail: { entry } }) => {
+  const index = tape.findIndex((item) => item.id === entry.assignment);
+  if (entry.kind === "flag" || index < at || tape[index].sent) return;
+  const [item] = tape.splice(index, 1);
+  item.sent = { kind: entry.kind, answer: entry.answer ?? emptyAnswer() };
+  item.answer = item.sent.answer;
+  tape.splice(at, 0, item);
+  at += 1;
+  if (index !== at - 1) return;
+  show();
+  toast(say("judgedElsewhere"));
+});
 
 const leaseBadge = document.getElementById("lease");
 const lease = keepLease({
   url: main.dataset.leaseUrl,
   seconds: Number(main.dataset.leaseSeconds),
   headers: fetchHeaders,
+  body: () => (tape[at] ? new URLSearchParams({ shown: tape[at].id, shown_at: shownTime.toISOString() }) : undefined),
   show(sentence) {
     const text = tape[at] && !tape[at].sent ? sentence : "";
     leaseBadge.hidden = !text;
@@ -385,6 +412,7 @@ async function poll() {
   try {
     const response = await fetch(main.dataset.compareUrl, { headers: fetchHeaders() });
     if (response.status === 200) addItems(await response.text());
+    else if (response.status === 403) endText.textContent = await response.text();
   } catch {
     // The next round looks again.
   }
@@ -394,6 +422,7 @@ setInterval(poll, POLL_MS);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     hiddenSince = performance.now();
+    drafts.flush();
   } else {
     hiddenMs += hiddenSince ? performance.now() - hiddenSince : 0;
     hiddenSince = 0;
@@ -401,8 +430,38 @@ document.addEventListener("visibilitychange", () => {
     outbox.send();
   }
 });
+addEventListener("pagehide", () => drafts.flush());
+// A page that the back button brings from memory knows nothing of what happened since.
+addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 // ── Start ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+let ranking = null;
+
+/** The first comparison of more than two brings what ranks them. */
+async function loadRanking() {
+  if (ranking) return;
+  ranking = import("app/ranking");
+  const { Ranking } = await ranking;
+  companions.push(new Ranking(stage, form, answering));
+  if (tape[at]) companions.at(-1).open(tape[at]);
+}
+
+async function loadCompanions() {
+  if (form.querySelector("[data-mark]")) {
+    const { Marking } = await import("app/marking");
+    const marking = new Marking(stage, form);
+    marking.addEventListener("input", keepDraft);
+    companions.push(marking);
+  }
+  if (form.querySelector("[data-edit]")) {
+    const { Editing } = await import("app/editing");
+    editing = new Editing();
+    editing.addEventListener("input", keepDraft);
+    editing.addEventListener("save", save);
+    editing.addEventListener("close", () => tape[at]?.node.querySelector("h1").focus({ preventScroll: true }));
+  }
+}
 
 function start() {
   const nodes = [...stage.querySelectorAll(".comparison")];
@@ -410,24 +469,24 @@ function start() {
   if (ahead) nodes.push(...document.importNode(ahead.content, true).querySelectorAll(".comparison"));
   const items = nodes.map(makeItem);
   // Votes from before a reload that the server does not have yet: those pairs lie behind, not ahead.
-  for (const entry of outbox.waiting()) {
+  const waiting = outbox.waiting().filter((entry) => entry.kind !== "flag");
+  for (const entry of waiting) {
     const item = items.find((candidate) => candidate.id === entry.assignment);
-    if (item) item.sent = { kind: entry.kind, choice: entry.fields.choice ?? "", note: entry.fields.note ?? "" };
+    if (!item) continue;
+    item.answer = entry.answer ?? emptyAnswer();
+    item.sent = { kind: entry.kind, answer: item.answer };
   }
-  const waitingIds = new Set(outbox.waiting().map((entry) => entry.assignment));
+  const waitingIds = new Set(waiting.map((entry) => entry.assignment));
   const behind = items.filter((item) => waitingIds.has(item.id));
   tape.push(...behind, ...items.filter((item) => !waitingIds.has(item.id)));
-  if (tape.length) tape[0].undoUrl ||= items[0].undoUrl;
+  if (tape.length) tape[0].previous ||= items[0].previous;
   at = behind.length;
-  for (const item of behind) restore(item);
   // The address of an undone pair is for people without scripts; a reload goes on with the queue.
   if (location.search) history.replaceState(null, "", location.pathname);
   show({ moveFocus: false });
-  const guidelines = document.getElementById("guidelines");
-  if (guidelines) typeset(guidelines, main.dataset.katexCss);
-  showPending();
-  showNotices();
+  status.show();
   outbox.send();
 }
 
+await loadCompanions();
 start();

@@ -1,12 +1,14 @@
 // Renews the leases of a page that is being used, and says in time when they run out.
 
+import { say } from "app/words";
+
 const WARN_SECONDS = 120;
 
 /**
  * Keep the leases of the page while it is visible and somebody does something.
- * `show` gets a sentence, or the empty string when all is well.
+ * `show` gets a sentence, or the empty string when all is well; `body` gives what the server is told with it.
  */
-export function keepLease({ url, seconds, headers, show }) {
+export function keepLease({ url, seconds, headers, body = () => undefined, show }) {
   let endsAt = performance.now() + seconds * 1000;
   let lastActive = performance.now();
   let renewing = false;
@@ -17,7 +19,7 @@ export function keepLease({ url, seconds, headers, show }) {
     renewing = true;
     lastTry = performance.now();
     try {
-      const response = await fetch(url, { method: "POST", headers: headers() });
+      const response = await fetch(url, { method: "POST", headers: headers(), body: body() });
       if (response.ok) endsAt = performance.now() + (await response.json()).seconds * 1000;
     } catch {
       // The next tick tries again, and the remaining time stays in view.
@@ -29,8 +31,8 @@ export function keepLease({ url, seconds, headers, show }) {
 
   function tick() {
     const left = Math.round((endsAt - performance.now()) / 1000);
-    if (left <= 0) show("Your time on this pair ran out; a vote still counts");
-    else if (left <= WARN_SECONDS) show(`Kept for you for ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`);
+    if (left <= 0) show(say("leaseOver"));
+    else if (left <= WARN_SECONDS) show(say("leaseLeft", { time: `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}` }));
     else show("");
   }
 

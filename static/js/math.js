@@ -11,12 +11,13 @@ function load(stylesheet) {
 
 /** Typeset the formulas under `root`; KaTeX is fetched when the first one is met. */
 export async function typeset(root, stylesheet) {
-  const formulas = root.querySelectorAll(".math:not([data-typeset]), .math-display:not([data-typeset])");
+  const formulas = root.querySelectorAll(".math:not([data-source]), .math-display:not([data-source])");
   if (!formulas.length) return;
   const { render } = await load(stylesheet);
   for (const element of formulas) {
+    if (element.dataset.source !== undefined) continue;
     const source = element.textContent;
-    element.dataset.typeset = "";
+    element.dataset.source = source;
     render(source, element, {
       displayMode: element.classList.contains("math-display"),
       throwOnError: false,

@@ -2,6 +2,8 @@
 // removed when the server has it, so a reload, a closed tab or a lost connection loses nothing. The server stores a
 // vote once however often it arrives, because its id is made here.
 
+import { say } from "app/words";
+
 const LONGEST_WAIT_MS = 30_000;
 
 export function uuid4() {
@@ -20,8 +22,8 @@ export function fetchHeaders() {
 }
 
 /**
- * Events: "change" (something was added, saved or refused), "saved" {entry, html}, "refused" {entry, status},
- * "waiting" {sentence, needsSignIn} after a failed try.
+ * Events: "change" (something was added, saved or refused), "elsewhere" {entry} (added by another tab), "saved"
+ * {entry, html, headers}, "refused" {entry, status}, "waiting" {sentence, needsSignIn} after a failed try.
  */
 export class Outbox extends EventTarget {
   #prefix;
@@ -37,10 +39,14 @@ export class Outbox extends EventTarget {
     this.#prefix = `touchstone.vote.${person}.`;
     this.#held = held;
     addEventListener("online", () => this.send());
-    addEventListener("storage", (event) => event.key?.startsWith(this.#prefix) && this.#tell("change"));
+    addEventListener("storage", (event) => {
+      if (!event.key?.startsWith(this.#prefix)) return;
+      if (event.newValue && !event.oldValue) this.#tell("elsewhere", { entry: JSON.parse(event.newValue) });
+      this.#tell("change");
+    });
   }
 
-  /** All entries, oldest first: {id, kind, assignment, project, fields, at, refused?}. */
+  /** All entries, oldest first: {id, kind, assignment, project, fields, answer, at, refused?}. */
   entries() {
     const entries = new Map(this.#memory);
     try {
@@ -57,10 +63,11 @@ export class Outbox extends EventTarget {
     return this.entries().filter((entry) => !entry.refused);
   }
 
-  add(kind, assignment, project, fields) {
+  /** kind: the last part of the address it goes to; fields: pairs of name and value; answer: what the page remembers. */
+  add(kind, assignment, project, fields, answer = null) {
     const last = this.entries().at(-1);
     const at = Math.max(Date.now(), (last?.at ?? 0) + 1);
-    this.#store({ id: uuid4(), kind, assignment, project, fields, at });
+    this.#store({ id: uuid4(), kind, assignment, project, fields, answer, at });
     this.#tell("change");
     this.#wait = 0;
     this.send();
@@ -127,21 +134,21 @@ export class Outbox extends EventTarget {
       });
       text = await response.text();
     } catch {
-      return { sentence: "No connection to the server.", needsSignIn: false };
+      return { sentence: say("noConnection"), needsSignIn: false };
     }
     const isSentence = response.headers.get("Content-Type")?.startsWith("text/plain");
     if (response.ok) {
       this.remove(entry);
-      this.#tell("saved", { entry, html: response.status === 200 ? text : "" });
+      this.#tell("saved", { entry, html: response.status === 200 ? text : "", headers: response.headers });
       return null;
     }
     // A page instead of a sentence is not our view's word on this vote: a proxy's, or that of the forgery check after
     // a sign-out in another tab.
     if (response.status === 401 || (response.status === 403 && !isSentence)) {
-      return { sentence: "You are signed out.", needsSignIn: true };
+      return { sentence: say("signedOut"), needsSignIn: true };
     }
     if (response.status >= 500 || response.status === 429 || !isSentence) {
-      return { sentence: "The server cannot save just now.", needsSignIn: false };
+      return { sentence: say("serverBusy"), needsSignIn: false };
     }
     entry.refused = text;
     this.#store(entry);

@@ -96,7 +96,8 @@ def main() -> None:
             rows.append({"annotators": annotators, "of": name, **row, "ratio": f"1/{1 / ratio:.1f}"})
     print_table(rows)
     kept = ", connections kept" if options.keep_connections else ""
-    print(f"Label Studio {VERSION}{kept}; {len(items):,} items; load average at the end: {state['load_average']}, {state['cores']} cores")
+    print(f"Label Studio {VERSION}{kept}; {len(items):,} items")
+    print(f"load average at the end: {state['load_average']}, {state['cores']} cores")
     write_json(options.json, {"rows": rows, "connections kept": options.keep_connections, "machine": state})
 
 

@@ -239,7 +239,7 @@ def explain(operation: Operation) -> str:
 
 def plot(sizes: list[int], growth: dict[str, list[float]]) -> str:
     """An SVG: sizes across, p95 in milliseconds up, both in decades, and a line for what people may wait."""
-    width, height, left, top, right, bottom = 900, 460, 60, 20, 620, 400
+    width, height, left, top, right, bottom = 900, 440, 60, 20, 540, 400
     low, high = 0.1, 1000.0
 
     def x(index: int) -> float:
@@ -261,16 +261,18 @@ def plot(sizes: list[int], growth: dict[str, list[float]]) -> str:
         parts.append(f'<text x="{x(index):.1f}" y="{bottom + 18}" text-anchor="middle">{size:,}</text>')
     parts.append(f'<path d="M{left} {y(TARGET_MS):.1f}H{right}" stroke="#b00" stroke-dasharray="5 4"/>')
     parts.append(f'<text x="{left + 4}" y="{y(TARGET_MS) - 4:.1f}" fill="#b00">{TARGET_MS:g} ms</text>')
-    # Names stand beside the ends of their lines, spread so that none covers another.
-    places: dict[str, float] = {}
-    free = bottom + 20.0
-    for name, values in sorted(growth.items(), key=lambda item: item[1][-1]):
-        places[name] = free = min(y(values[-1]) + 4, free - 14)
-    for number, (name, values) in enumerate(growth.items()):
-        colour = f"hsl({number * 137 % 360} 65% 40%)"
+    # Names in the order of the lines' ends, evenly spread so that none covers another, each tied to its line.
+    step = (bottom - top) / max(1, len(growth) - 1)
+    for place, (name, values) in enumerate(sorted(growth.items(), key=lambda item: -item[1][-1])):
+        colour, beside = f"hsl({place * 137 % 360} 65% 40%)", top + place * step
         points = " ".join(f"{x(index):.1f},{y(value):.1f}" for index, value in enumerate(values))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(f'<text x="{right + 8}" y="{places[name]:.1f}" fill="{colour}">{name}</text>')
+        parts.append(
+            f'<path d="M{right} {y(values[-1]):.1f}L{right + 40} {beside:.1f}" stroke="{colour}" opacity=".4"/>'
+        )
+        parts.append(
+            f'<text x="{right + 44}" y="{beside + 4:.1f}" fill="{colour}">{name} · {values[-1]:.1f} ms</text>'
+        )
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -55,4 +55,5 @@ def project_tabs(context: Context, project: Project, page: str = "") -> list[Tab
 @register.simple_tag(takes_context=True)
 def may_open_projects(context: dict[str, Any]) -> bool:
     """Whether the list of projects shows this person anything beyond what their first page shows."""
-    return manages_a_project(context["request"].user)
+    user = getattr(context["request"], "user", None)  # a page may be rendered outside the middleware
+    return user is not None and manages_a_project(user)

@@ -349,6 +349,10 @@ class PromptRow:
     state: JudgedState
     parts: list[tuple[str, bool]]
 
+    @property
+    def labels(self) -> list[str]:
+        return [label for label in (self.task, self.lang, self.skill, self.topic) if label]
+
 
 _PROMPT_ROWS = """
 SELECT p.id, p.task, p.lang, p.skill, p.topic, p.tags, jsonb_array_length(p.messages),
@@ -388,7 +392,8 @@ def prompt_count(project: Project, given: PromptFilter, *, search: Search | None
 
 @dataclass
 class ComparisonRow:
-    """`votes` are the standing verdicts: (preference, count). `similarity` of the responses in percent, if known."""
+    """`votes` are the standing verdicts: (preference, count). `similarity` of the responses in percent, where the last
+    search found it high."""
 
     id: int
     prompt_id: int
@@ -401,13 +406,14 @@ class ComparisonRow:
     is_gold: bool
     is_withdrawn: bool
     has_equal_texts: bool
+    similarity: int | None
     votes: list[tuple[str, int]]
 
 
 _COMPARISON_ROWS = """
 SELECT c.id, c.prompt_id, left(p.messages -> -1 ->> 'content', 400), c.lang, coalesce(b.name, ''),
        ARRAY[source_a.name, source_b.name], e.state, c.required_count, c.is_gold, c.is_withdrawn,
-       ra.text_sha256 = rb.text_sha256,
+       ra.text_sha256 = rb.text_sha256, s.similarity,
        (SELECT jsonb_object_agg(preference, votes) FROM (
             SELECT j.preference, count(*) AS votes FROM annotation_judgment j
             WHERE j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0 GROUP BY j.preference
@@ -420,6 +426,7 @@ JOIN annotation_response rb ON rb.id = c.response_b_id
 JOIN annotation_responsesource source_a ON source_a.id = ra.source_id
 JOIN annotation_responsesource source_b ON source_b.id = rb.source_id
 LEFT JOIN annotation_batch b ON b.id = c.batch_id
+LEFT JOIN annotation_similarresponses s ON s.comparison_id = c.id
 WHERE c.id = ANY(%s)
 """
 _PREFERENCES = ("a", "b", "tie", "neither", "ranked")
@@ -431,9 +438,9 @@ def comparison_rows(ids: Iterable[int]) -> list[ComparisonRow]:
     rows = {}
     with connection.cursor() as db:
         db.execute(_COMPARISON_ROWS, [ids])
-        for *columns, state, required, is_gold, is_withdrawn, is_equal, votes in db.fetchall():
+        for *columns, state, required, is_gold, is_withdrawn, is_equal, alike, votes in db.fetchall():
             given = sorted(json.loads(votes or "{}").items(), key=lambda vote: _PREFERENCES.index(vote[0]))
-            values = [*columns, JudgedState(state), required, is_gold, is_withdrawn, is_equal, given]
+            values = [*columns, JudgedState(state), required, is_gold, is_withdrawn, is_equal, alike, given]
             rows[columns[0]] = ComparisonRow(*values)
     return [rows[pk] for pk in ids if pk in rows]
 

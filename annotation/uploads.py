@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from django.db import models
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -56,7 +57,7 @@ class FileKind(models.TextChoices):
 
 # ── What a file is ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_NOT_TABLES: list[tuple[bytes, str]] = [
+_NOT_TABLES: list[tuple[bytes, str | Promise]] = [
     (b"PK\x03\x04", gettext_lazy("It is an Excel workbook or a ZIP archive: save it as “CSV UTF-8”, or unpack it.")),
     (b"\xd0\xcf\x11\xe0", gettext_lazy("It is an old Excel workbook. Save the sheet as “CSV UTF-8” and upload that.")),
     (b"\x1f\x8b", gettext_lazy("It is compressed with gzip. Unpack it (gunzip) and upload what is inside.")),

@@ -10,6 +10,7 @@ urlpatterns = [
     path("", include("annotation.pages.urls")),
     path("", include("annotation.conversations.urls")),
     path("", include("annotation.urls_quality")),
+    path("", include("annotation.prompt_pages.urls")),
     path("projects/<slug:slug>/compare/", views.compare, name="compare"),
     path("projects/<slug:slug>/lease", views.renew_lease, name="renew_lease"),
     path("projects/<slug:slug>/guidelines/", asides.guidelines, name="guidelines"),

@@ -17,12 +17,9 @@ from django.core.validators import validate_slug
 from django.utils.html import escape
 
 from annotation.models import Project, ResponseSource, SourceKind
-from annotation.prompt_lines import PromptLinesError, read_prompts
 from rlhf.jobspec import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
 from rlhf.services.generation import DEFAULT_SAMPLING
-
-MAX_PROMPT_FILE_BYTES = 20_000_000
 
 
 class ProjectForm(forms.Form):
@@ -50,45 +47,6 @@ class ProjectForm(forms.Form):
         if Project.objects.filter(slug=slug).exists():
             raise forms.ValidationError(f"There is a project with the short name {slug} already; take another one.")
         return slug
-
-
-class PromptsForm(forms.Form):
-    """Prompts pasted or in a file; `prompts` holds them once the form is valid."""
-
-    prompts: list[dict[str, Any]]
-
-    text = forms.CharField(
-        required=False,
-        strip=False,
-        label="Prompts, one on each line",
-        widget=forms.Textarea(attrs={"rows": 8, "spellcheck": "false"}),
-        help_text=(
-            "Plain text, or one JSON object on each line: <code>{&quot;prompt&quot;: …}</code> or "
-            "<code>{&quot;messages&quot;: […]}</code>, with <code>task</code> and <code>lang</code> where known."
-        ),
-    )
-    file = forms.FileField(required=False, label="Or a file", help_text="The same lines as UTF-8 text.")
-
-    def clean(self) -> dict[str, Any]:
-        data = typing.cast("dict[str, Any]", super().clean())
-        text, file = data.get("text") or "", data.get("file")
-        if bool(text.strip()) == bool(file):
-            raise forms.ValidationError("Either write prompts or choose a file.")
-        name = "file" if file else "text"
-        if file:
-            if file.size > MAX_PROMPT_FILE_BYTES:
-                self.add_error("file", f"The file is larger than {MAX_PROMPT_FILE_BYTES // 10**6} MB; split it.")
-                return data
-            try:
-                text = file.read().decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                self.add_error("file", f"The file is not UTF-8 text (byte {error.start}); save it as UTF-8 again.")
-                return data
-        try:
-            self.prompts = read_prompts(text)
-        except PromptLinesError as error:
-            self.add_error(name, [*error.sentences, "Nothing was added."])
-        return data
 
 
 class GenerateForm(forms.Form):

@@ -11,7 +11,6 @@ urlpatterns = [
     path("projects/", projects.project_list, name="project_list"),
     path("projects/<slug:slug>/", projects.project_detail, name="project_detail"),
     path("projects/<slug:slug>/strip/", projects.project_strip, name="project_strip"),
-    path("projects/<slug:slug>/prompts/", projects.project_prompts, name="project_prompts"),
     path("projects/<slug:slug>/generate/", projects.project_generate, name="project_generate"),
     path("projects/<slug:slug>/generate/jobs/", projects.generation_rows, name="generation_rows"),
     path("projects/<slug:slug>/generate/<int:job_id>/cancel/", projects.cancel_generation, name="cancel_generation"),

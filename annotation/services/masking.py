@@ -130,9 +130,8 @@ def mask_personal_data(job: DataJob, progress: Progress) -> dict[str, Any]:
                 break
             counts = _mask_chunk(job.project, list(_places(prompts, responses, kinds)))
             if counts:
-                record_event(
-                    EventKind.EDIT, project=job.project, user=job.created_by, what="masking", job=job.pk, **counts
-                )
+                said: dict[str, Any] = {"what": "masking", "job": job.pk} | dict(counts)
+                record_event(EventKind.EDIT, project=job.project, user=job.created_by, **said)
                 total.update(counts)
     refresh_browse_index(seconds=3)
     return dict(total)

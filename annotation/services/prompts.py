@@ -71,9 +71,10 @@ def start_edit(
 
 def edit_prompts(job: DataJob, progress: Progress) -> dict[str, Any]:
     """Do a queued edit, batch by batch; what is done stays done if it is stopped, and can be taken back."""
-    edit = PromptEdit(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in job.params["edit"].items()}
-    )
+    said: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in job.params["edit"].items()
+    }
+    edit = PromptEdit(**said)
     # Only the last edit can be taken back.
     PromptBefore.objects.filter(job__project=job.project).exclude(job=job).delete()
     if job.attempt > 1:

@@ -24,14 +24,12 @@ from annotation.models import Assignment, AssignmentStatus, Membership, Project,
 from annotation.pace import holding, project_pace, stuck
 from annotation.services import DomainError
 from annotation.vote_counts import count_sway
-from rlhf.forms import GenerateForm, ProjectForm, PromptsForm
+from rlhf.forms import GenerateForm, ProjectForm
 from rlhf.models import GenerationJob, JobStatus, LeasedJob
 from rlhf.overview import project_overview
 from rlhf.services import broker_is_up, queue_generation_job, request_cancel
 from rlhf.shares import Share
 from rlhf.views.access import as_sentence
-
-PROMPTS_SHOWN = 50
 
 
 @person_required
@@ -123,25 +121,6 @@ def scaled(standings: list[Standing]) -> list[ScaledStanding]:
 
 
 # ── What staff add ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@require_role(Role.ADMIN)
-@require_http_methods(["GET", "POST"])
-def project_prompts(request: MemberRequest, project: Project) -> HttpResponse:
-    form = PromptsForm(request.POST or None, request.FILES or None)
-    if request.method == "POST" and form.is_valid():
-        added = services.add_prompts(project, form.prompts)
-        known = len(form.prompts) - added
-        there = f" {known} were there already." if known else ""
-        messages.success(request, f"{added} prompts added.{there}")
-        return redirect("project_prompts", slug=project.slug)
-    context = {
-        "project": project,
-        "form": form,
-        "prompt_count": project.prompts.count(),
-        "prompts": project.prompts.order_by("-pk")[:PROMPTS_SHOWN],
-    }
-    return render(request, "rlhf/project_prompts.html", context, status=422 if form.errors else 200)
 
 
 @require_role(Role.ADMIN)

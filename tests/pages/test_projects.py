@@ -6,7 +6,6 @@ import json
 import re
 
 import pytest
-from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from annotation import services
@@ -65,21 +64,6 @@ def test_the_loop_page_shows_ratings_agreement_and_sway(page: Client) -> None:
     assert "Two people agree 70 % of 10 pairs of votes" in text
     assert "Longer answer chosen 75 % (53–89) of 20" in text
     assert "Left side chosen not defined" in text
-
-
-def test_prompts_are_added_all_or_none_with_the_line_named(page: Client) -> None:
-    project = make_project("p")
-    answer = page.post("/projects/p/prompts/", {"text": '{"prompt": "Why?"}\n{"prompt": 3}\n{"promt": "x"}'})
-    text = answer.content.decode()
-    assert answer.status_code == 422
-    assert "Line 2: " in text
-    assert "Line 3: unknown key &#x27;promt&#x27;" in text
-    assert not project.prompts.exists()
-    file = SimpleUploadedFile("prompts.txt", b"Warum?\nWozu?\nWarum?\n")
-    assert page.post("/projects/p/prompts/", {"file": file}, follow=True).status_code == 200
-    assert project.prompts.count() == 2
-    bad = SimpleUploadedFile("prompts.txt", b"caf\xe9\n")
-    assert "is not UTF-8 text (byte 3)" in page.post("/projects/p/prompts/", {"file": bad}).content.decode()
 
 
 def test_generation_is_queued_and_stopped(page: Client, base: Checkpoint) -> None:

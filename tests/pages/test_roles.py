@@ -24,7 +24,7 @@ ROLES = {
     Role.ADMIN: {
         "project_people", "project_invite", "invitation_revoke", "project_member", "member_remove",
         "member_qualification", "member_unlock", "project_settings", "protocol_preview", "project_open",
-        "guidelines_preview", "project_journal", "project_journal_file", "project_prompts", "project_generate",
+        "guidelines_preview", "project_journal", "project_journal_file", "project_generate",
         "generation_rows", "cancel_generation", "project_export",
     },
 }  # fmt: skip

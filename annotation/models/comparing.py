@@ -51,9 +51,15 @@ class Comparison(models.Model):
     batch = models.ForeignKey(
         Batch, on_delete=models.PROTECT, null=True, blank=True, related_name="comparisons", db_index=False
     )
-    # Copies of the prompt's, for routing without a join.
+    # Copies of the prompt's and the responses', for routing without a join.
     lang = models.CharField(max_length=20, blank=True, db_default="")
     skill = models.CharField(max_length=60, blank=True, db_default="")
+    written_by = ArrayField(
+        models.BigIntegerField(),
+        null=True,
+        blank=True,
+        help_text="Annotators who wrote one of the responses and never judge it; empty: nobody here.",
+    )
     is_gold = models.BooleanField(default=False, db_default=False, help_text="Has a live Gold row.")
     is_withdrawn = models.BooleanField(default=False, db_default=False, help_text="Handed out no more; kept.")
     withdrawn_with_prompt = models.BooleanField(
@@ -191,8 +197,9 @@ class Assignment(models.Model):
     """A lease on one comparison for one annotator, with the sides drawn once and stored."""
 
     public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="assignments")
-    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="assignments")
+    # Both begin an index below: one more each would be written at every step of an assignment's life.
+    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="assignments", db_index=False)
+    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="assignments", db_index=False)
     status = models.CharField(max_length=20, choices=AssignmentStatus, default=AssignmentStatus.LEASED)
     kind = models.CharField(
         max_length=20, choices=AssignmentKind, default=AssignmentKind.WORK, db_default=AssignmentKind.WORK

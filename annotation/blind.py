@@ -198,6 +198,7 @@ def previous_assignment_id(*, annotator_id: int, project_id: int, before: Assign
         annotator=annotator_id,
         project=project_id,
         status__in=[AssignmentStatus.SUBMITTED, AssignmentStatus.SKIPPED],
+        comparison__turn=None,  # the pick of a conversation is changed in the conversation
     )
     if before is not None:
         finished = finished.filter(leased_at__lt=before.leased_at)

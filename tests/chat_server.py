@@ -43,7 +43,7 @@ class Exchange(BaseHTTPRequestHandler):
     def say(self, text: str) -> None:
         self.send(b"data: " + event({"content": text}) + b"\n\n")
 
-    def finish(self, reason: str = "stop") -> None:
+    def complete(self, reason: str = "stop") -> None:
         self.send(b"data: " + event({}, reason) + b"\n\ndata: [DONE]\n\n")
         self.send(b"")
 
@@ -68,7 +68,7 @@ def answer_at_once(exchange: Exchange) -> None:
     exchange.start()
     exchange.say(f"Answer {exchange.body['seed']} ")
     exchange.say(f"to “{exchange.body['messages'][-1]['content']}”.")
-    exchange.finish()
+    exchange.complete()
 
 
 class ChatServer(ThreadingHTTPServer):

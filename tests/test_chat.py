@@ -52,7 +52,7 @@ def stream(*chunks: bytes, done: bool = True) -> Callable[[Exchange], None]:
         exchange.start()
         for part in chunks:
             exchange.send(part)
-        exchange.finish() if done else exchange.send(b"")
+        exchange.complete() if done else exchange.send(b"")
 
     return reply
 
@@ -78,7 +78,7 @@ def test_the_first_piece_is_there_before_the_second_is_said(server: ChatServer) 
         exchange.say("One")
         assert go_on.wait(20)
         exchange.say(" two.")
-        exchange.finish()
+        exchange.complete()
 
     server.reply = reply
     pieces = stream_chat(ResponseSource(served_model="m", base_url=server.url), QUESTION, seed=1)

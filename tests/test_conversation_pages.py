@@ -79,7 +79,7 @@ def say_half_and_wait(server: ChatServer) -> threading.Event:
         exchange.say("Half of the ")
         assert go_on.wait(20)
         exchange.say("answer.")
-        exchange.finish()
+        exchange.complete()
 
     server.reply = reply
     return go_on
@@ -111,7 +111,7 @@ def test_a_stream_shows_the_first_words_at_once_and_ends_with_rendered_panels(
     rest = list(events)
     panels = {event["side"]: event["html"] for event in rest if "html" in event}
     assert panels.keys() == {"A", "B"}
-    assert "<p>Half of the answer.</p>" in panels["A"] and "4 words" in panels["A"]
+    assert ">Half of the answer.</p>" in panels["A"] and "4 words" in panels["A"]
     assert Response.objects.count() == 2
     assert {request["seed"] for request in server.requests} == {side.seed for side in TurnSide.objects.all()}
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Why?"}]

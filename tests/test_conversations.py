@@ -12,6 +12,7 @@ from django.db import IntegrityError, transaction
 
 from annotation import export, services
 from annotation.answer import Answer
+from annotation.blind import previous_assignment_id
 from annotation.errors import ConflictError, DomainError
 from annotation.feedback import Feedback, _label, fb_bench_items, feedback_records
 from annotation.models import (
@@ -121,7 +122,7 @@ def test_a_pick_is_an_ordinary_judgment_that_the_queue_never_sees(a_is_left: boo
     assert (judgment.annotator, judgment.decided_in_ms, judgment.is_partial) == (annotator, 900, False)
     assert turn.kept_response.text == ("Response b." if a_is_left else "Response a.")
     assert not services.claim_assignments(annotator=annotator, project=talk.project)
-    assert not services.claim_assignments(annotator=make_annotator(user), project=talk.project)
+    assert previous_assignment_id(annotator_id=annotator.pk, project_id=talk.project_id) is None, "nor its Undo"
     pick(talk, "-3")
     assert last_turn(talk).kept_response != turn.kept_response, "another pick replaces the first"
     assert (Judgment.objects.count(), Judgment.objects.filter(superseded_at=None).count()) == (2, 1)

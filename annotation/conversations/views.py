@@ -349,7 +349,7 @@ def _changed(request: HttpRequest, talk: Conversation, position: int) -> HttpRes
 def _turns(request: HttpRequest, talk: Conversation, *, since: int) -> HttpResponse:
     shown = show_conversation(talk, since=since)
     html = [
-        render_to_string("_conversation_turn.html", {"turn": turn, "talk": shown, "project": talk.project}, request)
+        render_to_string("_conversation_turn.html", {"turn": turn, "talk": shown, "lang": talk.lang}, request)
         for turn in shown.turns
     ]
     return HttpResponse("".join(html))

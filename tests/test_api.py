@@ -284,3 +284,46 @@ def test_an_invitation_by_program_opens_the_door() -> None:
     page = Client().get(answer.json()["link"])
     assert page.status_code == 200
     assert project.name in page.content.decode()
+
+
+@pytest.mark.django_db
+def test_a_program_skips_comes_back_and_flags() -> None:
+    comparison = make_comparison()
+    here = caller(member(comparison.project, Role.ANNOTATOR))
+    [item] = here.post(f"/api/v1/projects/{comparison.project.slug}/claim/").json()
+
+    def post(action: str, **body: object) -> int:
+        url = f"/api/v1/assignments/{item['assignment']}/{action}/"
+        return here.post(url, json.dumps(body), content_type="application/json").status_code
+
+    assert post("skip", reason="bored") == 400
+    assert [post("skip", reason="too_hard"), post("undo"), post("flag", reason="broken")] == [204, 204, 204]
+    assert (comparison.assignments.get().status, comparison.flags.get().reason) == ("leased", "broken")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_long_work_on_prompts_is_asked_for_and_followed() -> None:
+    project = make_project()
+    prompt = make_prompt(project, "Write to ann@posteo.net about it.")
+    url = f"/api/v1/projects/{project.slug}/"
+    here = caller(member(project, Role.ADMIN))
+
+    def post(path: str, **body: object) -> tuple[int, dict]:
+        answer = here.post(url + path, json.dumps(body), content_type="application/json")
+        return answer.status_code, answer.json()
+
+    status, job = post("prompts/edit/", ids=[prompt.pk], topic="letters", add_tags=["mail"])
+    assert (status, job["status"]) == (202, "done")
+    prompt.refresh_from_db()
+    assert (prompt.topic, prompt.tags) == ("letters", ["mail"])
+    assert post("prompts/edit/undo/")[0] == 202
+    prompt.refresh_from_db()
+    assert (prompt.topic, prompt.tags) == ("", [])
+    assert post("prompts/edit/", ids=[prompt.pk])[0] == 422
+    assert post("personal-data/find/")[1]["status"] == "done"
+    assert post("personal-data/mask/", kinds=["email"], originals_may_be_overwritten=False)[0] == 400
+    status, job = post("personal-data/mask/", kinds=["email"], originals_may_be_overwritten=True)
+    assert (status, here.get(f"{url}data-jobs/{job['id']}/").json()["status"]) == (202, "done")
+    prompt.refresh_from_db()
+    assert "ann@" not in prompt.messages[0]["content"]
+    assert post("duplicates/find/")[0] == 202

@@ -24,6 +24,7 @@ from annotation.models import (
     Webhook,
     WebhookDelivery,
 )
+from annotation.reasons import FlagReason, SkipReason
 from annotation.services.projects import SETTINGS
 from annotation.services.webhooks import EVENT_KINDS
 
@@ -201,7 +202,12 @@ class StoredJudgmentSerializer(serializers.Serializer):
 
 
 class SkipSerializer(serializers.Serializer):
-    reason = serializers.CharField(required=False, default="", allow_blank=True, max_length=40)
+    reason = serializers.ChoiceField(choices=SkipReason.choices, required=False, default="", allow_blank=True)
+
+
+class FlagReasonSerializer(serializers.Serializer):
+    reason = serializers.ChoiceField(choices=FlagReason.choices)
+    note = serializers.CharField(required=False, default="", allow_blank=True, max_length=10_000)
 
 
 class LeaseSerializer(serializers.Serializer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from annotation.api import data, projects, review, work
+from annotation.api import data, data_jobs, projects, review, work
 
 PROJECT = "v1/projects/<slug:slug>/"
 urlpatterns = [
@@ -25,6 +25,12 @@ urlpatterns = [
     path(PROJECT + "webhooks/<int:pk>/", projects.WebhookDetail.as_view()),
     path(PROJECT + "webhooks/<int:pk>/deliveries/", projects.Deliveries.as_view()),
     path(PROJECT + "prompts/", data.Prompts.as_view()),
+    path(PROJECT + "prompts/edit/", data_jobs.EditPrompts.as_view()),
+    path(PROJECT + "prompts/edit/undo/", data_jobs.UndoEdit.as_view()),
+    path(PROJECT + "personal-data/find/", data_jobs.FindPersonalData.as_view()),
+    path(PROJECT + "personal-data/mask/", data_jobs.MaskPersonalData.as_view()),
+    path(PROJECT + "duplicates/find/", data_jobs.FindDuplicates.as_view()),
+    path(PROJECT + "data-jobs/<int:pk>/", data_jobs.DataJobDetail.as_view()),
     path(PROJECT + "sources/", data.Sources.as_view()),
     path(PROJECT + "responses/", data.Responses.as_view()),
     path(PROJECT + "comparisons/", data.Comparisons.as_view()),
@@ -40,4 +46,6 @@ urlpatterns = [
     path(PROJECT + "renew/", work.Renew.as_view()),
     path("v1/assignments/<uuid:assignment_id>/judgment/", work.Judge.as_view()),
     path("v1/assignments/<uuid:assignment_id>/skip/", work.Skip.as_view()),
+    path("v1/assignments/<uuid:assignment_id>/undo/", work.Undo.as_view()),
+    path("v1/assignments/<uuid:assignment_id>/flag/", work.Flag.as_view()),
 ]

@@ -78,3 +78,21 @@ class Skip(APIView):
             assignment_id=assignment_id, annotator=annotator(request), reason=given.validated_data["reason"]
         )
         return Response(status=204)
+
+
+class Flag(APIView):
+    @extend_schema(operation_id="flag", request=shapes.FlagReasonSerializer, responses={204: None, **REFUSED})
+    def post(self, request: Request, assignment_id: UUID) -> Response:
+        """Tell the reviewers that something is wrong with a comparison; it stays the caller's."""
+        given = shapes.FlagReasonSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        services.flag_comparison(assignment_id=assignment_id, annotator=annotator(request), **given.validated_data)
+        return Response(status=204)
+
+
+class Undo(APIView):
+    @extend_schema(operation_id="undo", request=None, responses={204: None, **REFUSED})
+    def post(self, request: Request, assignment_id: UUID) -> Response:
+        """Call back what was skipped, where nobody else has taken it; a verdict stands until it is corrected."""
+        services.undo_assignment(assignment_id=assignment_id, annotator=annotator(request))
+        return Response(status=204)

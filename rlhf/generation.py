@@ -114,7 +114,7 @@ def _sample_missing(job: GenerationJob, lease: LeaseKeeper) -> str:
     awaited: dict[int, int] = {}
     for prompt, _ in missing:
         awaited[prompt.pk] = awaited.get(prompt.pk, 0) + 1
-    for prompt in job.project.prompts.exclude(pk__in=awaited).iterator():
+    for prompt in job.project.prompts.filter(archived_at=None).exclude(pk__in=awaited).iterator():
         generation.compare_new_responses(job, prompt)  # a crash may have come between the response and its pair
 
     with (

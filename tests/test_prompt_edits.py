@@ -102,6 +102,24 @@ def test_comparisons_follow_their_prompt_and_archived_ones_are_not_handed_out(pr
     assert withdrawn.is_withdrawn, "what was withdrawn for another reason stays so"
 
 
+def test_new_comparisons_of_an_archived_prompt_wait_for_it_to_come_back(project: Project, user: User) -> None:
+    prompt = make_prompt(project)
+    start_edit(project, PromptEdit(archive=True), ids=[prompt.pk], user=user)
+    comparison = make_comparison(project, prompt=prompt)
+    assert comparison.is_withdrawn
+    start_undo(project, user=user)
+    comparison.refresh_from_db()
+    assert not comparison.is_withdrawn
+
+
+def test_a_new_topic_moves_comparisons_to_its_place_in_the_queue(project: Project, user: User) -> None:
+    Project.objects.filter(pk=project.pk).update(topic_batches=True)
+    first, second = make_comparison(project), make_comparison(project)
+    start_edit(project, PromptEdit(topic="rain"), ids=[first.prompt_id, second.prompt_id], user=user)
+    keys = Comparison.objects.filter(project=project).values_list("queue_key", flat=True)
+    assert max(keys) - min(keys) < 1e-6, "one after the other"
+
+
 def test_everything_that_matches_is_edited_and_nothing_else(project: Project, user: User) -> None:
     for text in ("rain today", "rain tomorrow", "snow"):
         make_prompt(project, text)

@@ -152,7 +152,6 @@ def _look_page(
     context = {
         "project": project,
         "upload": upload,
-        "size_mb": upload.size / 10**6,
         "table": table,
         "reading": reading,
         "meanings": [(meaning.value, meaning.label, reading.mapping.get(meaning.value, "")) for meaning in Meaning],

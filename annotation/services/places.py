@@ -86,8 +86,14 @@ def set_uncertainties(project: Project, uncertainties: Mapping[int, float], *, a
 
 
 def comparison_of(project: Project, prompt: Prompt, **fields: object) -> Comparison:
-    """An unsaved comparison with its places, and what it copies from its prompt for routing."""
+    """An unsaved comparison with its places, and what it copies from its prompt for routing.
+
+    One of an archived prompt waits for the prompt to come back.
+    """
+    is_archived = prompt.archived_at is not None
     return Comparison(
+        is_withdrawn=is_archived,
+        withdrawn_with_prompt=is_archived,
         project=project,
         prompt=prompt,
         lang=prompt.lang,

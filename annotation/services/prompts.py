@@ -20,6 +20,7 @@ from annotation.search_terms import compile_search
 from annotation.services.browse_index import refresh_browse_index
 from annotation.services.data_jobs import Progress, start_data_job
 from annotation.services.journal import record_event
+from annotation.services.places import reorder_queue
 
 BATCH_ROWS = 1000
 AT_ONCE_UP_TO = 2000  # prompts that an edit changes while its page waits
@@ -90,6 +91,8 @@ def edit_prompts(job: DataJob, progress: Progress) -> dict[str, Any]:
         record_event(
             EventKind.EDIT, project=job.project, user=job.created_by, what="prompts", count=changed, **edit.says()
         )
+    if edit.topic is not None and job.project.topic_batches:
+        reorder_queue(job.project)
     refresh_browse_index(seconds=3)
     return {"changed": changed}
 
@@ -264,6 +267,8 @@ def undo_edit(job: DataJob, progress: Progress) -> dict[str, Any]:
         progress.at(progress.done + len(ids))
     DataJob.objects.filter(pk=edit.pk).update(undone_at=timezone.now())
     record_event(EventKind.EDIT, project=job.project, user=job.created_by, what="undo of prompts", count=restored)
+    if "topic" in edit.params["edit"] and job.project.topic_batches:
+        reorder_queue(job.project)
     refresh_browse_index(seconds=3)
     return {"changed": restored}
 

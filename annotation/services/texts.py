@@ -215,4 +215,4 @@ def _differing(groups: Iterable[Sequence[Response]]) -> list[list[Response]]:
 def _prompts_of(groups: Iterable[Sequence[Response]]) -> dict[int, Prompt]:
     """By id, with what their comparisons copy."""
     ids = {group[0].prompt_id for group in groups}
-    return Prompt.objects.only("lang", "skill", "topic").in_bulk(ids)
+    return Prompt.objects.only("lang", "skill", "topic", "archived_at").in_bulk(ids)

@@ -39,7 +39,7 @@ def queue_generation_job(
     if unknown := set(sampling or {}) - set(DEFAULT_SAMPLING):
         known = ", ".join(DEFAULT_SAMPLING)
         raise DomainError(f"unknown sampling option {sorted(unknown)[0]!r}; known: {known}")
-    prompt_count = project.prompts.count()
+    prompt_count = project.prompts.filter(archived_at=None).count()
     if not prompt_count:
         raise DomainError(f"{project.name} has no prompts yet; add some first")
     with transaction.atomic():
@@ -51,7 +51,7 @@ def queue_generation_job(
             sampling={**DEFAULT_SAMPLING, **(sampling or {})},
             response_total=prompt_count * per_prompt,
             response_count=Response.objects.filter(
-                prompt__project=project, source=source, sample_index__lt=per_prompt
+                prompt__project=project, prompt__archived_at=None, source=source, sample_index__lt=per_prompt
             ).count(),
             created_by=created_by,
         )
@@ -72,7 +72,7 @@ def missing_samples(job: GenerationJob) -> list[tuple[Prompt, int]]:
             prompt__project=job.project, source=job.source, sample_index__lt=job.per_prompt
         ).values_list("prompt_id", "sample_index")
     )
-    prompts = Prompt.objects.filter(project=job.project).order_by("id")
+    prompts = Prompt.objects.filter(project=job.project, archived_at=None).order_by("id")
     return [
         (prompt, index)
         for prompt in prompts.iterator()
@@ -84,7 +84,10 @@ def missing_samples(job: GenerationJob) -> list[tuple[Prompt, int]]:
 def record_response_count(job: GenerationJob) -> bool:
     """Bring the job's progress up to date; False where the lease was lost."""
     count = Response.objects.filter(
-        prompt__project=job.project, source=job.source, sample_index__lt=job.per_prompt
+        prompt__project=job.project,
+        prompt__archived_at=None,
+        source=job.source,
+        sample_index__lt=job.per_prompt,
     ).count()
     return leases.held(job).update(response_count=count) == 1
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -21,6 +22,30 @@ from annotation.export.records import write_records
 from annotation.export.tables import make_table
 from annotation.models import EventKind, Project
 from annotation.services import record_event
+
+CHUNK_BYTES = 2**20
+
+
+class HashedFile(io.BufferedIOBase):
+    """Writes to a file and hashes on the way: while Postgres builds the next rows, this process has nothing to do."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -55,7 +80,8 @@ def export_preferences(
     try:
         with transaction.atomic(durable=True), connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            with draft.open("wb") as file:
+            with draft.open("wb") as opened:
+                file = HashedFile(opened)
                 if kind in TABLE_KINDS:
                     make_consensus(project, humans_only=humans_only, rules=rules, axis=axis)
                     table = make_table(kind, project, humans_only=humans_only)
@@ -64,11 +90,9 @@ def export_preferences(
                 else:
                     rows, prompts = write_records(kind, project, file, humans_only=humans_only)
                     dropped = {}
-                file.flush()
-                os.fsync(file.fileno())
-            with draft.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            done = Exported(rows, prompts, sha256, dropped)
+                opened.flush()
+                os.fsync(opened.fileno())
+            done = Exported(rows, prompts, file.sha256, dropped)
             record_event(
                 EventKind.EXPORT,
                 project=project,
@@ -112,7 +136,7 @@ def _counts(kind: Kind) -> tuple[int, dict[str, int]]:
         return cursor.fetchone()[0], dropped
 
 
-def write_table(table: Table, file: IO[bytes], *, is_parquet: bool) -> int:
+def write_table(table: Table, file: IO[bytes] | io.BufferedIOBase, *, is_parquet: bool) -> int:
     """Write the rows of a table; gives how many. Needs the transaction that its temporary tables live in."""
     # Closed before the transaction ends: a rollback would wait for ever on a COPY that nobody reads.
     if is_parquet:
@@ -123,11 +147,17 @@ def write_table(table: Table, file: IO[bytes], *, is_parquet: bool) -> int:
         return _write_lines(lines, file)
 
 
-def _write_lines(lines: Iterable[bytes], file: IO[bytes]) -> int:
-    count = 0
+def _write_lines(lines: Iterable[bytes], file: IO[bytes] | io.BufferedIOBase) -> int:
+    count = size = 0
+    chunk: list[bytes] = []
     for line in lines:
-        file.write(line)
+        chunk.append(line)
         count += 1
+        size += len(line)
+        if size > CHUNK_BYTES:
+            file.write(b"".join(chunk))
+            chunk, size = [], 0
+    file.write(b"".join(chunk))
     return count
 
 

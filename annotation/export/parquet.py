@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BufferedIOBase
 from typing import IO, Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from django.db import connection
 from pyarrow import json as arrow_json
 
 from annotation.export.kinds import Shape, Table
+from annotation.importers.copying import collector_paused
 
 BATCH_BYTES = 4 * 2**20
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -45,14 +47,14 @@ _ARROW_TYPES = {
 }
 
 
-def write_parquet(table: Table, file: IO[bytes]) -> int:
+def write_parquet(table: Table, file: IO[bytes] | BufferedIOBase) -> int:
     """Write the rows of a table, one row group a batch; gives how many."""
     scores = pa.struct([(aspect, pa.float64()) for aspect in table.aspects])
     schema = pa.schema([(name, _ARROW_TYPES.get(shape, scores)) for name, shape in table.columns])
     # Texts seldom repeat, so looking for repetitions costs more than it saves.
     options: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["group"]}
     count = 0
-    with pq.ParquetWriter(file, schema, **options) as writer:
+    with collector_paused(), pq.ParquetWriter(file, schema, **options) as writer:
         for rows in _batches(table):
             count += len(rows)
             fields = list(zip(*rows, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from io import BufferedIOBase
 from typing import IO
 
 from django.db import connection
@@ -96,7 +97,9 @@ _RATED = """
 """
 
 
-def write_records(kind: Kind, project: Project, file: IO[bytes], *, humans_only: bool) -> tuple[int, int]:
+def write_records(
+    kind: Kind, project: Project, file: IO[bytes] | BufferedIOBase, *, humans_only: bool
+) -> tuple[int, int]:
     """Write the records of a kind as JSON lines; gives (records, prompts). Needs an open transaction."""
     if kind == Kind.ANNOTATIONS:
         return _write_annotations(project, file, humans_only=humans_only)
@@ -109,7 +112,7 @@ def write_records(kind: Kind, project: Project, file: IO[bytes], *, humans_only:
     return rows, len(groups)
 
 
-def _write_annotations(project: Project, file: IO[bytes], *, humans_only: bool) -> tuple[int, int]:
+def _write_annotations(project: Project, file: IO[bytes] | BufferedIOBase, *, humans_only: bool) -> tuple[int, int]:
     # COPY takes no parameters: a number and a truth value need no quoting.
     values = {"project": int(project.pk), "humans_only": "true" if humans_only else "false"}
     said = _SAID.format(**values)

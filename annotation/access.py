@@ -10,11 +10,13 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from annotation.models import Membership, Project, Role
 from annotation.services.people import ROLE_RANK
+from annotation.stored_figures import FiguresNotReadyError
 
 P = ParamSpec("P")
 
@@ -105,7 +107,14 @@ def require_role(
                     % {"needed": role.label, "held": held.label}
                 )
             request.role = held  # type: ignore[attr-defined]
-            return view(request, project, *args, **kwargs)  # type: ignore[arg-type]
+            try:
+                return view(request, project, *args, **kwargs)  # type: ignore[arg-type]
+            except FiguresNotReadyError:
+                if request.headers.get("HX-Request") == "true":
+                    return HttpResponse(status=204)
+                answer = render(request, "people/counting.html", {"project": project})
+                answer["Refresh"] = "5"
+                return answer
 
         return never_cache(wrapped)
 

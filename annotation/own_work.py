@@ -18,7 +18,7 @@ from annotation import services
 from annotation.models import Annotator, Assignment, AssignmentStatus, Membership, Project, QualificationState, Role
 from annotation.quality import own_figures
 from annotation.shares import Share
-from annotation.stored_figures import stored_figures
+from annotation.stored_figures import FiguresNotReadyError, stored_figures
 
 DAYS_SHOWN = 30
 OPEN_COUNTED = 500
@@ -156,7 +156,10 @@ def measure_own_votes(project: Project, *, annotator_id: int) -> dict[str, Any]:
 
 def _measured(annotator: Annotator, project: Project) -> dict[str, Share | None]:
     measure = partial(measure_own_votes, annotator_id=annotator.pk)
-    data, _as_of = stored_figures(project, f"own:{annotator.pk}", measure)
+    try:
+        data, _as_of = stored_figures(project, f"own:{annotator.pk}", measure)
+    except FiguresNotReadyError:
+        return {}
     return {name: Share(**share) if share else None for name, share in data.items()}
 
 

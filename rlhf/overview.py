@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, TypeVar
 
 from django.db.models import Count, Q, Sum
 
+from annotation.agreement import measure_agreement
+from annotation.leaderboard import Standing, rank_sources
 from annotation.models import Assignment, AssignmentStatus, Comparison, Judgment, Project, Prompt, Response
+from annotation.shares import Share
+from annotation.stored_figures import stored_figures
+from annotation.vote_counts import count_sway
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, GenerationJob, JobStatus, LeasedJob, TrainingJob
 
 Job = TypeVar("Job", bound=LeasedJob)
+AGREEMENT_SHOWN = ("raw_agreement", "raw_agreement_no_ties", "krippendorff_alpha", "pairs")
 
 
 @dataclass(frozen=True)
 class Overview:
     """The numbers of the strip on a project's page."""
 
+    as_of: datetime
+    """Of the counts down to `people`; the rest is as it stands."""
     prompts: int
     tasks: int
     responses: int
@@ -54,7 +63,8 @@ class Overview:
         return sum(job.status == JobStatus.QUEUED for job in self.training)
 
 
-def project_overview(project: Project) -> Overview:
+def count_loop(project: Project) -> dict[str, Any]:
+    """The counts of the strip; for `stored_figures`."""
     prompts = Prompt.objects.filter(project=project).aggregate(
         count=Count("pk"), tasks=Count("task", distinct=True, filter=~Q(task=""))
     )
@@ -65,6 +75,42 @@ def project_overview(project: Project) -> Overview:
         comparison__project=project, superseded_at=None, annotator__is_human=True
     ).aggregate(count=Count("pk"), people=Count("annotator", distinct=True))
     needed = Comparison.objects.filter(project=project).aggregate(total=Sum("required_count"))["total"] or 0
+    return {
+        "prompts": prompts["count"],
+        "tasks": prompts["tasks"],
+        "responses": responses["count"],
+        "sources": responses["sources"],
+        "judgments": judgments["count"],
+        "people": judgments["people"],
+        "needed": needed,
+    }
+
+
+def measure_votes(project: Project) -> dict[str, Any]:
+    """Who is preferred and how far the votes can be trusted; for `stored_figures`."""
+    agreement, sway = measure_agreement(project, humans_only=True), count_sway(project)
+    return {
+        "leaderboard": [asdict(standing) for standing in rank_sources(project, humans_only=True)],
+        "agreement": {name: getattr(agreement, name) for name in AGREEMENT_SHOWN},
+        "left_chosen": _share(sway.left_chosen, sway.shown),
+        "longer_chosen": _share(sway.longer_chosen, sway.unequal),
+    }
+
+
+def _share(successes: int, count: int) -> dict[str, Any] | None:
+    share = Share.of(successes, count)
+    return asdict(share) if share else None
+
+
+def project_votes(project: Project) -> tuple[dict[str, Any], datetime]:
+    """What `measure_votes` found, and when."""
+    data, as_of = stored_figures(project, "votes", measure_votes)
+    shares = {name: Share(**data[name]) if data[name] else None for name in ("left_chosen", "longer_chosen")}
+    return {**data, **shares, "leaderboard": [Standing(**row) for row in data["leaderboard"]]}, as_of
+
+
+def project_overview(project: Project) -> Overview:
+    counts, as_of = stored_figures(project, "loop", count_loop)
     people_on_now = Assignment.objects.filter(project=project, status=AssignmentStatus.LEASED).aggregate(
         people=Count("annotator", distinct=True)
     )["people"]
@@ -74,13 +120,8 @@ def project_overview(project: Project) -> Overview:
     )
     training = list(TrainingJob.objects.filter(snapshot__project=project).order_by("-queued_at")[:20])
     return Overview(
-        prompts=prompts["count"],
-        tasks=prompts["tasks"],
-        responses=responses["count"],
-        sources=responses["sources"],
-        judgments=judgments["count"],
-        needed=needed,
-        people=judgments["people"],
+        **counts,
+        as_of=as_of,
         people_on_now=people_on_now,
         generation=_shown(generation),
         snapshots=list(snapshots[:3]),

@@ -18,17 +18,14 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation import export, services
 from annotation.access import MemberRequest, PersonRequest, manages_a_project, person_required, require_role
-from annotation.agreement import measure_agreement
-from annotation.leaderboard import Standing, rank_sources
+from annotation.leaderboard import Standing
 from annotation.models import Assignment, AssignmentStatus, Membership, Project, Prompt, Role
 from annotation.pace import holding, project_pace, stuck
 from annotation.services import DomainError
-from annotation.vote_counts import count_sway
 from rlhf.forms import GenerateForm, ProjectForm
 from rlhf.models import GenerationJob, JobStatus, LeasedJob
-from rlhf.overview import project_overview
+from rlhf.overview import project_overview, project_votes
 from rlhf.services import broker_is_up, queue_generation_job, request_cancel
-from rlhf.shares import Share
 from rlhf.views.access import as_sentence
 
 
@@ -61,14 +58,14 @@ def project_list(request: PersonRequest) -> HttpResponse:
 @require_role(Role.REVIEWER)
 @require_GET
 def project_detail(request: MemberRequest, project: Project) -> HttpResponse:
-    overview, sway = project_overview(project), count_sway(project)
+    overview = project_overview(project)
+    votes, votes_as_of = project_votes(project)
     context = {
         "project": project,
         "overview": overview,
-        "leaderboard": scaled(rank_sources(project, humans_only=True)),
-        "agreement": measure_agreement(project, humans_only=True),
-        "left_chosen": Share.of(sway.left_chosen, sway.shown),
-        "longer_chosen": Share.of(sway.longer_chosen, sway.unequal),
+        **votes,
+        "leaderboard": scaled(votes["leaderboard"]),
+        "votes_as_of": votes_as_of,
         "kinds": [(kind.value, kind.label, kind in export.TABLE_KINDS) for kind in export.Kind],
         "pace": project_pace(project),
         "stuck": stuck(holding(project), timezone.now()),

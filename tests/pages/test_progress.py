@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 from celery import current_app
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from annotation import services, tasks
+from annotation import services, stored_figures, tasks
 from annotation.models import Annotator, Assignment, Batch, Comparison, Judgment, Project, StoredFigures
 from annotation.pace import estimate, holding, project_pace, strength_mixes, stuck, work_by_person
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project, make_user
@@ -166,20 +164,24 @@ def test_who_skips_a_lot_is_named(project: Project, page: Client) -> None:
     assert "ben skipped" not in text
 
 
-def test_figures_are_kept_for_as_long_as_they_cost(project: Project) -> None:
+def test_cheap_figures_are_never_old_and_dear_ones_are_kept_for_as_long_as_they_cost(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ann = make_annotator(make_user())
-    judged(project, ann, timezone.now())
-    assert project_pace(project).today == 1
-    judged(project, ann, timezone.now())
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        assert project_pace(project).today == 1  # seconds old
-    assert not [query for query in queries if "annotation_assignment" in query["sql"]]
+
+    def counted() -> int:
+        judged(project, ann, timezone.now())
+        return project_pace(project).people[ann.user_id].done  # type: ignore[index]
+
+    monkeypatch.setattr(stored_figures, "PATIENCE_SECONDS", 60)
+    assert [counted(), counted()] == [1, 2]
+    monkeypatch.setattr(stored_figures, "PATIENCE_SECONDS", 0)
     StoredFigures.objects.update(computed_at=timezone.now() - timedelta(seconds=40), seconds=2.0)
-    assert project_pace(project).today == 1  # they took two seconds, so they stand for a minute
+    assert counted() == 1  # they took two seconds, so they stand for a minute
     StoredFigures.objects.update(computed_at=timezone.now() - timedelta(seconds=61))
-    assert project_pace(project).today == 2
+    assert counted() == 4  # no worker can be asked, and two seconds can be waited for
+    StoredFigures.objects.update(computed_at=timezone.now() - timedelta(days=1), seconds=20.0)
+    assert counted() == 4  # twenty cannot
 
 
 def test_a_worker_computes_what_takes_long(project: Project) -> None:
@@ -198,18 +200,23 @@ def test_a_worker_computes_what_takes_long(project: Project) -> None:
     assert StoredFigures.objects.get(name="work").computed_at == first.computed_at
 
 
-def test_slow_figures_are_shown_as_they_were_while_a_worker_is_asked(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_is_asked_for_slow_figures_and_for_the_first_ones_of_a_large_project(
+    project: Project, page: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged(project, make_annotator(make_user()), timezone.now())
-    project_pace(project)
-    sent: list[Any] = []
+    ann, sent = make_annotator(make_user()), []
     monkeypatch.setattr(current_app, "send_task", lambda *call: sent.append(call))
-    for minutes, expected in ((2, 1), (31, 3)):
-        judged(project, make_annotator(make_user()), timezone.now())
-        old = timezone.now() - timedelta(minutes=minutes)
-        StoredFigures.objects.update(computed_at=old, seconds=1.0)
-        total = sum(count for _day, count in project_pace(project).days)
-        assert total == expected  # what is half an hour old is not shown
-        assert len(sent) == 1
+    monkeypatch.setattr(stored_figures, "LARGE", 2)
+    for _ in range(3):
+        judged(project, ann, timezone.now())
+    answer = page.get("/projects/p/progress/")
+    assert "being counted for the first time" in plain(answer)
+    assert answer["Refresh"] == "5"
     assert sent == [("annotation.tasks.refresh_figures", [project.pk, "work", "annotation.pace.count_work"], {})]
+    assert page.get("/projects/p/strip/", headers={"HX-Request": "true"}).status_code == 204
+    for _name, (project_id, name, function), options in sent:
+        tasks.refresh_figures(project_id, name, function, **options)
+    StoredFigures.objects.filter(name="work").update(computed_at=timezone.now() - timedelta(days=1), seconds=1.0)
+    judged(project, ann, timezone.now())
+    sent.clear()
+    assert project_pace(project).people[ann.user_id].done == 3  # type: ignore[index]
+    assert [call[1][1] for call in sent] == ["work"]

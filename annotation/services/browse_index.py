@@ -10,12 +10,18 @@ from django.db.backends.utils import CursorWrapper
 from annotation.models import BrowseChange
 
 INDEX_LOCK = 7_310_002  # any number that nothing else locks: one at a time, so that no tally is added to twice
-CHANGES_AT_ONCE = 50
+ROWS_AT_ONCE = 20_000
 WORDS_AT_ONCE = 300
 
+# As many changes as name about that many rows: a vote names one, an import two thousand at a time.
 _TAKE = """
-DELETE FROM annotation_browsechange
-WHERE id IN (SELECT id FROM annotation_browsechange ORDER BY id LIMIT %s)
+DELETE FROM annotation_browsechange WHERE id IN (
+    SELECT id FROM (
+        SELECT id, sum(cardinality(ids)) OVER (ORDER BY id) - cardinality(ids) AS before
+        FROM (SELECT id, ids FROM annotation_browsechange ORDER BY id LIMIT 2000) oldest
+    ) counted
+    WHERE before < %s
+)
 RETURNING kind, ids
 """
 
@@ -155,7 +161,7 @@ def _take_changes() -> int | None:
     with transaction.atomic(), connection.cursor() as cursor:
         if not _is_ours(cursor):
             return None
-        cursor.execute(_TAKE, [CHANGES_AT_ONCE])
+        cursor.execute(_TAKE, [ROWS_AT_ONCE])
         taken: dict[int, set[int]] = {kind: set() for kind in BrowseChange.Kind.values}
         count = 0
         for kind, ids in cursor.fetchall():

@@ -41,7 +41,7 @@ check: setup
 	$(CHECK) check --deploy --fail-level WARNING
 
 test: setup system check
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2
 	$(BIN)/pytest -q -m slow
 
 loop: setup

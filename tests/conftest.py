@@ -32,7 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     (_DATA / "static").mkdir(exist_ok=True)
     # Pages are tested without a collectstatic before; tests/test_frontend_files.py runs the real storage.
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    if settings.EMBEDDED_POSTGRES:
+    is_handing_out = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+    if settings.EMBEDDED_POSTGRES and not is_handing_out:
         from config.embedded import postgres
 
         config.stash[_server] = postgres.start(_DATA, settings.SOCKET_DIR, _DATA / "log" / "postgres.log")

@@ -7,6 +7,7 @@ sampling, and the texts only in the order that was drawn for this person.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from django.utils.translation import gettext as _
 from annotation.content_order import shown_order
 from annotation.errors import AssignmentNotFoundError
 from annotation.markdown import Rendered, render_markdown
-from annotation.models import Assignment, AssignmentStatus, Judgment, Response
+from annotation.models import Assignment, AssignmentStatus, Judgment, Response, RewriteTask
 from annotation.passages import shown_range, shown_text
 
 NAMES = "ABCDEFGHI"
@@ -158,6 +159,37 @@ def _shown_spans(judgment: Judgment, responses: Sequence[Response]) -> list[dict
         quote = shown[start:end] or source[span.start : span.end]
         spans.append({"position": position, "start": start, "quote": quote, "kind": span.kind, "note": span.note})
     return spans
+
+
+@dataclass(frozen=True, slots=True)
+class BlindRewrite:
+    """A prompt without an acceptable response, with those that it has in an order drawn for this person."""
+
+    task_id: int
+    earlier_turns: Sequence[Turn]
+    question: Turn
+    lang: str
+    sides: Sequence[Side]
+    responses: Sequence[Response]
+    """For the server; templates get the texts."""
+
+    @property
+    def texts(self) -> list[str]:
+        """As they were written, to start from."""
+        return [response.text for response in self.responses]
+
+
+def blind_rewrite(task: RewriteTask, annotator_id: int) -> BlindRewrite:
+    """Strip a task, loaded with its prompt and comparison, to what whoever rewrites it may see."""
+    comparison = task.comparison
+    responses = [comparison.response_a, comparison.response_b]
+    if comparison.response_count > 2:
+        responses += [further.response for further in comparison.further_responses.select_related("response")]
+    random.Random(f"{task.pk} {annotator_id}").shuffle(responses)
+    messages = task.prompt.messages
+    turns = [Turn(message["role"], render_markdown(message["content"])) for message in messages]
+    sides = [_side(name, response, messages) for name, response in zip(NAMES, responses, strict=False)]
+    return BlindRewrite(task.pk, turns[:-1], turns[-1], task.prompt.lang, sides, responses)
 
 
 def for_display(assignment_id: UUID, annotator_id: int) -> BlindComparison | None:

@@ -102,9 +102,9 @@ def compare_context(
         "note_required": protocol.note_demand == Demand.REQUIRED,
         "has_note": protocol.note_demand != Demand.OFF,
         "has_edit": protocol.edit_demand != Demand.OFF,
-        "error_kinds": _reasons(ErrorKind),
-        "skip_reasons": _reasons(SkipReason),
-        "flag_reasons": _reasons(FlagReason),
+        "error_kinds": reasons(ErrorKind),
+        "skip_reasons": reasons(SkipReason),
+        "flag_reasons": reasons(FlagReason),
         "lease_seconds": settings.ASSIGNMENT_LEASE_SECONDS,
         "page_data": _page_data(project, protocol),
     }
@@ -121,7 +121,7 @@ def _ranked_sides(comparison: BlindComparison, ranks: Sequence[int | str]) -> li
     return [(side, ranks[i] if i < len(ranks) else "") for i, side in enumerate(comparison.sides)]
 
 
-def _reasons(choices: type[TextChoices]) -> list[Reason]:
+def reasons(choices: type[TextChoices]) -> list[Reason]:
     return [Reason(choice.value, str(key), choice.label) for key, choice in enumerate(choices, start=1)]
 
 
@@ -256,22 +256,18 @@ def _words() -> dict[str, str]:
         "guidelinesChanged": _("The guidelines changed. What you saved was given under the ones you had."),
         "readGuidelines": _("Read them"),
         "draftRestored": _("What you had typed here is back."),
-        "keyTaken": _("“{key}” already means “{label}”. Choose another key, or change that one first."),
-        "keyNotAllowed": _("“{key}” cannot be used here. Choose a letter, a digit or a punctuation mark."),
-        "keyPress": _("Press a key …"),
-        "keyChange": _("Change the key for: {label}"),
         "editBetter": _("Edit"),
         "editSide": _("Edit {name}"),
         "editChoose": _("Choose the better one: the next digit only marks, and the editor opens."),
         "editNoSide": _("Only a response that is better can be edited. Choose a side first."),
         "editUnchanged": _("Nothing is changed yet."),
-        "editChanged": _("{removed} words out, {added} words in, {time}"),
+        "editChanged": _("Words out: {removed}, in: {added}, time: {time}"),
         "editLeft": _("Your edit belongs to {name} and is not sent, because you now find the other one better."),
         "editing": _("{name}, edited"),
         "markSelect": _("Select a passage in a response first, or write it into the field."),
         "markWhere": _("Select inside one response."),
         "markMissing": _("Response {name} does not hold this passage. Copy it exactly as it stands there."),
-        "marked": _("Marked as wrong in {name}: {kind}."),
+        "marked": _("Marked in {name}: {kind}."),
         "markRemove": _("Remove the mark"),
         "markNote": _("Note on this passage"),
         "rankTaken": _("There are no ties here: {name} had that rank and has none now."),

@@ -163,6 +163,11 @@ class Protocol:
             or Demand.REQUIRED in (self.chips_demand if self.chips else Demand.OFF, self.note_demand, self.edit_demand)
         )
 
+    @property
+    def asks_for_rewrites(self) -> bool:
+        """Whether prompts without an acceptable response are given to people to write one."""
+        return self.rewrite_neither or self.rewrite_below is not None
+
     @classmethod
     def of(cls, project: Project) -> Protocol:
         """The project's protocol."""

@@ -25,3 +25,13 @@ class FlagReason(models.TextChoices):
     NAMES_MODEL = "names_model", _("A response says which model wrote it")
     OFF_PROJECT = "off_project", _("It does not belong in this project")
     OTHER = "other", _("Something else")
+
+
+class DropReason(models.TextChoices):
+    """Why nobody should write a response to a prompt."""
+
+    GOOD_ENOUGH = "good_enough", _("One of the responses is good enough")
+    UNCLEAR = "unclear", _("The prompt makes no sense")
+    UNANSWERABLE = "unanswerable", _("Nobody could answer it well")
+    HARMFUL = "harmful", _("It should not be answered")
+    OTHER = "other", _("Something else")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from annotation import asides, views
+from annotation import asides, rewrite_views, views
 
 urlpatterns = [
     path("", include("annotation.pages.urls")),
@@ -14,6 +14,11 @@ urlpatterns = [
     path("projects/<slug:slug>/compare/", views.compare, name="compare"),
     path("projects/<slug:slug>/lease", views.renew_lease, name="renew_lease"),
     path("projects/<slug:slug>/guidelines/", asides.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/rewrite/", rewrite_views.rewrite, name="rewrite"),
+    path("projects/<slug:slug>/rewrite/<int:task_id>/save", rewrite_views.save, name="rewrite_save"),
+    path("projects/<slug:slug>/rewrite/<int:task_id>/drop", rewrite_views.drop, name="rewrite_drop"),
+    path("projects/<slug:slug>/rewrite/<int:task_id>/give-back", rewrite_views.give_back, name="rewrite_give_back"),
+    path("projects/<slug:slug>/rewrite/<int:task_id>/lease", rewrite_views.renew, name="rewrite_renew"),
     path("assignments/<uuid:assignment_id>/text/<int:position>", asides.response_text, name="response_text"),
     path("assignments/<uuid:assignment_id>/flag", asides.flag, name="flag"),
     path("assignments/<uuid:assignment_id>/judgment", views.judge, name="judge"),

@@ -36,6 +36,7 @@ from annotation.blind import (
 from annotation.compare_page import compare_context, fragment_context
 from annotation.forms import read_answer, typed_answer
 from annotation.models import Annotator, Assignment, Project
+from annotation.protocol import Protocol
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -236,4 +237,6 @@ def _page(
         services.record_view(assignment_id=queue[0].assignment_id, annotator=annotator)
     context = compare_context(project, queue, typed=typed)
     context |= {"last_id": last, "progress": services.progress(annotator, project)}
+    if Protocol.of(project).asks_for_rewrites:
+        context["rewrite_count"] = services.count_rewrites(project)
     return render(request, "compare.html", context, status=status)

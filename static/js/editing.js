@@ -2,7 +2,7 @@
 
 import { diff, splitWords } from "app/diff";
 import { writtenText } from "app/reading";
-import { toast } from "app/toast";
+import { clearToast, toast } from "app/toast";
 import { say } from "app/words";
 
 const IDLE_MS = 60_000; // pauses longer than this are not time spent on the text
@@ -18,7 +18,8 @@ export function changes(before, after) {
   for (const run of runs) {
     const start = run.b[0] < b.length ? b[run.b[0]].start : after.length;
     add("same", after.slice(at, start));
-    if (run.a[1] > run.a[0]) add("removed", before.slice(a[run.a[0]].start, a[run.a[1] - 1].end));
+    // With the space behind it, so that it stands apart from what follows.
+    if (run.a[1] > run.a[0]) add("removed", before.slice(a[run.a[0]].start, a[run.a[1]]?.start ?? before.length));
     at = run.b[1] > run.b[0] ? b[run.b[1] - 1].end : start;
     add("added", after.slice(start, at));
     counts.removed += run.a[1] - run.a[0];
@@ -113,6 +114,7 @@ export class Editing extends EventTarget {
     item.node.querySelector(".panels").after(this.#box);
     item.node.toggleAttribute("data-editing", true);
     this.#box.hidden = false;
+    clearToast();
     this.#draw();
     this.#text.focus();
     this.#text.setSelectionRange(0, 0);

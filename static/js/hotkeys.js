@@ -5,8 +5,6 @@
 // on every page. Inside `data-keys-off` no key works. An open dialog, or an open popover with `data-key-scope`, has all
 // keys to itself.
 
-import { say } from "app/words";
-
 const TEXT_FIELDS =
   "textarea, select, [contenteditable], input:not([type=radio], [type=checkbox], [type=button], [type=submit])";
 const FIXED = new Set(["Enter", "?"]);
@@ -103,6 +101,8 @@ document.addEventListener("keydown", (event) => {
 
 let waitingFor = null;
 
+const fillIn = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
 function actions() {
   const elements = new Map();
   for (const element of reachable(document).filter(outsideMenus)) {
@@ -116,12 +116,13 @@ function row(element) {
   const term = document.createElement("dt");
   const label = element.dataset.hotkeyLabel;
   const cap = Object.assign(document.createElement("kbd"), { textContent: capOf(keyOf(element)) });
-  if (FIXED.has(element.dataset.hotkey)) {
+  const { change } = document.getElementById("keys").dataset;
+  if (FIXED.has(element.dataset.hotkey) || !change) {
     term.append(cap);
   } else {
     const button = Object.assign(document.createElement("button"), { type: "button", className: "key-button" });
     button.dataset.key = element.dataset.hotkey;
-    button.setAttribute("aria-label", say("keyChange", { label }));
+    button.setAttribute("aria-label", fillIn(change, { label }));
     button.append(cap);
     term.append(button);
   }
@@ -143,7 +144,8 @@ function fill(dialog) {
 function stopWaiting(dialog, problem = "") {
   const usual = waitingFor?.dataset.key;
   waitingFor = null;
-  dialog.querySelector("[data-keys-problem]").textContent = problem;
+  const alert = dialog.querySelector("[data-keys-problem]");
+  if (alert) alert.textContent = problem;
   fill(dialog);
   if (usual) dialog.querySelector(`[data-key="${CSS.escape(usual)}"]`)?.focus();
 }
@@ -162,9 +164,11 @@ function rebind(dialog, event) {
   const usual = waitingFor.dataset.key;
   const key = pressedKey(event);
   const isPlain = key.length === 1 && key.trim() && !event.ctrlKey && !event.metaKey && !event.altKey;
-  if (!isPlain || FIXED.has(key)) return stopWaiting(dialog, say("keyNotAllowed", { key: event.key }));
+  if (!isPlain || FIXED.has(key)) return stopWaiting(dialog, fillIn(dialog.dataset.notAllowed, { key: event.key }));
   const other = actions().find((element) => element.dataset.hotkey !== usual && keyOf(element) === key);
-  if (other) return stopWaiting(dialog, say("keyTaken", { key: capOf(key), label: other.dataset.hotkeyLabel }));
+  if (other) {
+    return stopWaiting(dialog, fillIn(dialog.dataset.taken, { key: capOf(key), label: other.dataset.hotkeyLabel }));
+  }
   if (key === usual) delete chosen[usual];
   else chosen[usual] = key;
   remember();
@@ -181,7 +185,7 @@ document.addEventListener("click", (event) => {
   } else if (button) {
     stopWaiting(dialog);
     waitingFor = dialog.querySelector(`[data-key="${CSS.escape(button.dataset.key)}"]`);
-    waitingFor.querySelector("kbd").textContent = say("keyPress");
+    waitingFor.querySelector("kbd").textContent = dialog.dataset.press;
     waitingFor.focus();
   } else if (event.target.closest("[data-keys-reset]")) {
     chosen = {};

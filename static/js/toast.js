@@ -18,3 +18,8 @@ export function toast(text, { action = null, key = "", onAction = null, seconds 
   clearTimeout(timer);
   timer = setTimeout(() => current === box && box.remove(), seconds * 1000);
 }
+
+/** Take away what is shown: it has been answered. */
+export function clearToast() {
+  region.replaceChildren();
+}

@@ -1,0 +1,190 @@
+"""Prompts without an acceptable response: who writes one, on which lease, and what is kept of it."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+
+from annotation import services
+from annotation.models import Event, Project, Response, RewriteCause, RewriteTask
+from tests.factories import make_annotator, make_comparison, make_project, make_user
+
+pytestmark = pytest.mark.django_db
+PAGE = "/projects/wanting/rewrite/"
+FIRST = "The *first* response."
+
+
+@pytest.fixture
+def project() -> Project:
+    project = make_project("wanting", members=[make_user("ann"), make_user("ben")])
+    for number in range(3):
+        comparison = make_comparison(project, a_text=FIRST, b_text=f"The second response, {number}.")
+        services.queue_rewrite(comparison.pk, cause=RewriteCause.NEITHER)
+    return project
+
+
+def sign_in(name: str) -> Client:
+    client = Client()
+    client.force_login(User.objects.get(username=name))
+    return client
+
+
+def task_in(page: str) -> int:
+    found = re.search(r'data-task="(\d+)"', page)
+    assert found
+    return int(found[1])
+
+
+def shown(client: Client, query: str = "") -> str:
+    return client.get(PAGE + query).content.decode()
+
+
+def post(client: Client, task: int, action: str = "save", **fields: Any) -> Any:
+    return client.post(f"{PAGE}{task}/{action}", fields)
+
+
+def start_of(page: str, text: str) -> str:
+    """The number of the response that reads so: their order is drawn for each person."""
+    sources = re.findall(r'data-source="(\d)">(.*?)</article>', page, re.S)
+    return next(number for number, html in sources if text in html)
+
+
+def test_a_prompt_is_queued_once_however_often_it_is_found_wanting(project: Project) -> None:
+    comparison = project.comparisons.first()
+    assert comparison
+    services.queue_rewrite(comparison.pk, cause=RewriteCause.ALL_LOW)
+    assert RewriteTask.objects.filter(comparison=comparison).get().cause == "neither"
+
+
+def test_two_people_never_write_for_the_same_prompt(project: Project) -> None:
+    ann, ben = sign_in("ann"), sign_in("ben")
+    first, second = task_in(shown(ann)), task_in(shown(ben))
+    assert first != second
+    assert task_in(shown(ann)) == first  # it stays theirs over a reload
+
+
+def test_the_page_shows_the_responses_blind_and_starts_from_one_without_scripts(project: Project) -> None:
+    ann = sign_in("ann")
+    page = shown(ann)
+    assert "<em>first</em>" in page and "source-" not in page
+    started = shown(ann, f"?from={start_of(page, '<em>first</em>')}")
+    assert f"{FIRST}</textarea>" in started
+    assert "Start from a response" in shown(ann, "?from=9") and "?from=9" not in shown(ann, "?from=9")
+
+
+def test_what_is_saved_is_a_response_by_people_with_its_distance_and_time(project: Project) -> None:
+    ann = sign_in("ann")
+    page = shown(ann)
+    task = task_in(page)
+    text = "The *best* response.\r\nWith two lines."
+    response = post(ann, task, text=text, start=start_of(page, "<em>first</em>"), seconds="75")
+    assert response["Location"] == PAGE
+    done = RewriteTask.objects.get(pk=task)
+    assert done.written and done.original and done.written.source.kind == "person"
+    assert (done.status, done.written.text) == ("done", "The *best* response.\nWith two lines.")
+    assert (done.original.text, done.seconds_spent) == (FIRST, 75)
+    # first → best: two letters replaced and one dropped; and the line that was added
+    assert done.edit_distance == 3 + len("\nWith two lines.")
+    assert Event.objects.filter(kind="edit", data__action="rewritten").count() == 1
+    assert task_in(shown(ann)) != task
+
+
+def test_ones_own_text_has_no_original(project: Project) -> None:
+    ann = sign_in("ann")
+    task = task_in(shown(ann))
+    post(ann, task, text="All my own words.")
+    done = RewriteTask.objects.get(pk=task)
+    assert done.original is None and done.edit_distance == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("  \n", "There is no text yet"),
+        (f"{FIRST} ", "one of the responses that nobody found good"),
+        ("x" * 400_001, "shorten it and save again"),
+        ("nul \0 byte", "cannot be stored"),
+    ],
+)
+def test_a_text_that_cannot_be_taken_is_refused_and_stays_on_the_page(
+    project: Project, text: str, sentence: str
+) -> None:
+    ann = sign_in("ann")
+    task = task_in(shown(ann))
+    response = post(ann, task, text=text)
+    page = response.content.decode()
+    assert response.status_code == 422 and sentence in page
+    assert task_in(page) == task and text.strip()[:50] in page
+    assert not Response.objects.filter(source__kind="person").exists()
+
+
+def test_saving_twice_stores_one_response(project: Project) -> None:
+    ann = sign_in("ann")
+    task = task_in(shown(ann))
+    for _press in range(2):
+        assert post(ann, task, text="Once.").status_code == 302
+    assert Response.objects.filter(text="Once.").count() == 1
+    assert post(ann, task, text="Something else.").status_code == 409
+
+
+def test_a_lease_that_ran_out_goes_to_somebody_else_and_comes_back_if_nobody_took_it(project: Project) -> None:
+    RewriteTask.objects.exclude(pk=RewriteTask.objects.earliest("pk").pk).update(status="dropped")
+    ann, ben = sign_in("ann"), sign_in("ben")
+    task = task_in(shown(ann))
+    assert "Nothing to rewrite for now" in shown(ben)
+    assert ann.post(f"{PAGE}{task}/lease").json()["seconds"] > 0
+    RewriteTask.objects.filter(pk=task).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    assert task_in(shown(ben)) == task
+    assert ann.post(f"{PAGE}{task}/lease").json() == {"seconds": 0}
+    late = post(ann, task, text="Too late, but not lost.")
+    assert late.status_code == 409 and "somebody else has it now" in late.content.decode()
+    post(ben, task, "give-back")
+    assert post(ann, task, text="Late, and nobody has it.").status_code == 302
+    assert RewriteTask.objects.get(pk=task).status == "done"
+
+
+def test_giving_back_leads_to_the_next_and_leaves_it_to_others(project: Project) -> None:
+    ann, ben = sign_in("ann"), sign_in("ben")
+    task = task_in(shown(ann))
+    after = post(ann, task, "give-back")["Location"]
+    assert task_in(ann.get(after).content.decode()) != task
+    assert task_in(shown(ben)) == task
+
+
+def test_dropping_needs_a_reason_and_is_journalled(project: Project) -> None:
+    ann = sign_in("ann")
+    task = task_in(shown(ann))
+    assert post(ann, task, "drop", reason="boring").status_code == 422
+    assert post(ann, task, "drop", reason="unclear").status_code == 302
+    assert RewriteTask.objects.get(pk=task).status == "dropped"
+    assert Event.objects.get(data__action="rewrite_dropped").data["reason"] == "unclear"
+
+
+def test_strangers_see_nothing_of_it(project: Project) -> None:
+    task = RewriteTask.objects.earliest("pk").pk
+    make_user("eve")
+    eve = sign_in("eve")
+    assert eve.get(PAGE).status_code == 404
+    assert post(eve, task, text="Mine.").status_code == 404
+    assert RewriteTask.objects.get(pk=task).status == "open"
+
+
+def test_a_closed_project_hands_out_nothing(project: Project) -> None:
+    Project.objects.update(is_open=False)
+    assert "This project is closed" in shown(sign_in("ann"))
+
+
+def test_a_task_of_another_project_is_not_touched(project: Project) -> None:
+    other = make_comparison(make_project())
+    foreign = services.queue_rewrite(other.pk, cause=RewriteCause.NEITHER)
+    ann = sign_in("ann")
+    for action in ("save", "drop", "give-back"):
+        post(ann, foreign.pk, action, text="Foreign.", reason="other")
+    assert RewriteTask.objects.get(pk=foreign.pk).status == "open"
+    assert not services.renew_rewrite(task_id=foreign.pk, project=project, annotator=make_annotator())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import connection, transaction
 
-from annotation.models import Comparison, Project, Prompt, QueueTier
+from annotation.models import Comparison, Project, Prompt, QueueTier, Response
 
 _TOPIC_PLACES = 2**24
 """Topics that land on the same one of these places of the queue (of a hundred, one time in 3,400) mix."""
@@ -85,20 +85,20 @@ def set_uncertainties(project: Project, uncertainties: Mapping[int, float], *, a
         return cursor.rowcount
 
 
-def comparison_of(project: Project, prompt: Prompt, **fields: object) -> Comparison:
-    """An unsaved comparison with its places, and what it copies from its prompt for routing.
-
-    One of an archived prompt waits for the prompt to come back.
-    """
-    is_archived = prompt.archived_at is not None
+def comparison_of(
+    project: Project, prompt: Prompt, responses: Sequence[Response], *, external_id: str = ""
+) -> Comparison:
+    """An unsaved comparison of two or more responses with its places, and with copies of what routes it."""
     return Comparison(
-        is_withdrawn=is_archived,
-        withdrawn_with_prompt=is_archived,
         project=project,
         prompt=prompt,
+        response_a=responses[0],
+        response_b=responses[1],
+        response_count=len(responses),
+        external_id=external_id,
         lang=prompt.lang,
         skill=prompt.skill,
+        written_by=sorted({response.author_id for response in responses if response.author_id}) or None,
         required_count=draw_required_count(project),
         queue_key=draw_queue_key(project, prompt.topic),
-        **fields,
     )

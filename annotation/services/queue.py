@@ -94,7 +94,12 @@ def take_seat(
 
 # ── What somebody holds ──────────────────────────────────────────────────────────────────────────────────────────
 
-_ASSIGNMENT = Columns(Assignment, "a")
+_ASSIGNMENT = Columns(
+    Assignment,
+    "a",
+    *("id", "public_id", "comparison_id", "annotator_id", "project_id", "status", "kind", "round", "slot"),
+    *("a_shown_on_left", "display_order", "holds_place", "leased_at", "lease_expires_at", "viewed_at", "submitted_at"),
+)
 _COMPARISON = Columns(
     Comparison,
     "c",
@@ -115,12 +120,16 @@ FOR NO KEY UPDATE OF a
 """
 _WITH_TEXTS = f"{_ASSIGNMENT.sql}, {_COMPARISON.sql}, {_PROMPT.sql}, {_RESPONSES[0].sql}, {_RESPONSES[1].sql}"
 _JOIN_TEXTS = """
-JOIN annotation_comparison c ON c.id = a.comparison_id
+JOIN annotation_comparison c ON c.id = {comparison}
 JOIN annotation_prompt q ON q.id = c.prompt_id
 JOIN annotation_response ra ON ra.id = c.response_a_id
 JOIN annotation_response rb ON rb.id = c.response_b_id
 """
-_TEXTS = f"SELECT {_WITH_TEXTS} FROM annotation_assignment a {_JOIN_TEXTS} WHERE a.id = ANY(%(ids)s)"
+_TEXTS = (
+    f"SELECT {_WITH_TEXTS} FROM annotation_assignment a "
+    + _JOIN_TEXTS.format(comparison="a.comparison_id")
+    + "WHERE a.id = ANY(%(ids)s)"
+)
 
 
 def assignments_on_desk(
@@ -154,18 +163,12 @@ _IS_OPEN = (
     "c.project_id = %(project)s AND c.assigned_count < c.required_count AND NOT c.is_gold AND NOT c.is_withdrawn"
 )
 
-# One index look-up a candidate (OFFSET 0): as joins they would read all that the person ever judged.
+# One index look-up a candidate (OFFSET 0): as a join it would read all that the person ever judged.
 _IS_NEW_TO_THEM = """
-      NOT EXISTS (
-        SELECT 1 FROM annotation_assignment mine
-        WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired' OFFSET 0)
+      NOT coalesce(%(annotator)s = ANY (c.written_by), false)
       AND NOT EXISTS (
-        SELECT 1 FROM annotation_response written
-        WHERE written.id IN (c.response_a_id, c.response_b_id) AND written.author_id = %(annotator)s OFFSET 0)
-      AND (c.response_count = 2 OR NOT EXISTS (
-        SELECT 1 FROM annotation_furtherresponse further
-        JOIN annotation_response written ON written.id = further.response_id
-        WHERE further.comparison_id = c.id AND written.author_id = %(annotator)s OFFSET 0))"""
+        SELECT 1 FROM annotation_assignment mine
+        WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired' OFFSET 0)"""
 
 # The first of each tier, in one statement; a tier is looked at where those before it hold nothing.
 _FROM_ALL = f"""
@@ -219,10 +222,11 @@ routes AS (
     LIMIT 1 FOR NO KEY UPDATE OF c {{locked}}
 )"""
 
+# One row at most goes from step to step; as scalars they are found by key, whatever the planner makes of the tables.
 # What is shown on which side is drawn once and stored.
 _WORK = """
 taken AS (
-    UPDATE annotation_comparison c SET assigned_count = c.assigned_count + 1 FROM free WHERE c.id = free.id
+    UPDATE annotation_comparison c SET assigned_count = c.assigned_count + 1 WHERE c.id = (SELECT id FROM free)
     RETURNING c.id, c.response_count
 )"""
 _NAMED = "taken AS (SELECT c.id, c.response_count FROM annotation_comparison c WHERE c.id = %(comparison)s)"
@@ -271,7 +275,7 @@ made AS (
     INSERT INTO annotation_event (kind, project_id, user_id, comparison_id, assignment_id, data)
     SELECT 'lease', project_id, %(user)s, comparison_id, id, jsonb_build_object('for', kind) FROM made
 )
-SELECT {_WITH_TEXTS} FROM made a {_JOIN_TEXTS}
+SELECT {_WITH_TEXTS} FROM made a {_JOIN_TEXTS.format(comparison="(SELECT comparison_id FROM made)")}
 """
 
 

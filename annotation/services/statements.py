@@ -58,4 +58,4 @@ def run(sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     make = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
     with make(cursor) as wrapped:
         wrapped.execute(sql, values)
-        return cursor.fetchall() if cursor.description else []
+        return cursor.fetchall() if cursor.pgresult.nfields else []

@@ -146,7 +146,7 @@ def create_comparisons(project: Project, pairs: Iterable[tuple[Response, Respons
     """
     groups = [group for group in _differing(pairs) if len(group) == 2]
     prompts = _prompts_of(groups)
-    rows = [comparison_of(project, prompts[a.prompt_id], response_a=a, response_b=b) for a, b in groups]
+    rows = [comparison_of(project, prompts[group[0].prompt_id], group) for group in groups]
     with transaction.atomic():
         before = Comparison.objects.filter(project=project).count()
         Comparison.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
@@ -172,14 +172,7 @@ def create_rankings(project: Project, groups: Iterable[Sequence[Response]]) -> i
     with transaction.atomic():
         known = Comparison.objects.filter(project=project, external_id__in=kept).values_list("external_id", flat=True)
         rows = [
-            comparison_of(
-                project,
-                prompts[group[0].prompt_id],
-                response_a=group[0],
-                response_b=group[1],
-                response_count=len(group),
-                external_id=external_id,
-            )
+            comparison_of(project, prompts[group[0].prompt_id], group, external_id=external_id)
             for external_id, group in kept.items()
             if external_id not in set(known)
         ]

@@ -62,7 +62,7 @@ def measure_pages(addresses: Sequence[str]) -> list[dict[str, Any]]:
                 "p50 ms": median(times),
                 "queries": len(queries),
                 "slowest query ms": float(slowest["time"]) * 1000 if slowest else 0.0,
-                "slowest query": slowest["sql"][:2000] if slowest else "",
+                "slowest query": str(slowest["sql"])[:2000] if slowest else "",
             }
         )
     with connection.cursor() as cursor:

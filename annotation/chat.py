@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from annotation.models import ResponseSource
 
 # A little below the usual 1.0: it reads better to people, and small models stay on the subject.
-SAMPLING = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 800}
+SAMPLING = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 512}
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 120.0
 """How long nothing may come; a server that loads a large model first is silent for a while."""

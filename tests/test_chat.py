@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from annotation import chat
 from annotation.chat import ChatError, Piece, Trouble, stream_chat
 from annotation.models import ResponseSource
 from benchmarks.loop import free_port
+from rlhf.services import publish_checkpoint, register_base_checkpoint
 from tests.chat_server import ChatServer, Exchange, chat_server, event
 from tests.test_generation import server as model_server  # noqa: F401
 
@@ -177,8 +179,16 @@ def test_a_text_without_end_is_cut(server: ChatServer, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.training
-def test_our_own_server_streams_what_its_seed_says(model_server: str, tiny_model: Path) -> None:  # noqa: F811
-    source = ResponseSource(served_model=tiny_model.name, base_url=model_server)
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_a_published_checkpoint_streams_what_its_seed_says(
+    model_server: str,  # noqa: F811
+    tiny_model: Path,
+    settings: Any,
+) -> None:
+    settings.MODEL_SERVER_URL = model_server
+    settings.SERVED_MODEL = "rlhf.generation.served_model"
+    source = publish_checkpoint(register_base_checkpoint("tiny", tiny_model))
     once = list(stream_chat(source, QUESTION, seed=3))
     again = list(stream_chat(source, QUESTION, seed=3))
     other = list(stream_chat(source, QUESTION, seed=4))

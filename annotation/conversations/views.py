@@ -222,6 +222,7 @@ def stream(request: HttpRequest, talk: Conversation) -> HttpResponseBase:
     except BusyError:
         response = _sentence(_("The models are busy with others. This page tries again by itself."), 503)
         response["Retry-After"] = str(RETRY_SECONDS)
+        response._has_been_logged = True  # type: ignore[attr-defined]  # expected, and asked again every few seconds
         return response
     answer = StreamingHttpResponse(_Lines(request, talk, turn, watch), content_type="application/x-ndjson")
     answer["X-Accel-Buffering"] = "no"  # nginx would hold the words back

@@ -32,8 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
     (_DATA / "static").mkdir(exist_ok=True)
     # Pages are tested without a collectstatic before; tests/test_frontend_files.py runs the real storage.
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    is_handing_out = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
-    if settings.EMBEDDED_POSTGRES and not is_handing_out:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        # Only hands out tests. What it leaves in the environment its workers would read before this file is theirs.
+        del os.environ["DJANGO_SETTINGS_MODULE"]
+    elif settings.EMBEDDED_POSTGRES:
         from config.embedded import postgres
 
         config.stash[_server] = postgres.start(_DATA, settings.SOCKET_DIR, _DATA / "log" / "postgres.log")

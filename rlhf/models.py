@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Project, ResponseSource
 from annotation.models.checks import one_of
@@ -96,19 +97,19 @@ def leased_job_constraints(table: str) -> list[models.CheckConstraint]:
 
 
 class Method(models.TextChoices):
-    SFT = "sft", "Supervised fine-tuning"
-    REWARD = "reward", "Reward model"
-    DPO = "dpo", "Direct preference optimisation"
+    SFT = "sft", _("Supervised fine-tuning")
+    REWARD = "reward", _("Reward model")
+    DPO = "dpo", _("Direct preference optimisation")
 
 
 class FailureClass(models.TextChoices):
     """By whose fault: decides whether another attempt is made (services.FAILURE_BUDGETS)."""
 
-    NONE = "", "none"
-    INFRASTRUCTURE = "infrastructure", "the worker or its machine went away"
-    OUT_OF_MEMORY = "out_of_memory", "out of memory"
-    BAD_DATA = "bad_data", "the data or the options cannot be used"
-    UNKNOWN = "unknown", "unknown"
+    NONE = "", _("none")
+    INFRASTRUCTURE = "infrastructure", _("the worker or its machine went away")
+    OUT_OF_MEMORY = "out_of_memory", _("out of memory")
+    BAD_DATA = "bad_data", _("the data or the options cannot be used")
+    UNKNOWN = "unknown", _("unknown")
 
 
 class CancelMode(models.TextChoices):
@@ -181,8 +182,8 @@ class JobMetric(models.Model):
 
 
 class CheckpointKind(models.TextChoices):
-    POLICY = "policy", "writes responses"
-    REWARD = "reward", "scores responses"
+    POLICY = "policy", _("writes responses")
+    REWARD = "reward", _("scores responses")
 
 
 class Checkpoint(models.Model):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.models import ResponseSource, SourceKind
 from annotation.services import DomainError
@@ -84,7 +85,9 @@ def publish_checkpoint(checkpoint: Checkpoint) -> ResponseSource:
     Raises DomainError for a reward model, for a directory that is not whole, and for a name that data has taken.
     """
     if checkpoint.kind != CheckpointKind.POLICY:
-        raise DomainError(f"{checkpoint.name} is a reward model: it scores responses and cannot write any")
+        raise DomainError(
+            gettext("%(name)s is a reward model: it scores responses and cannot write any") % {"name": checkpoint.name}
+        )
     try:
         jobspec.check_manifest(checkpoint.path)
     except jobspec.SpecError as error:
@@ -97,7 +100,10 @@ def publish_checkpoint(checkpoint: Checkpoint) -> ResponseSource:
             name=locked.name, defaults={"kind": SourceKind.MODEL, "served_model": locked.name}
         )
         if not is_new:
-            raise DomainError(f"a response source named {locked.name} exists already; train under another name")
+            raise DomainError(
+                gettext("a response source named %(name)s exists already; train under another name")
+                % {"name": locked.name}
+            )
         locked.source = source
         locked.save(update_fields=["source"])
         return source

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation import services as annotation
 from annotation.models import Project, Prompt, Response, ResponseSource, SourceKind
@@ -33,15 +34,17 @@ def queue_generation_job(
     Raises DomainError for a source that cannot be asked, an unknown sampling option, or a project without prompts.
     """
     if source.kind != SourceKind.MODEL:
-        raise DomainError(f"{source.name} is a name in imported data, not a model that can be asked")
+        raise DomainError(
+            gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": source.name}
+        )
     if against is None and per_prompt < 2:
-        raise DomainError("one response to a prompt cannot be compared with itself; ask for at least 2")
+        raise DomainError(gettext("one response to a prompt cannot be compared with itself; ask for at least 2"))
     if unknown := set(sampling or {}) - set(DEFAULT_SAMPLING):
         known = ", ".join(DEFAULT_SAMPLING)
         raise DomainError(f"unknown sampling option {sorted(unknown)[0]!r}; known: {known}")
     prompt_count = project.prompts.filter(archived_at=None).count()
     if not prompt_count:
-        raise DomainError(f"{project.name} has no prompts yet; add some first")
+        raise DomainError(gettext("%(name)s has no prompts yet; add some first") % {"name": project.name})
     with transaction.atomic():
         job = GenerationJob.objects.create(
             project=project,

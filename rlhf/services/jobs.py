@@ -17,6 +17,7 @@ from django.db import connection, transaction
 from django.db.models import F, Window
 from django.db.models.functions import RowNumber
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.services import DomainError
 from rlhf import jobspec, preflight
@@ -62,7 +63,9 @@ def queue_training_job(
     cannot be trained on, or a snapshot of which no row is usable.
     """
     if base.kind != CheckpointKind.POLICY:
-        raise DomainError(f"{base.name} is a reward model; choose a checkpoint that writes responses")
+        raise DomainError(
+            gettext("%(name)s is a reward model; choose a checkpoint that writes responses") % {"name": base.name}
+        )
     try:
         built = jobspec.build_options(method, options)
         jobspec.check_manifest(base.path)
@@ -70,7 +73,10 @@ def queue_training_job(
         raise DomainError(str(error)) from None
     report = preflight.examine(snapshot, method, base.path, built.max_tokens)
     if not report["train"]["used"]:
-        raise DomainError(f"no row of {snapshot.name} can be used for {method}: {preflight.describe(report['train'])}")
+        raise DomainError(
+            gettext("no row of %(name)s can be used for %(method)s: %(counts)s")
+            % {"name": snapshot.name, "method": method, "counts": preflight.describe(report["train"])}
+        )
     with transaction.atomic():
         job = TrainingJob.objects.create(
             name=name,

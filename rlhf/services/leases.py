@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db.models import F, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
+from django.utils.translation import gettext
 from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
@@ -113,7 +114,10 @@ def request_cancel(job: LeasedJob, mode: str = "discard") -> None:
     if ended or rows.filter(status=JobStatus.RUNNING).update(**asked):
         return
     job.refresh_from_db()
-    raise IllegalTransitionError(f"job {job.pk} has {job.status} already; there is nothing to cancel")
+    raise IllegalTransitionError(
+        gettext("job %(number)s has %(status)s already; there is nothing to cancel")
+        % {"number": job.pk, "status": gettext(job.status)}
+    )
 
 
 def expired(model: type[Job]) -> QuerySet[Job]:

@@ -15,6 +15,7 @@ from django.core.files import File
 from django.core.files.storage import storages
 from django.db import IntegrityError, connection, transaction
 from django.utils.text import slugify
+from django.utils.translation import gettext
 
 from annotation.export import judged_rows
 from annotation.models import Judgment, Project, Prompt
@@ -38,17 +39,25 @@ def create_snapshot(
     where the name is taken or where the share is outside 0 … 0.9.
     """
     if not name or name != slugify(name):
-        raise DomainError(f"the name {name!r} must be of lower-case letters, digits and hyphens")
+        raise DomainError(
+            gettext("the name %(name)r must be of lower-case letters, digits and hyphens") % {"name": name}
+        )
     if not 0 <= eval_share <= 0.9:
-        raise DomainError(f"the held-out share {eval_share} is outside 0 … 0.9")
+        raise DomainError(gettext("the held-out share %(share)s is outside 0 … 0.9") % {"share": eval_share})
     if DatasetSnapshot.objects.filter(name=name).exists():
-        raise DomainError(f"there is a data set named {name} already; data sets never change, so take another name")
+        raise DomainError(
+            gettext("there is a data set named %(name)s already; data sets never change, so take another name")
+            % {"name": name}
+        )
     try:
         return _freeze(project, name, eval_share, humans_only, created_by)
     except OSError as error:
         raise DomainError(
-            f"the data set could not be written ({error.strerror or error}); nothing was left behind and the "
-            "judgments are safe: make room and freeze it again"
+            gettext(
+                "the data set could not be written (%(reason)s); nothing was left behind and the judgments are safe: "
+                "make room and freeze it again"
+            )
+            % {"reason": error.strerror or error}
         ) from error
 
 
@@ -71,7 +80,9 @@ def _freeze(
             prompts.add(row["prompt_id"])
             judgments += row["judgments"]
         if not counts["train"]:
-            raise DomainError(f"{project.name} has no judged comparison to freeze; judge some first")
+            raise DomainError(
+                gettext("%(name)s has no judged comparison to freeze; judge some first") % {"name": project.name}
+            )
         digest = hashlib.sha256()
         for split in SPLITS:
             files[split].seek(0)
@@ -93,7 +104,9 @@ def _freeze(
                 created_by=created_by,
             )
         except IntegrityError:
-            raise DomainError(f"somebody froze a data set named {name} just now; take another name") from None
+            raise DomainError(
+                gettext("somebody froze a data set named %(name)s just now; take another name") % {"name": name}
+            ) from None
 
 
 def _store(sha256: str, files: Mapping[str, IO[bytes]]) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from rlhf.forms import format_number
 from rlhf.models import JobStatus
@@ -23,7 +26,7 @@ def number(value: float | None) -> str:
 @register.filter
 def percent(share: float | None, digits: int = 0) -> str:
     """0.714 as 71 %."""
-    return "not defined" if share is None else f"{100 * share:.{digits}f} %"
+    return gettext("not defined") if share is None else f"{100 * share:.{digits}f} %"
 
 
 @register.filter
@@ -39,10 +42,10 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return gettext("%(count)s s") % {"count": f"{seconds:.0f}"}
     if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+        return gettext("%(count)s min") % {"count": f"{seconds / 60:.0f}"}
+    return gettext("%(count)s h") % {"count": f"{seconds / 3600:.1f}"}
 
 
 @register.filter
@@ -67,6 +70,30 @@ def tone(status: str) -> str:
     return {JobStatus.RUNNING: "accent", JobStatus.SUCCEEDED: "good", JobStatus.FAILED: "error"}.get(
         JobStatus(status), ""
     )
+
+
+_STATUS_WORDS: dict[str, str | Promise] = {
+    JobStatus.QUEUED: _("queued"),
+    JobStatus.RUNNING: _("running"),
+    JobStatus.SUCCEEDED: _("succeeded"),
+    JobStatus.FAILED: _("failed"),
+    JobStatus.CANCELLED: _("cancelled"),
+}
+
+
+@register.filter
+def status_word(status: str) -> str:
+    """A job's status on its badge."""
+    return str(_STATUS_WORDS[JobStatus(status)])
+
+
+_VERDICT_WORDS: dict[str, str | Promise] = {"tie": _("tie"), "neither": _("neither")}
+
+
+@register.filter
+def verdict_word(verdict: str) -> str:
+    """The verdict of a frozen row; other words than these are codes of the file."""
+    return str(_VERDICT_WORDS.get(verdict, verdict))
 
 
 @register.filter

@@ -9,6 +9,7 @@ from typing import Concatenate, ParamSpec
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 
 from annotation.access import to_sign_in
@@ -32,7 +33,9 @@ def staff_required(
         if not request.user.is_authenticated:
             return to_sign_in(request)
         if not request.user.is_staff:
-            raise PermissionDenied("Only people who run this site may open it. Ask one of them if you need to.")
+            raise PermissionDenied(
+                gettext("Only people who run this site may open it. Ask one of them if you need to.")
+            )
         return view(request, *args, **kwargs)  # type: ignore[arg-type]
 
     return never_cache(wrapped)
@@ -45,4 +48,5 @@ def is_htmx(request: HttpRequest) -> bool:
 def as_sentence(error: Exception) -> str:
     """A service's refusal as it stands on a page."""
     text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+    stop = "." if text[-1:].isascii() else "。"
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!", "。", "？")) else stop)

@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.db.models import Exists, OuterRef
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
 from annotation.leaderboard import head_to_head
@@ -71,5 +72,8 @@ def checkpoint_publish(request: StaffRequest, pk: int) -> HttpResponse:
     except DomainError as error:
         messages.error(request, as_sentence(error))
     else:
-        messages.success(request, f"{checkpoint.name} is published: it can write responses that people judge.")
+        messages.success(
+            request,
+            gettext("%(name)s is published: it can write responses that people judge.") % {"name": checkpoint.name},
+        )
     return redirect("checkpoint_detail", pk=pk)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from django.utils.functional import Promise
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
 from rlhf.models import FailureClass, Method
 
 
@@ -21,71 +25,115 @@ def checks_of(report: dict[str, Any], method: str) -> list[Check]:
     if not report:
         return []
     train, held_out = report["train"], report["eval"]
+    becoming = gettext("%(used)s of %(judged)s judged comparisons become rows to train on")
     checks = [
         Check(
             "passed" if train["used"] else "failed",
-            f"{train['used']:,} of {train['judged']:,} judged comparisons become rows to train on",
+            becoming % {"used": f"{train['used']:,}", "judged": f"{train['judged']:,}"},
         )
     ]
-    for split, name in ((train, "training"), (held_out, "held-out")):
+    for split, left_out in (
+        (train, gettext("%(count)s training rows longer than %(tokens)s tokens left out")),
+        (held_out, gettext("%(count)s held-out rows longer than %(tokens)s tokens left out")),
+    ):
         if not split["too_long"]:
             continue
-        sides = ""
+        text = left_out % {"count": f"{split['too_long']:,}", "tokens": f"{split['max_tokens']:,}"}
         if method != Method.SFT:
-            sides = f" ({split['too_long_chosen']:,} chosen, {split['too_long_rejected']:,} rejected)"
-        checks.append(
-            Check(
-                "warned",
-                f"{split['too_long']:,} {name} rows longer than {split['max_tokens']:,} tokens left out{sides}",
-            )
-        )
+            text += gettext(" (%(chosen)s chosen, %(rejected)s rejected)") % {
+                "chosen": f"{split['too_long_chosen']:,}",
+                "rejected": f"{split['too_long_rejected']:,}",
+            }
+        checks.append(Check("warned", text))
     if not train["too_long"] and not held_out["too_long"]:
+        uncut = gettext("No row is cut: the longest has %(longest)s of %(tokens)s tokens")
         checks.append(
-            Check(
-                "passed",
-                f"No row is cut: the longest has {train['longest_tokens']:,} of {train['max_tokens']:,} tokens",
-            )
+            Check("passed", uncut % {"longest": f"{train['longest_tokens']:,}", "tokens": f"{train['max_tokens']:,}"})
         )
     if refused := train["refused"] + held_out["refused"]:
-        checks.append(Check("warned", f"{refused:,} rows refused by the model's chat template"))
+        text = gettext("%(count)s rows refused by the model's chat template") % {"count": f"{refused:,}"}
+        checks.append(Check("warned", text))
     if train["dropped"]:
-        reasons = ", ".join(f"{count:,} {_reason(reason)}" for reason, count in sorted(train["dropped"].items()))
-        checks.append(Check("passed", f"Comparisons without a side to learn from left out: {reasons}"))
+        reasons = gettext(", ").join(
+            f"{count:,} {_reason(reason)}" for reason, count in sorted(train["dropped"].items())
+        )
+        text = gettext("Comparisons without a side to learn from left out: %(reasons)s") % {"reasons": reasons}
+        checks.append(Check("passed", text))
     if held_out["used"]:
-        checks.append(
-            Check("passed", f"{held_out['used']:,} held-out rows to measure on, none of their prompts is trained on")
-        )
+        text = gettext("%(count)s held-out rows to measure on, none of their prompts is trained on")
+        checks.append(Check("passed", text % {"count": f"{held_out['used']:,}"}))
     else:
-        checks.append(
-            Check(
-                "warned", "No held-out row: the result will have no accuracy. Freeze a data set with a held-out share"
-            )
-        )
+        text = gettext("No held-out row: the result will have no accuracy. Freeze a data set with a held-out share")
+        checks.append(Check("warned", text))
     return checks
 
 
-_REASONS = {
-    "tie": "about the same",
-    "neither": "neither acceptable",
-    "no_majority": "without a majority",
-    "different_histories": "to different conversations",
-    "identical_responses": "between equal texts",
-    "empty": "with a blank response preferred",
+_REASONS: dict[str, str | Promise] = {
+    "tie": _("about the same"),
+    "neither": _("neither acceptable"),
+    "no_majority": _("without a majority"),
+    "different_histories": _("to different conversations"),
+    "identical_responses": _("between equal texts"),
+    "empty": _("with a blank response preferred"),
 }
 
 
 def _reason(reason: str) -> str:
-    return _REASONS.get(reason, reason.replace("_", " "))
+    return str(_REASONS.get(reason, reason.replace("_", " ")))
+
+
+_ADVICE: dict[FailureClass, str | Promise] = {
+    FailureClass.OUT_OF_MEMORY: _("It is not tried again as it is. Clone the job and change one of these."),
+    FailureClass.BAD_DATA: _("Another try would end the same way: change what is named above, then clone the job."),
+    FailureClass.INFRASTRUCTURE: _(
+        "The job goes on from its last complete checkpoint while tries are left; when they are spent, mend the "
+        "worker and clone the job."
+    ),
+    FailureClass.UNKNOWN: _("The end of the log says more. Nothing else was touched: clone the job to try again."),
+}
 
 
 def what_to_do(failure_class: FailureClass) -> str:
     """Advice beside an error."""
-    return {
-        FailureClass.OUT_OF_MEMORY: "It is not tried again as it is. Clone the job and change one of these.",
-        FailureClass.BAD_DATA: "Another try would end the same way: change what is named above, then clone the job.",
-        FailureClass.INFRASTRUCTURE: (
-            "The job goes on from its last complete checkpoint while tries are left; when they are spent, mend the "
-            "worker and clone the job."
-        ),
-        FailureClass.UNKNOWN: "The end of the log says more. Nothing else was touched: clone the job to try again.",
-    }.get(failure_class, "")
+    return str(_ADVICE.get(failure_class, ""))
+
+
+# What static/js/job.js and static/js/charts.js write on the curves, by the names that they use.
+CHART_WORDS: dict[str, str | Promise] = {
+    "chosen": _("chosen"),
+    "rejected": _("rejected"),
+    "train": _("train"),
+    "heldOut": _("held-out"),
+    "highest": _("highest"),
+    "mean": _("mean"),
+    "lowest": _("lowest"),
+    "guess": _("a guess"),
+    "band": _("healthy band"),
+    "peopleAgree": _("people agree {share}"),
+    "loss": _("Loss"),
+    "logps": _("Log-probability: chosen, rejected"),
+    "accuracy": _("Accuracy: chosen above rejected"),
+    "rewards": _("Reward: chosen, rejected"),
+    "reward": _("Reward"),
+    "margin": _("Margin between chosen and rejected"),
+    "tokenAccuracy": _("Token accuracy"),
+    "gradNorm": _("Gradient norm"),
+    "learningRate": _("Learning rate"),
+    "lossLogisticNote": _(
+        "Starts at ln 2 = 0.69, where both sides look alike. Below 0.3 it often learns votes by heart."
+    ),
+    "lossNote": _("Faint: each step. Bold: the running mean."),
+    "logpsNote": _("Both may fall. What counts is the gap; a chosen side that collapses is a warning."),
+    "accuracyPeopleNote": _(
+        "Held-out prompts are never trained on. People agreeing with each other is about as far as a model can get."
+    ),
+    "accuracyNote": _("Held-out prompts are never trained on."),
+    "rewardsNote": _("Beside the base model: above 0 means that a response became likelier than it was."),
+    "rewardNote": _("Over chosen and rejected responses together. Only differences between rewards mean something."),
+    "marginNote": _("Should rise from 0 and level off."),
+    "tokenAccuracyNote": _("How often the next token of a preferred response is the model's first choice."),
+    "gradNormNote": _("Steady is good. Sudden peaks, or values above 100, mean that training is coming apart."),
+    "learningRateNote": _("As scheduled: a warm-up, then down."),
+    "step": _("step {step}"),
+    "nothingLogged": _("nothing logged"),
+}

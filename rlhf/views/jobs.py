@@ -11,6 +11,8 @@ from django.db.models import F, Window
 from django.db.models.functions import RowNumber
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.agreement import measure_agreement
@@ -23,13 +25,13 @@ from rlhf.models import CancelMode, FailureClass, JobStatus, Method, TrainingJob
 from rlhf.services import broker_is_up, queue_training_job, request_cancel, seconds_left, seconds_left_by_job
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
-from rlhf.views.job_words import checks_of, what_to_do
+from rlhf.views.job_words import CHART_WORDS, checks_of, what_to_do
 
 JOBS_SHOWN = 100
 METRIC_ROWS_SHOWN = 20
 LOG_LINES = 200
 LOG_BYTES = 64_000
-TABS = {"curves": "Curves", "log": "Log", "options": "Options and command"}
+TABS = {"curves": _("Curves"), "log": _("Log"), "options": _("Options and command")}
 
 
 # ── The list ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -134,7 +136,8 @@ def _check_or_start(request: StaffRequest, launch: LaunchForm, options: OptionsF
     except (DomainError, SpecError) as error:
         launch.add_error(None, as_sentence(error))
     except OSError as error:
-        launch.add_error(None, f"The data set cannot be read ({error.strerror or error}). Nothing was started.")
+        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
+        launch.add_error(None, problem % {"reason": error.strerror or error})
     else:
         context = {
             "launch": launch,
@@ -196,6 +199,7 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
                 "agreementPairs": agreement.pairs,
                 "heldOutRows": job.preflight.get("eval", {}).get("used"),
             },
+            "page_data": {"words": {name: str(words) for name, words in CHART_WORDS.items()}},
         }
     elif tab == "log":
         context |= {"log": read_log(job), "log_lines": LOG_LINES}
@@ -233,7 +237,7 @@ def job_stop(request: StaffRequest, pk: int) -> HttpResponse:
     mode = request.POST.get("mode", "")
     try:
         if mode not in (CancelMode.KEEP, CancelMode.DISCARD):
-            raise DomainError("say whether to keep or to discard what was learnt")
+            raise DomainError(gettext("say whether to keep or to discard what was learnt"))
         request_cancel(job, mode)
     except DomainError as error:
         messages.error(request, as_sentence(error))

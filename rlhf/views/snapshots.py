@@ -7,6 +7,8 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.models import Project
@@ -69,17 +71,17 @@ def snapshot_detail(request: StaffRequest, pk: int) -> HttpResponse:
     return render(request, "rlhf/snapshot.html", context)
 
 
-_VERDICT_WORDS = {
-    "a": "the first response preferred",
-    "b": "the second response preferred",
-    "tie": "about the same",
-    "neither": "neither acceptable",
-    "no_majority": "no majority",
-    "different_histories": "responses to different conversations",
-    "identical_responses": "two equal texts",
-    "empty": "the preferred response is blank",
+_VERDICT_WORDS: dict[str, str | Promise] = {
+    "a": _("the first response preferred"),
+    "b": _("the second response preferred"),
+    "tie": _("about the same"),
+    "neither": _("neither acceptable"),
+    "no_majority": _("no majority"),
+    "different_histories": _("responses to different conversations"),
+    "identical_responses": _("two equal texts"),
+    "empty": _("the preferred response is blank"),
 }
 
 
 def _verdict_words(verdict: str) -> str:
-    return _VERDICT_WORDS.get(verdict, verdict.replace("_", " "))
+    return str(_VERDICT_WORDS.get(verdict, verdict.replace("_", " ")))

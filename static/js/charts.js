@@ -262,6 +262,7 @@ export class Chart {
     const values = this.used
       .filter(({ key }) => typeof row[key] === "number")
       .map(({ key, label, bars }) => `${label} ${bars ? row[key] : formatValue(row[key])}`.trim());
-    this.note.textContent = `${this.spec.when?.(row.step) ?? `step ${row.step}`}: ${values.join(", ") || "nothing logged"}`;
+    const place = this.spec.when?.(row.step) ?? this.spec.at?.(row.step) ?? row.step;
+    this.note.textContent = `${place}: ${values.join(", ") || (this.spec.nothing ?? "–")}`;
   }
 }

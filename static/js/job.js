@@ -1,94 +1,96 @@
 // The curves of a training job: asks for what was logged since last time until the job has ended.
 import { Chart, formatValue } from "app/charts";
+import { say } from "app/words";
 
 const POLL_MS = 2000;
 const ENDED = ["succeeded", "failed", "cancelled"];
 
 const area = document.getElementById("charts");
 const facts = JSON.parse(document.getElementById("chart-facts").textContent);
-const charts = specs(facts).map((spec) => new Chart(spec));
+const spoken = { at: (step) => say("step", { step }), nothing: say("nothingLogged") };
+const charts = specs(facts).map((spec) => new Chart({ ...spec, ...spoken }));
 const rowsByStep = new Map();
 let attempt = null;
 
 function specs({ method, lossType, peopleAgree, agreementPairs, heldOutRows }) {
   const isLogistic = method === "reward" || (method === "dpo" && lossType === "sigmoid");
-  const chosen = { label: "chosen", color: "accent" };
-  const rejected = { label: "rejected", color: "warning" };
-  const accuracyLines = [{ value: 0.5, text: "a guess" }];
-  if (peopleAgree) accuracyLines.push({ value: peopleAgree, text: `people agree ${formatValue(peopleAgree)}` });
+  const chosen = { label: say("chosen"), color: "accent" };
+  const rejected = { label: say("rejected"), color: "warning" };
+  const accuracyLines = [{ value: 0.5, text: say("guess") }];
+  if (peopleAgree) accuracyLines.push({ value: peopleAgree, text: say("peopleAgree", { share: formatValue(peopleAgree) }) });
   const spread = (one, value) =>
     one.heldOut && heldOutRows ? ` ± ${formatValue(1.96 * Math.sqrt((value * (1 - value)) / heldOutRows))}` : "";
   return [
     {
-      title: "Loss",
-      note: isLogistic ? "Starts at ln 2 = 0.69, where both sides look alike. Below 0.3 it often learns votes by heart." : "Faint: each step. Bold: the running mean.",
+      title: say("loss"),
+      note: isLogistic ? say("lossLogisticNote") : say("lossNote"),
       series: [
-        { key: "loss", label: "train", color: "accent" },
-        { key: "eval_loss", label: "held-out", color: "warning", heldOut: true },
+        { key: "loss", label: say("train"), color: "accent" },
+        { key: "eval_loss", label: say("heldOut"), color: "warning", heldOut: true },
       ],
-      bands: isLogistic ? [{ from: 0.3, to: Math.LN2, text: "healthy band" }] : [],
+      bands: isLogistic ? [{ from: 0.3, to: Math.LN2, text: say("band") }] : [],
     },
     {
-      title: "Log-probability: chosen, rejected",
-      note: "Both may fall. What counts is the gap; a chosen side that collapses is a warning.",
+      title: say("logps"),
+      note: say("logpsNote"),
       series: [{ ...chosen, key: "logps/chosen" }, { ...rejected, key: "logps/rejected" }],
     },
     {
-      title: "Accuracy: chosen above rejected",
+      title: say("accuracy"),
       note: agreementPairs
-        ? "Held-out prompts are never trained on. People agreeing with each other is about as far as a model can get."
-        : "Held-out prompts are never trained on.",
+        ? say("accuracyPeopleNote")
+        : say("accuracyNote"),
       series: [
-        { key: "rewards/accuracies", label: "train", color: "soft", quiet: true },
-        { key: "accuracy", label: "train", color: "soft", quiet: true },
-        { key: "eval_rewards/accuracies", label: "held-out", color: "accent", heldOut: true },
-        { key: "eval_accuracy", label: "held-out", color: "accent", heldOut: true },
+        { key: "rewards/accuracies", label: say("train"), color: "soft", quiet: true },
+        { key: "accuracy", label: say("train"), color: "soft", quiet: true },
+        { key: "eval_rewards/accuracies", label: say("heldOut"), color: "accent", heldOut: true },
+        { key: "eval_accuracy", label: say("heldOut"), color: "accent", heldOut: true },
       ],
       lines: accuracyLines,
       suffix: spread,
     },
     {
-      title: "Reward: chosen, rejected",
-      note: "Beside the base model: above 0 means that a response became likelier than it was.",
+      title: say("rewards"),
+      note: say("rewardsNote"),
       series: [{ ...chosen, key: "rewards/chosen" }, { ...rejected, key: "rewards/rejected" }],
       lines: [{ value: 0, text: "" }],
     },
     {
-      title: "Reward",
-      note: "Over chosen and rejected responses together. Only differences between rewards mean something.",
+      title: say("reward"),
+      note: say("rewardNote"),
       series: [
-        { key: "max_reward", label: "highest", color: "soft" },
-        { key: "mean_reward", label: "mean", color: "accent" },
-        { key: "min_reward", label: "lowest", color: "soft" },
+        { key: "max_reward", label: say("highest"), color: "soft" },
+        { key: "mean_reward", label: say("mean"), color: "accent" },
+        { key: "min_reward", label: say("lowest"), color: "soft" },
       ],
     },
     {
-      title: "Margin between chosen and rejected",
-      note: "Should rise from 0 and level off.",
+      title: say("margin"),
+      note: say("marginNote"),
       series: [
-        { key: "rewards/margins", label: "train", color: "accent" },
-        { key: "margin", label: "train", color: "accent" },
-        { key: "eval_rewards/margins", label: "held-out", color: "warning", heldOut: true },
-        { key: "eval_margin", label: "held-out", color: "warning", heldOut: true },
+        { key: "rewards/margins", label: say("train"), color: "accent" },
+        { key: "margin", label: say("train"), color: "accent" },
+        { key: "eval_rewards/margins", label: say("heldOut"), color: "warning", heldOut: true },
+        { key: "eval_margin", label: say("heldOut"), color: "warning", heldOut: true },
       ],
       lines: [{ value: 0, text: "" }],
     },
     {
-      title: "Token accuracy",
-      note: "How often the next token of a preferred response is the model's first choice.",
+      title: say("tokenAccuracy"),
+      note: say("tokenAccuracyNote"),
       series: [
-        { key: "mean_token_accuracy", label: "train", color: "accent" },
-        { key: "eval_mean_token_accuracy", label: "held-out", color: "warning", heldOut: true },
+        { key: "mean_token_accuracy", label: say("train"), color: "accent" },
+        { key: "eval_mean_token_accuracy", label: say("heldOut"), color: "warning", heldOut: true },
       ],
     },
     {
-      title: "Gradient norm",
-      note: "Steady is good. Sudden peaks, or values above 100, mean that training is coming apart.",
-      series: [{ key: "grad_norm", label: "train", color: "accent" }],
+      title: say("gradNorm"),
+      note: say("gradNormNote"),
+      series: [{ key: "grad_norm", label: say("train"), color: "accent" }],
     },
     {
-      title: "Learning rate",
-      note: "As scheduled: a warm-up, then down.",
+      title: say("learningRate"),
+      note: say("learningRateNote"),
       series: [{ key: "learning_rate", label: "", color: "soft", exact: true }],
     },
   ];

@@ -32,13 +32,17 @@ def pytest_configure(config: pytest.Config) -> None:
     (_DATA / "static").mkdir(exist_ok=True)
     # Pages are tested without a collectstatic before; tests/test_frontend_files.py runs the real storage.
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        # Only hands out tests. What it leaves in the environment its workers would read before this file is theirs.
-        del os.environ["DJANGO_SETTINGS_MODULE"]
-    elif settings.EMBEDDED_POSTGRES:
+    only_hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if settings.EMBEDDED_POSTGRES and not only_hands_out:
         from config.embedded import postgres
 
         config.stash[_server] = postgres.start(_DATA, settings.SOCKET_DIR, _DATA / "log" / "postgres.log")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    # With it pytest-django would read the settings in each process before this file has set that process's folder.
+    del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
 _server = pytest.StashKey()  # type: ignore[var-annotated]

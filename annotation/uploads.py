@@ -108,6 +108,8 @@ class Table:
     columns: list[str]
     formats: list[str]
     """Names of the known formats that its first rows fit."""
+    likeliest: str
+    """The one of them that the file is most probably in; empty: none."""
 
     def records(self) -> Iterator[Record]:
         """Every row, from the start; broken ones say what is wrong."""
@@ -132,8 +134,24 @@ def open_table(path: Path, name: str) -> Table:
             _("It has %(count)s columns; up to %(most)s can be read. Leave out those that are not needed.")
             % {"count": len(columns), "most": MAX_COLUMNS}
         )
-    formats = [format_name for format_name, parser in FORMATS.items() if any(map(parser.recognises, values))]
-    return Table(path, name, kind, columns, formats)
+    formats = [name_ for name_, parser in FORMATS.items() if any(_fits(parser, value) for value in values)]
+    likeliest = formats[0] if formats else ""
+    # Conversations that wait for an answer are prompts with a history, not talks to be rated.
+    if likeliest == "messages" and all(_waits(value.get("messages")) for value in values):
+        likeliest = ""
+    return Table(path, name, kind, columns, formats, likeliest)
+
+
+def _fits(parser: ModuleType, value: dict[str, Any]) -> bool:
+    try:
+        return parser.recognises(value) and bool(parser.parse(value))
+    except UnusableRowError:
+        return False
+
+
+def _waits(messages: Any) -> bool:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and last.get("role") == "user"
 
 
 # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────────

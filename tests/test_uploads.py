@@ -160,6 +160,19 @@ def test_known_formats_are_recognised_in_every_kind_of_file(tmp_path: Path) -> N
         assert not isinstance(row, MappedRow) and row is not None
 
 
+def test_conversations_that_wait_for_an_answer_are_prompts(tmp_path: Path) -> None:
+    asked = {"role": "user", "content": "Why?"}
+    answered = [asked, {"role": "assistant", "content": "Because."}]
+    for rows, likeliest in (
+        ([{"messages": [asked]}], ""),
+        ([{"messages": [*answered, asked]}], ""),
+        ([{"messages": answered}], "messages"),
+    ):
+        path = tmp_path / "file"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        assert open_table(path, "x.jsonl").likeliest == likeliest
+
+
 # ── Into the database ────────────────────────────────────────────────────────────────────────────────────────────
 
 

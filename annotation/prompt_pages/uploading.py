@@ -117,8 +117,7 @@ def _reading(table: Table, given: Mapping[str, str]) -> Reading:
     """How the form says the table is to be read; before it says anything, the likeliest way."""
     chosen = given.get("read_as", "")
     if not chosen:
-        chosen = table.formats[0] if table.formats else BY_COLUMNS
-        return Reading("" if chosen == BY_COLUMNS else chosen, guess_mapping(table.columns))
+        return Reading(table.likeliest, guess_mapping(table.columns))
     mapping = {name: given[name] for name in Meaning.values if given.get(name) in table.columns}
     return Reading("" if chosen not in table.formats else chosen, mapping)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from django import forms
 from django.core.validators import validate_slug
 from django.utils.html import escape
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Project, ResponseSource, SourceKind
 from rlhf.jobspec import OPTIONS, SpecError, TrainingOptions, build_options
@@ -23,29 +24,34 @@ from rlhf.services.generation import DEFAULT_SAMPLING
 
 
 class ProjectForm(forms.Form):
-    name = forms.CharField(max_length=200, help_text="What annotators see, such as “Helpful answers”.")
+    name = forms.CharField(
+        max_length=200, label=_("Name"), help_text=_("What annotators see, such as “Helpful answers”.")
+    )
     slug = forms.SlugField(
         max_length=50,
-        label="Short name",
-        help_text="For addresses and commands: letters, digits and hyphens. It cannot be changed later.",
+        label=_("Short name"),
+        help_text=_("For addresses and commands: letters, digits and hyphens. It cannot be changed later."),
     )
     judgments_per_comparison = forms.IntegerField(
         min_value=1,
         max_value=100,
         initial=1,
-        label="Judgments per comparison",
-        help_text="How many people judge each pair. Two or more show how far people agree.",
+        label=_("Judgments per comparison"),
+        help_text=_("How many people judge each pair. Two or more show how far people agree."),
     )
     guidelines = forms.CharField(
         required=False,
+        label=_("Guidelines"),
         widget=forms.Textarea(attrs={"rows": 6}),
-        help_text="Markdown, one key away while people judge.",
+        help_text=_("Markdown, one key away while people judge."),
     )
 
     def clean_slug(self) -> str:
         slug = self.cleaned_data["slug"].lower()
         if Project.objects.filter(slug=slug).exists():
-            raise forms.ValidationError(f"There is a project with the short name {slug} already; take another one.")
+            raise forms.ValidationError(
+                _("There is a project with the short name %(slug)s already; take another one."), params={"slug": slug}
+            )
         return slug
 
 

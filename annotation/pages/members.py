@@ -127,6 +127,7 @@ def member(request: MemberRequest, project: Project, user_id: int) -> HttpRespon
     context = {
         "project": project,
         "member": row,
+        "annotator": annotator,
         "form": form,
         "work": done.get(row.user_id),
         "as_of": as_of,

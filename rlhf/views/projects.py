@@ -14,6 +14,7 @@ from django.db.models import Count
 from django.http import FileResponse, Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation import export, services
@@ -38,7 +39,7 @@ def project_list(request: PersonRequest) -> HttpResponse:
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         project = services.create_project(by=request.user, **form.cleaned_data)
-        messages.success(request, f"{project.name} is there. Add prompts to it next.")
+        messages.success(request, _("%(name)s is there. Add prompts to it next.") % {"name": project.name})
         return redirect("project_detail", slug=project.slug)
     projects = Project.objects.annotate(member_count=Count("members")).order_by("-created_at")
     if not request.user.is_staff:

@@ -14,7 +14,7 @@ from pyarrow import json as arrow_json
 from annotation.export.kinds import Shape, Table
 from annotation.importers.copying import collector_paused
 
-BATCH_BYTES = 4 * 2**20
+BATCH_BYTES = 2 * 2**20
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _VOTES = ("chosen", "rejected", "tie", "neither")
 # What psycopg reads each flat column as: texts stay bytes, which spares decoding and encoding them again.

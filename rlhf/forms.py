@@ -15,11 +15,13 @@ from typing import Any, Literal
 from django import forms
 from django.core.validators import validate_slug
 from django.utils.html import escape
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Project, ResponseSource, SourceKind
 from rlhf.jobspec import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
+from rlhf.option_words import LABELS
 from rlhf.services.generation import DEFAULT_SAMPLING
 
 
@@ -58,31 +60,33 @@ class ProjectForm(forms.Form):
 class GenerateForm(forms.Form):
     source = forms.ModelChoiceField(
         queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
-        label="Who writes",
-        empty_label="Choose a model",
-        help_text="A published checkpoint or another model that can be asked.",
+        label=_("Who writes"),
+        empty_label=_("Choose a model"),
+        help_text=_("A published checkpoint or another model that can be asked."),
     )
     against = forms.ModelChoiceField(
         queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
         required=False,
-        label="Compared with",
-        empty_label="its own other responses",
-        help_text="The two are shown blind; it must have responses to these prompts.",
+        label=_("Compared with"),
+        empty_label=_("its own other responses"),
+        help_text=_("The two are shown blind; it must have responses to these prompts."),
     )
-    per_prompt = forms.IntegerField(min_value=1, max_value=64, initial=2, label="Responses per prompt")
-    temperature = forms.FloatField(min_value=0, max_value=2, initial=DEFAULT_SAMPLING["temperature"])
+    per_prompt = forms.IntegerField(min_value=1, max_value=64, initial=2, label=_("Responses per prompt"))
+    temperature = forms.FloatField(
+        label=_("Temperature"), min_value=0, max_value=2, initial=DEFAULT_SAMPLING["temperature"]
+    )
     max_tokens = forms.IntegerField(
-        min_value=1, max_value=32_768, initial=DEFAULT_SAMPLING["max_tokens"], label="Longest response, in tokens"
+        min_value=1, max_value=32_768, initial=DEFAULT_SAMPLING["max_tokens"], label=_("Longest response, in tokens")
     )
-    seed = forms.IntegerField(min_value=0, max_value=2**31 - 1, initial=DEFAULT_SAMPLING["seed"])
+    seed = forms.IntegerField(label=_("Seed"), min_value=0, max_value=2**31 - 1, initial=DEFAULT_SAMPLING["seed"])
 
     def clean(self) -> dict[str, Any]:
         data = typing.cast("dict[str, Any]", super().clean())
         if data.get("against") is not None and data.get("against") == data.get("source"):
-            self.add_error("against", "This is the same source; leave it open to compare its own responses.")
+            self.add_error("against", gettext("This is the same source; leave it open to compare its own responses."))
         if data.get("against") is None and data.get("per_prompt") == 1:
             self.add_error(
-                "per_prompt", "One response cannot be compared with itself; ask for 2 or name another source."
+                "per_prompt", gettext("One response cannot be compared with itself; ask for 2 or name another source.")
             )
         return data
 
@@ -91,53 +95,51 @@ class GenerateForm(forms.Form):
 
 
 class SnapshotForm(forms.Form):
-    project = forms.ModelChoiceField(queryset=Project.objects.order_by("name"), empty_label="Choose a project")
+    project = forms.ModelChoiceField(
+        label=_("Project"), queryset=Project.objects.order_by("name"), empty_label=_("Choose a project")
+    )
     name = forms.SlugField(
+        label=_("Name"),
         max_length=100,
-        help_text="Lower-case letters, digits and hyphens, such as <code>helpful-r2</code>. Data sets never change.",
+        help_text=_(
+            "Lower-case letters, digits and hyphens, such as <code>helpful-r2</code>. Data sets never change."
+        ),
     )
     eval_share = forms.FloatField(
         min_value=0,
         max_value=0.9,
         initial=0.1,
-        label="Held-out share",
-        help_text="Of the prompts, kept away from training to measure on. 0.1 is one in ten.",
+        label=_("Held-out share"),
+        help_text=_("Of the prompts, kept away from training to measure on. 0.1 is one in ten."),
     )
-    humans_only = forms.BooleanField(required=False, initial=True, label="Judgments by people only")
+    humans_only = forms.BooleanField(required=False, initial=True, label=_("Judgments by people only"))
 
 
 class LaunchForm(forms.Form):
     """What to train, from what, on what; the method's options are an OptionsForm beside it."""
 
     snapshot = forms.ModelChoiceField(
-        queryset=DatasetSnapshot.objects.order_by("-created_at"), label="Data set", empty_label="Choose a data set"
+        queryset=DatasetSnapshot.objects.order_by("-created_at"),
+        label=_("Data set"),
+        empty_label=_("Choose a data set"),
     )
     base = forms.ModelChoiceField(
         queryset=Checkpoint.objects.filter(kind=CheckpointKind.POLICY).order_by("-created_at"),
-        label="Starting from",
-        empty_label="Choose a checkpoint",
+        label=_("Starting from"),
+        empty_label=_("Choose a checkpoint"),
     )
     name = forms.CharField(
+        label=_("Name"),
         required=False,
         max_length=100,
         validators=[validate_slug],
-        help_text="Of the job and of the checkpoint that it makes. Letters, digits, hyphens and underscores.",
+        help_text=_("Of the job and of the checkpoint that it makes. Letters, digits, hyphens and underscores."),
     )
-    method = forms.ChoiceField(choices=Method.choices, initial=Method.DPO, widget=forms.RadioSelect)
+    method = forms.ChoiceField(label=_("Method"), choices=Method.choices, initial=Method.DPO, widget=forms.RadioSelect)
 
 
 # What people change often; the rest is folded.
 _BASIC_OPTIONS = {"learning_rate", "epochs", "batch_size", "max_tokens", "use_lora", "beta"}
-_OPTION_LABELS = {
-    "max_tokens": "Longest row, in tokens",
-    "warmup_share": "Warm-up, share of the steps",
-    "use_lora": "Train a LoRA adapter instead of all weights",
-    "lora_rank": "LoRA rank",
-    "lora_alpha": "LoRA alpha",
-    "bf16": "bfloat16",
-    "checkpoint_every_steps": "Checkpoint every … steps",
-    "eval_every_steps": "Evaluate every … steps",
-}
 
 
 class OptionsForm(forms.Form):
@@ -152,8 +154,8 @@ class OptionsForm(forms.Form):
         help_texts = option_help(method)
         for option in dataclasses.fields(OPTIONS[method]):
             field = _option_field(hints[option.name], option.default)
-            field.label = _OPTION_LABELS.get(option.name, option.name.replace("_", " ").capitalize())
-            field.help_text = _as_html(help_texts.get(option.name, ""))
+            field.label = str(LABELS[option.name])
+            field.help_text = _as_html(_translated(help_texts.get(option.name, "")))
             self.fields[option.name] = field
 
     def clean(self) -> dict[str, Any]:
@@ -208,6 +210,11 @@ def _split_error(sentence: str, names: set[str]) -> tuple[str | None, str]:
         return None, sentence
     rest = sentence[match.end() :]
     return match[1], rest[:1].upper() + rest[1:] + "."
+
+
+def _translated(text: str) -> str:
+    """Empty stays empty: gettext answers "" with the catalogue's header."""
+    return gettext(text) if text else ""
 
 
 def _as_html(text: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_file
 from babel.messages.pofile import read_po
-from django.template import Engine, Node, Template
+from django.template import Context, Engine, Node, Template
 from django.template.base import FilterExpression
 from django.template.loader import render_to_string
 from django.templatetags.i18n import BlockTranslateNode, TranslateNode
@@ -118,7 +118,7 @@ def marked_in_templates() -> Iterator[tuple[str | None, str]]:
 
 
 def literal(expression: FilterExpression | None) -> str | None:
-    return None if expression is None else str(expression.resolve({}))
+    return None if expression is None else str(expression.resolve(Context()))
 
 
 def every_node(template: Template) -> Iterator[Node]:
@@ -158,7 +158,7 @@ def test_the_switch_turns_every_page_into_chinese_and_back(tiny_model: Path) -> 
     said = {  # English, Chinese
         "/": ("Sign out", "退出"),
         "/projects/": ("Make the project", "创建项目"),
-        f"/projects/{project.slug}/": ("Freeze a data set", "冻结数据集"),
+        f"/projects/{project.slug}/": ("Which answers do people prefer?", "大家更喜欢哪些回答？"),
         f"/projects/{project.slug}/settings/": ("Settings", "设置"),
         f"/projects/{project.slug}/quality/": ("Quality", "质量"),
         f"/data-sets/{snapshot.pk}/": ("What people decided", "大家的决定"),

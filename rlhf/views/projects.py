@@ -141,7 +141,8 @@ def project_generate(request: MemberRequest, project: Project) -> HttpResponse:
         except DomainError as error:
             form.add_error(None, as_sentence(error))
         else:
-            messages.success(request, f"{data['source'].name} is asked for {data['per_prompt']} responses per prompt.")
+            asked = _("%(name)s is asked for %(count)s responses per prompt.")
+            messages.success(request, asked % {"name": data["source"].name, "count": data["per_prompt"]})
             return redirect("project_generate", slug=project.slug)
     context = {"project": project, "form": form, "prompt_count": project.prompts.count()} | _generation(project)
     return render(request, "rlhf/project_generate.html", context, status=422 if form.errors else 200)
@@ -170,7 +171,7 @@ def cancel_generation(request: MemberRequest, project: Project, job_id: int) -> 
     except DomainError as error:
         messages.warning(request, as_sentence(error))
     else:
-        messages.success(request, "Generation stops; the responses written so far stay.")
+        messages.success(request, _("Generation stops; the responses written so far stay."))
     return redirect("project_generate", slug=project.slug)
 
 

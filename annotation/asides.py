@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
@@ -19,13 +19,11 @@ from annotation.views import on_assignment, signed_in
 
 @require_GET
 @signed_in
-def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
-    """The wording in force: the text alone for a script, else a page."""
+def guidelines_text(request: HttpRequest, slug: str) -> HttpResponse:
+    """The wording in force, for a page that holds an older one."""
     project = get_object_or_404(Project, slug=slug, members=request.user.pk)
     text = render_markdown(project.guidelines).html
-    if request.headers.get("X-Requested-With") == "fetch":
-        return HttpResponse(text, headers={"X-Guideline-Version": str(project.guideline_version)})
-    return render(request, "guidelines.html", {"project": project, "guidelines": text})
+    return HttpResponse(text, headers={"X-Guideline-Version": str(project.guideline_version)})
 
 
 @require_GET

@@ -249,6 +249,7 @@ def _words() -> dict[str, str]:
         "diffLabel": _("Mark the words that differ between A and B"),
         "diffOn": _("Words that differ are marked. D turns it off."),
         "diffOff": _("Differences are no longer marked."),
+        "diffUnlike": _("The two have too few words in common to mark those that differ."),
         "diffNone": _("The two read the same, word for word."),
         "linkOn": _("Both texts scroll together."),
         "linkOff": _("Each text scrolls on its own."),

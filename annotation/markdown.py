@@ -32,6 +32,7 @@ from pygments.util import ClassNotFound
 # Longer texts are shown as they were written: parsing them would hold a web thread for seconds.
 MAX_PARSED_CHARS = 50_000
 MAX_BRACKETS = 4_000  # openers of links and images that nothing closes cost their number squared
+LONG_HTML = 20_000
 MAX_HIGHLIGHTED_CHARS = 20_000
 MAX_CACHED_CHARS = 20_000
 
@@ -59,7 +60,8 @@ class Rendered:
 
     html: SafeString
     words: int
-    has_math: bool
+    is_long: bool
+    """Whether a browser should lay out only what is on the screen."""
 
 
 def render_markdown(text: str) -> Rendered:
@@ -69,7 +71,7 @@ def render_markdown(text: str) -> Rendered:
 
 def _render(text: str) -> Rendered:
     is_parsed = len(text) <= MAX_PARSED_CHARS and text.count("[") <= MAX_BRACKETS
-    dirty = _parser.render(text) if is_parsed else f'<pre tabindex="0" dir="auto">{html.escape(text)}</pre>'
+    dirty = _parser.render(text) if is_parsed else _as_written(text)
     clean = nh3.clean(
         dirty,
         tags=_TAGS,
@@ -79,7 +81,15 @@ def _render(text: str) -> Rendered:
         link_rel="noopener nofollow noreferrer",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
-    return Rendered(mark_safe(clean), len(_WORD.findall(text)), '<span class="math' in clean)
+    return Rendered(mark_safe(clean), len(_WORD.findall(text)), len(clean) > LONG_HTML)
+
+
+# Cut where a line, or else a word, ends: a browser lays out only the pieces that are on the screen.
+_PIECE = re.compile(r"(?s).{1,3000}\n+|.{1,3000}(?:$|(?<=\s)|(?<=\S{200}))")
+
+
+def _as_written(text: str) -> str:
+    return "".join(f'<pre dir="auto">{html.escape(piece)}</pre>' for piece in _PIECE.findall(text))
 
 
 _render_cached = lru_cache(maxsize=512)(_render)

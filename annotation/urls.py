@@ -13,7 +13,7 @@ urlpatterns = [
     path("", include("annotation.prompt_pages.urls")),
     path("projects/<slug:slug>/compare/", views.compare, name="compare"),
     path("projects/<slug:slug>/lease", views.renew_lease, name="renew_lease"),
-    path("projects/<slug:slug>/guidelines/", asides.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/compare/guidelines", asides.guidelines_text, name="guidelines_text"),
     path("projects/<slug:slug>/rewrite/", rewrite_views.rewrite, name="rewrite"),
     path("projects/<slug:slug>/rewrite/<int:task_id>/save", rewrite_views.save, name="rewrite_save"),
     path("projects/<slug:slug>/rewrite/<int:task_id>/drop", rewrite_views.drop, name="rewrite_drop"),

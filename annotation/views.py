@@ -82,6 +82,8 @@ def _status_of(error: services.DomainError) -> int:
 @require_GET
 @signed_in
 def compare(request: HttpRequest, slug: str) -> HttpResponse:
+    if _wants_fragment(request) and not Project.objects.filter(slug=slug, members=_person(request)).exists():
+        return _sentence(_("You are no longer in this project. What you saved is kept."), 403)
     project = _project_of(request, slug=slug)
     annotator = services.annotator_for(_person(request))
     if _wants_fragment(request):
@@ -132,7 +134,7 @@ def judge(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Ht
     project = judgment.assignment.project
     if answer.guideline_version < project.guideline_version:
         changed = _("The guidelines changed. What you saved was given under the ones you had.")
-        link = reverse("guidelines", args=[project.slug])
+        link = reverse("project_guidelines", args=[project.slug])
         messages.warning(request, format_html('{} <a href="{}">{}</a>', changed, link, _("Read them")))
     return redirect("compare", project.slug)
 

@@ -5,7 +5,7 @@
 const WORD = /[\p{L}\p{M}\p{N}_]+|[^\s]/gu;
 // Scripts that are written without spaces are compared by characters.
 const UNSPACED = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}]/u;
-const MOST_EDITS = 500;
+const MOST_EDITS = 300;
 
 /** The words of a text: {text, start, end}, with the offsets in UTF-16 units. */
 export function splitWords(text) {

@@ -1,3 +1,4 @@
+const SLICE_MS = 12;
 let katex = null;
 
 function load(stylesheet) {
@@ -14,7 +15,13 @@ export async function typeset(root, stylesheet) {
   const formulas = root.querySelectorAll(".math:not([data-source]), .math-display:not([data-source])");
   if (!formulas.length) return;
   const { render } = await load(stylesheet);
+  let began = performance.now();
   for (const element of formulas) {
+    // A text of a thousand formulas must not hold up a key.
+    if (performance.now() - began > SLICE_MS) {
+      await new Promise((go) => setTimeout(go));
+      began = performance.now();
+    }
     if (element.dataset.source !== undefined) continue;
     const source = element.textContent;
     element.dataset.source = source;

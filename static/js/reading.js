@@ -8,6 +8,7 @@ import { toast } from "app/toast";
 import { say } from "app/words";
 
 const SIMILAR = 0.75; // share of common words from which differences are marked without being asked for
+const UNLIKE = 0.1; // below this nearly every word would be marked, which tells nothing
 const MOST_COMPARED = 20_000; // words; longer texts are compared only on request
 const COLLAPSE_AFTER = 48; // pixels
 const isNarrow = matchMedia("(max-width: 56rem)");
@@ -148,10 +149,13 @@ export class Reading {
   }
 
   #toggleDiff() {
-    this.#item.showsDiff = !this.#item.showsDiff;
-    drawDifferences(this.#item);
-    const { places } = compareSides(this.#item);
-    toast(say(this.#item.showsDiff ? (places.length ? "diffOn" : "diffNone") : "diffOff"));
+    const item = this.#item;
+    const { places, similarity } = compareSides(item);
+    const isUnlike = similarity < UNLIKE;
+    item.showsDiff = !item.showsDiff && !isUnlike;
+    drawDifferences(item);
+    if (isUnlike) toast(say("diffUnlike"));
+    else toast(say(item.showsDiff ? (places.length ? "diffOn" : "diffNone") : "diffOff"));
   }
 
   async #copy(position) {

@@ -37,11 +37,21 @@ export class ShownText {
     return this.text.length;
   }
 
+  #partAt(offset) {
+    let [low, high] = [0, this.#parts.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#parts[middle].end <= offset) low = middle + 1;
+      else high = middle;
+    }
+    return this.#parts[low];
+  }
+
   /** A live range over [start, end). */
   range(start, end) {
     const range = document.createRange();
-    const first = this.#parts.find((part) => part.end > start);
-    const last = this.#parts.findLast((part) => part.start < end);
+    const first = this.#partAt(start);
+    const last = this.#partAt(end - 1);
     if (!first || !last) return null;
     if (first.isWhole) range.setStartBefore(first.node);
     else range.setStart(first.node, start - first.start);

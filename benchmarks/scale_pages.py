@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,10 @@ from typing import Any
 from benchmarks.measure import median
 from benchmarks.people import PROJECT
 
-PATIENCE_SECONDS = 20  # of one query
-ROUNDS = 3
+PATIENCE_SECONDS = 60  # of one query
+ROUNDS = 4
 # Not pages to look at, or not about the project.
-PASSED_OVER = re.compile(r"^(django-admin|logout|healthz|language)|export|\.(csv|jsonl|json|parquet)|<")
+PASSED_OVER = re.compile(r"^(django-admin|logout|healthz|language|api/schema)|export|\.(csv|jsonl|json|parquet)|<")
 
 
 def addresses() -> list[str]:
@@ -40,6 +41,7 @@ def measure_pages(addresses: Sequence[str]) -> list[dict[str, Any]]:
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
 
+    logging.getLogger("django.request").setLevel(logging.ERROR)  # of the addresses that are only posted to
     client = Client(raise_request_exception=False, SERVER_NAME="localhost")
     client.force_login(User.objects.get(username="admin"))
     with connection.cursor() as cursor:
@@ -47,7 +49,7 @@ def measure_pages(addresses: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for address in addresses:
         times: list[float] = []
-        while len(times) < ROUNDS and sum(times) < 2000:
+        while len(times) < 2 or (len(times) < ROUNDS and sum(times) < 2000):
             began = time.perf_counter()
             with CaptureQueriesContext(connection) as queries:
                 response = client.get(address)
@@ -59,7 +61,8 @@ def measure_pages(addresses: Sequence[str]) -> list[dict[str, Any]]:
             {
                 "page": address,
                 "status": response.status_code,
-                "p50 ms": median(times),
+                "first ms": times[0],
+                "then ms": median(times[1:]),
                 "queries": len(queries),
                 "slowest query ms": float(slowest["time"]) * 1000 if slowest else 0.0,
                 "slowest query": str(slowest["sql"])[:2000] if slowest else "",
@@ -67,4 +70,4 @@ def measure_pages(addresses: Sequence[str]) -> list[dict[str, Any]]:
         )
     with connection.cursor() as cursor:
         cursor.execute("RESET statement_timeout")
-    return sorted(rows, key=lambda row: -row["p50 ms"])
+    return sorted(rows, key=lambda row: -row["then ms"])

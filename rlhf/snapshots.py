@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.core.files.storage import storages
+from django.utils.translation import gettext
 
 from annotation.services import DomainError
 from rlhf.models import DatasetSnapshot
@@ -35,4 +36,5 @@ def check_snapshot(snapshot: DatasetSnapshot) -> None:
             for chunk in file.chunks():
                 digest.update(chunk)
     if digest.hexdigest() != snapshot.sha256:
-        raise DomainError(f"the files of data set {snapshot.name} have changed since they were frozen; freeze it anew")
+        problem = gettext("the files of data set %(name)s have changed since they were frozen; freeze it anew")
+        raise DomainError(problem % {"name": snapshot.name})

@@ -160,7 +160,7 @@ MIRROR = {"a": "b", "b": "a"}
 
 
 @pytest.mark.django_db
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(COMPARISONS)
 def test_order_of_votes_does_not_matter_and_swapping_sides_mirrors(
     comparisons: list[tuple[str, str, list[tuple[str, int | None]], Any]],

@@ -152,7 +152,7 @@ RANKS = st.lists(st.lists(st.integers(1, 4), min_size=4, max_size=4), min_size=1
 
 
 @pytest.mark.django_db
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RANKS, st.permutations(range(4)))
 def test_order_of_content_and_of_votes_does_not_matter_for_rankings(
     rankings: list[list[int]], order: list[int]

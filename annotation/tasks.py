@@ -11,6 +11,7 @@ from django.utils.module_loading import import_string
 from annotation import services, stored_figures, upload_files
 from annotation.models import Project
 from annotation.services import data_jobs, webhooks
+from annotation.services.projects import change_required_counts as change_counts
 
 
 @shared_task
@@ -43,3 +44,13 @@ def resume_data_jobs() -> None:
 def refresh_figures(project_id: int, name: str, function: str, **options: Any) -> None:
     compute = partial(import_string(function), **options)
     stored_figures.refresh_figures(Project.objects.get(pk=project_id), name, compute)
+
+
+@shared_task
+def reorder_queue(project_id: int) -> None:
+    services.reorder_queue(Project.objects.get(pk=project_id))
+
+
+@shared_task
+def change_required_counts(project_id: int, *, before: int, count: int) -> None:
+    change_counts(Project.objects.get(pk=project_id), before=before, count=count)

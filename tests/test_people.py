@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -19,6 +20,7 @@ from annotation.models import (
     Invitation,
     Membership,
     Project,
+    Prompt,
     RewriteTask,
     Role,
 )
@@ -217,6 +219,46 @@ def test_a_setting_is_changed_once_and_the_journal_keeps_both_values(project: Pr
     assert journal("settings")[1:] == [entry]
     assert services.update_settings(project, boss, judgments_per_comparison=3) == {}
     assert len(journal("settings")) == 2
+
+
+def test_a_changed_number_of_people_is_asked_of_what_is_there(
+    project: Project, boss: User, django_capture_on_commit_callbacks: Callable
+) -> None:
+    services.add_member(project, boss)
+    once, overlap, gold = (make_comparison(project) for _ in range(3))
+    project.comparisons.filter(pk=overlap.pk).update(required_count=4)
+    project.comparisons.filter(pk=gold.pk).update(is_gold=True)
+    held = services.claim_assignments(annotator=services.annotator_for(boss), project=project)
+    assert {assignment.comparison_id for assignment in held} == {once.pk, overlap.pk}
+
+    def ask(count: int) -> list[int]:
+        before = project.judgments_per_comparison
+        services.update_settings(project, boss, judgments_per_comparison=count)
+        with django_capture_on_commit_callbacks(execute=True):
+            services.ask_of_existing(project, before=before, by=boss)
+        return list(project.comparisons.order_by("pk").values_list("required_count", flat=True))
+
+    assert ask(3) == [3, 4, 1]
+    assert project.comparisons.get(pk=once.pk).tier == 0  # held by one, open to two more
+    assert ask(5) == [5, 5, 1]
+    project.comparisons.filter(pk=once.pk).update(assigned_count=2)
+    assert ask(1) == [2, 1, 1]  # nothing falls below who is at it
+    assert journal("settings")[-1] == {"action": "asked of existing", "before": 5, "after": 1}
+
+
+def test_serving_topic_by_topic_puts_the_queue_in_that_order(
+    project: Project, boss: User, django_capture_on_commit_callbacks: Callable
+) -> None:
+    topics = ["rain", "snow"] * 4
+    for topic in topics:
+        comparison = make_comparison(project)
+        Prompt.objects.filter(pk=comparison.prompt_id).update(topic=topic)
+    with django_capture_on_commit_callbacks(execute=True):
+        services.update_settings(project, boss, topic_batches=True)
+    order = [
+        comparison.prompt.topic for comparison in project.comparisons.select_related("prompt").order_by("queue_key")
+    ]
+    assert order in (sorted(topics), sorted(topics, reverse=True))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class ProtocolForm(forms.Form):
         choices=[(2, _("two, side by side")), (1, _("one"))],
         coerce=int,
         required=False,
-        empty_value=2,
+        empty_value=2,  # type: ignore[arg-type]
     )
 
     def __init__(self, data: Any = None, *, start: Protocol) -> None:
@@ -184,7 +184,10 @@ class QueueForm(forms.Form):
         label=_("People for each comparison"),
         min_value=1,
         max_value=100,
-        help_text=_("Holds for comparisons that are made from now on."),
+        help_text=_("For comparisons that are made from now on."),
+    )
+    ask_of_existing = forms.BooleanField(
+        required=False, label=_("Ask a changed number of the comparisons that are here already, too")
     )
     overlap_share = PercentField(
         label=_("Share judged by more people, in percent"), help_text=_("Drawn at random; measures agreement.")

@@ -52,10 +52,12 @@ def project_settings(request: MemberRequest, project: Project) -> HttpResponse:
             queue_form.add_error(None, _changed_meanwhile(project))
             status = 409
         else:
+            changes, before = dict(queue_form.cleaned_data), project.judgments_per_comparison
+            asks_existing = changes.pop("ask_of_existing")
             try:
-                changed = services.update_settings(
-                    project, request.user, protocol=protocol_form.protocol, **queue_form.cleaned_data
-                )
+                changed = services.update_settings(project, request.user, protocol=protocol_form.protocol, **changes)
+                if asks_existing and "judgments_per_comparison" in changed:
+                    services.ask_of_existing(project, before=before, by=request.user)
             except DomainError as refused:
                 queue_form.add_error(None, _as_sentence(refused))
                 status = 422

@@ -30,7 +30,7 @@ from annotation.services.people import (
     set_qualification,
 )
 from annotation.services.places import reorder_queue, set_uncertainties
-from annotation.services.projects import create_project, edit_guidelines, update_settings
+from annotation.services.projects import ask_of_existing, create_project, edit_guidelines, update_settings
 from annotation.services.queue import (
     LEASE_SLOTS,
     claim_assignments,
@@ -70,6 +70,7 @@ __all__ = [
     "add_response",
     "add_written_response",
     "annotator_for",
+    "ask_of_existing",
     "change_member",
     "claim_assignments",
     "claim_rewrite",

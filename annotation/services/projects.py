@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from celery import current_app
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils.translation import gettext as _
+from kombu.exceptions import OperationalError
 
 from annotation.errors import ConflictError, DomainError
-from annotation.models import EventKind, GuidelineVersion, Judgment, Project
+from annotation.models import EventKind, GuidelineVersion, Judgment, Project, QueueTier
 from annotation.protocol import Protocol
 from annotation.services.journal import record_event
+from annotation.services.places import reorder_queue
 
 SETTINGS = (
     "name",
@@ -85,9 +89,55 @@ def update_settings(project: Project, by: User | None, **changes: Any) -> dict[s
         _check_numbers(locked)
         locked.save(update_fields=list(changed))
         record_event(EventKind.SETTINGS, project=locked, user=by, action="changed", before=before, after=changed)
+        if "topic_batches" in changed:
+            _hand_over("reorder_queue", reorder_queue, locked)
     for name, value in changed.items():
         setattr(project, name, value)
     return changed
+
+
+def _hand_over(task: str, work: Callable[..., Any], project: Project, **options: Any) -> None:
+    """Have a worker do, once this is committed, what takes a while at a million comparisons; or do it, without one."""
+
+    def send() -> None:
+        try:
+            current_app.send_task(f"annotation.tasks.{task}", [project.pk], options)
+        except OperationalError:
+            work(project, **options)
+
+    transaction.on_commit(send)
+
+
+def ask_of_existing(project: Project, *, before: int, by: User | None) -> None:
+    """Have the comparisons that are there judged by as many people as new ones, where `before` were asked for.
+
+    Those that more people were drawn for keep them, and nothing falls below what is judged or being judged.
+    """
+    with transaction.atomic():
+        count = project.judgments_per_comparison
+        record_event(
+            EventKind.SETTINGS, project=project, user=by, action="asked of existing", before=before, after=count
+        )
+        _hand_over("change_required_counts", change_required_counts, project, before=before, count=count)
+
+
+_REQUIRED_COUNTS = """
+UPDATE annotation_comparison
+SET required_count = greatest(%(count)s, assigned_count),
+    tier = CASE WHEN assigned_count > 0 THEN %(partly)s ELSE tier END
+WHERE project_id = %(project)s AND NOT is_gold AND (required_count = %(before)s OR required_count < %(count)s)
+  AND required_count <> greatest(%(count)s, assigned_count)
+  AND NOT EXISTS (SELECT 1 FROM annotation_turn t WHERE t.comparison_id = annotation_comparison.id)
+"""
+# A turn of a conversation is for the person who holds it.
+
+
+def change_required_counts(project: Project, *, before: int, count: int) -> int:
+    """The work behind `ask_of_existing`; gives how many comparisons changed."""
+    values = {"project": project.pk, "before": before, "count": count, "partly": QueueTier.PARTLY_JUDGED}
+    with connection.cursor() as cursor:
+        cursor.execute(_REQUIRED_COUNTS, values)
+        return cursor.rowcount
 
 
 def _refuse_new_meanings(project: Project, before: Protocol, after: Protocol) -> None:
@@ -106,7 +156,8 @@ def _refuse_new_meanings(project: Project, before: Protocol, after: Protocol) ->
         raise DomainError(
             _(
                 "This project has judgments on its present scale, and mixing two scales would make every figure "
-                "wrong. Nothing was changed. Start a new project for the other scale; the prompts can be imported there."
+                "wrong. Nothing was changed. Start a new project for the other scale; the prompts can be imported "
+                "there."
             )
         )
     raise DomainError(

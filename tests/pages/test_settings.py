@@ -113,6 +113,17 @@ def test_what_does_not_fit_is_said_and_nothing_is_stored(
     assert 'value="Other"' in answer.content.decode()
 
 
+def test_a_number_of_people_is_asked_of_what_is_there_on_request(
+    page: Client, project: Project, django_capture_on_commit_callbacks: Any
+) -> None:
+    make_comparison(project)
+    for changes, expected in (({}, 1), ({"ask_of_existing": "on"}, 3)):
+        with django_capture_on_commit_callbacks(execute=True):
+            count = {"judgments_per_comparison": str(2 + len(changes))}
+            assert page.post("/projects/p/settings/", filled(page) | count | changes).status_code == 302
+        assert project.comparisons.get().required_count == expected
+
+
 def test_a_judged_project_keeps_its_scale(page: Client, project: Project) -> None:
     make_judgment(make_comparison(project))
     answer = page.post("/projects/p/settings/", filled(page) | {"protocol-scale": "binary"})

@@ -13,9 +13,9 @@ from django.contrib.sessions.backends import db
 from django.utils import timezone
 
 from annotation.models import Annotator
-from annotation.services.statements import Columns, run, split
+from annotation.services.statements import Columns, Statement, run, split
 
-_SESSION = "SELECT session_data FROM django_session WHERE session_key = %(key)s AND expire_date > %(now)s"
+_SESSION = Statement("SELECT session_data FROM django_session WHERE session_key = %(key)s AND expire_date > %(now)s")
 
 
 class SessionStore(db.SessionStore):
@@ -29,10 +29,10 @@ class SessionStore(db.SessionStore):
 
 _USER = Columns(User, "u")
 _ANNOTATOR = Columns(Annotator, "n")
-_ACCOUNT = f"""
+_ACCOUNT = Statement(f"""
 SELECT {_USER.sql}, {_ANNOTATOR.sql} FROM auth_user u LEFT JOIN annotation_annotator n ON n.user_id = u.id
 WHERE u.id = %(user)s
-"""
+""")
 
 
 class AccountBackend(ModelBackend):

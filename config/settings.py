@@ -123,12 +123,12 @@ DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db_url_config(DATABASE_URL)
     if DATABASE_URL
     else {
-        "ENGINE": "django.db.backends.postgresql",
         "NAME": "touchstone",
         "USER": "app",
         "HOST": str(SOCKET_DIR),
     }
 }
+DATABASES["default"]["ENGINE"] = "config.postgres"
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # The statements of annotation/services/statements.py are prepared once a connection; the ORM's never are.

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.contrib.auth.models import User
 
 from annotation.models import Annotator, Event, EventKind, Project
-from annotation.services.statements import run
+from annotation.services.statements import Statement, run
 
 
 def record_event(
@@ -38,7 +38,7 @@ def record_event(
     )
 
 
-_VIEW = """
+_VIEW = Statement("""
 WITH seen AS (
     UPDATE annotation_assignment SET viewed_at = clock_timestamp()
     WHERE public_id = %(assignment)s AND annotator_id = %(annotator)s AND viewed_at IS NULL
@@ -46,7 +46,7 @@ WITH seen AS (
 )
 INSERT INTO annotation_event (kind, project_id, user_id, comparison_id, assignment_id, client_at, data)
 SELECT 'view', project_id, %(user)s, comparison_id, id, %(client_at)s, '{}' FROM seen
-"""
+""")
 
 
 def record_view(*, assignment_id: UUID, annotator: Annotator, client_at: datetime | None = None) -> None:

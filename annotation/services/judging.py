@@ -46,7 +46,7 @@ from annotation.services.queue import (
     lease_end,
     take_seat,
 )
-from annotation.services.statements import run
+from annotation.services.statements import Statement, run
 
 MAX_FLAG_NOTE_CHARS = 2_000
 
@@ -108,7 +108,7 @@ class _Desk:
 
 # The vote, what becomes of its lease, and the journal's lines, in one statement. Where the browser sent the vote
 # before (ON CONFLICT), nothing of this happens again.
-_STORE = """
+_STORE = Statement("""
 WITH stored AS (
     INSERT INTO annotation_judgment (
         public_id, comparison_id, annotator_id, assignment_id, preference, strength, round, ranking, ratings, axes,
@@ -134,7 +134,7 @@ WITH stored AS (
     WHERE said.kind <> 'view' OR %(is_first_view)s
 )
 SELECT id FROM stored
-"""
+""")
 
 
 def _submit(desk: _Desk, judgment_id: UUID, answer: Answer) -> Judgment:

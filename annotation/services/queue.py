@@ -39,7 +39,7 @@ from annotation.models import (
 )
 from annotation.services import serving
 from annotation.services.quality import gold_item, qualification_item
-from annotation.services.statements import Columns, run, split
+from annotation.services.statements import Columns, Statement, run, split
 
 LEASE_SLOTS = 2  # the comparison on the screen and the one prefetched behind it
 PARTLY_JUDGED_WINDOW = 100
@@ -62,9 +62,9 @@ FROM annotation_membership m JOIN annotation_project p ON p.id = m.project_id
 WHERE m.user_id = %(user)s AND m.project_id = {{project}}
 FOR NO KEY UPDATE OF m
 """
-_SEAT_IN_PROJECT = _SEAT.format(project="%(project)s")
-_SEAT_OF_ASSIGNMENT = _SEAT.format(
-    project="(SELECT project_id FROM annotation_assignment WHERE public_id = %(assignment)s)"
+_SEAT_IN_PROJECT = Statement(_SEAT.format(project="%(project)s"))
+_SEAT_OF_ASSIGNMENT = Statement(
+    _SEAT.format(project="(SELECT project_id FROM annotation_assignment WHERE public_id = %(assignment)s)")
 )
 
 
@@ -110,14 +110,14 @@ _PROMPT = Columns(Prompt, "q", "id", "messages", "task", "lang")
 _RESPONSES = [Columns(Response, alias, "id", "text", "messages") for alias in ("ra", "rb")]
 
 # What a person holds in the project and, for a vote, the assignment that it is about.
-_ON_DESK = f"""
+_ON_DESK = Statement(f"""
 SELECT {_ASSIGNMENT.sql}, {_COMPARISON.sql}
 FROM annotation_assignment a JOIN annotation_comparison c ON c.id = a.comparison_id
 WHERE a.annotator_id = %(annotator)s
   AND (a.public_id = %(assignment)s OR a.project_id = %(project)s AND a.status = 'leased')
 ORDER BY a.leased_at, a.id
 FOR NO KEY UPDATE OF a
-"""
+""")
 _WITH_TEXTS = f"{_ASSIGNMENT.sql}, {_COMPARISON.sql}, {_PROMPT.sql}, {_RESPONSES[0].sql}, {_RESPONSES[1].sql}"
 _JOIN_TEXTS = """
 JOIN annotation_comparison c ON c.id = {comparison}
@@ -125,7 +125,7 @@ JOIN annotation_prompt q ON q.id = c.prompt_id
 JOIN annotation_response ra ON ra.id = c.response_a_id
 JOIN annotation_response rb ON rb.id = c.response_b_id
 """
-_TEXTS = (
+_TEXTS = Statement(
     f"SELECT {_WITH_TEXTS} FROM annotation_assignment a "
     + _JOIN_TEXTS.format(comparison="a.comparison_id")
     + "WHERE a.id = ANY(%(ids)s)"
@@ -279,8 +279,8 @@ SELECT {_WITH_TEXTS} FROM made a {_JOIN_TEXTS.format(comparison="(SELECT compari
 """
 
 
-def _statement(*parts: str, recursive: bool = False) -> str:
-    return f"WITH {'RECURSIVE ' if recursive else ''}" + ", ".join(parts)
+def _statement(*parts: str, recursive: bool = False) -> Statement:
+    return Statement(f"WITH {'RECURSIVE ' if recursive else ''}" + ", ".join(parts))
 
 
 _CLAIM_ANY, _CLAIM_ANY_WAITING = (
@@ -375,7 +375,7 @@ def _hand_out_work(seat: Seat, slot: int, *, is_waiting: bool) -> Assignment | N
     return _lease(statement, seat, slot, AssignmentKind.WORK, **values)
 
 
-def _lease(statement: str, seat: Seat, slot: int, kind: AssignmentKind, **more: Any) -> Assignment | None:
+def _lease(statement: Statement, seat: Seat, slot: int, kind: AssignmentKind, **more: Any) -> Assignment | None:
     values = {
         "annotator": seat.annotator.pk,
         "user": seat.annotator.user_id,
@@ -443,19 +443,23 @@ WITH gone AS (
 )
 SELECT count(*) FROM ended
 """
-_RAN_OUT = _GIVE_BACK.format(which="a.lease_expires_at < now()", why="ran out")
+_RAN_OUT = Statement(_GIVE_BACK.format(which="a.lease_expires_at < now()", why="ran out"))
 # Whoever leaves gives back at once (services.people); this is for accounts that are switched off elsewhere.
-_OF_NOBODY = _GIVE_BACK.format(
-    which="""NOT EXISTS (
+_OF_NOBODY = Statement(
+    _GIVE_BACK.format(
+        which="""NOT EXISTS (
         SELECT 1 FROM annotation_annotator n
         JOIN auth_user u ON u.id = n.user_id AND u.is_active
         JOIN annotation_membership m ON m.user_id = u.id AND m.project_id = a.project_id
         WHERE n.id = a.annotator_id)""",
-    why="left",
+        why="left",
+    )
 )
-_RELEASED = _GIVE_BACK.format(
-    which="a.annotator_id = %(annotator)s AND (%(project)s::bigint IS NULL OR a.project_id = %(project)s)",
-    why="released",
+_RELEASED = Statement(
+    _GIVE_BACK.format(
+        which="a.annotator_id = %(annotator)s AND (%(project)s::bigint IS NULL OR a.project_id = %(project)s)",
+        why="released",
+    )
 )
 
 

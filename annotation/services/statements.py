@@ -1,17 +1,19 @@
 """Statements of the vote's path, written out: Postgres keeps their plans, and the ORM need not compose them each time.
 
-Planning them takes longer than running them. A statement's text must be the same every time; what varies are values.
+Planning them takes longer than running them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import psycopg
 from django.db import connection, models
 
+_VALUE = re.compile(r"%\((\w+)\)s")
 M = TypeVar("M", bound=models.Model)
 
 
@@ -51,11 +53,19 @@ def split(row: Sequence[Any], *parts: Columns[Any]) -> list[Any]:
     return instances
 
 
-def run(sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """Execute a statement as a prepared one; gives its rows."""
+class Statement:
+    """SQL with %(name)s for values, read once: psycopg would read texts as long as some of these every time."""
+
+    def __init__(self, sql: str) -> None:
+        self.names = list(dict.fromkeys(_VALUE.findall(sql)))
+        self.sql = _VALUE.sub(lambda found: f"${self.names.index(found[1]) + 1}", sql)
+
+
+def run(statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Execute a prepared statement; gives its rows."""
     connection.ensure_connection()
-    cursor: Any = psycopg.Cursor(connection.connection)
+    cursor: Any = psycopg.RawCursor(connection.connection)
     make = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
     with make(cursor) as wrapped:
-        wrapped.execute(sql, values)
+        wrapped.execute(statement.sql, [values[name] for name in statement.names])
         return cursor.fetchall() if cursor.pgresult.nfields else []

@@ -1,0 +1,19 @@
+"""The engine that settings.DATABASES names."""
+
+from __future__ import annotations
+
+import select
+
+from django.db.backends.postgresql import base
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def is_usable(self) -> bool:
+        """Whether a kept connection still stands, as every request asks first.
+
+        A server that went away has closed it, and a closed connection is readable. Only one with something to read is
+        asked, by Django's own query.
+        """
+        waiting = select.poll()
+        waiting.register(self.connection.fileno(), select.POLLIN)
+        return not waiting.poll(0) or super().is_usable()

@@ -52,6 +52,14 @@ _ATTRIBUTES = {tag: {"dir"} for tag in _BLOCKS} | {
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 _FORMATTER = HtmlFormatter(nowrap=True)
+_CLEANER = nh3.Cleaner(
+    tags=_TAGS,
+    attributes=_ATTRIBUTES,
+    allowed_classes=_CLASSES,
+    url_schemes={"http", "https", "mailto"},
+    link_rel="noopener nofollow noreferrer",
+    set_tag_attribute_values={"a": {"target": "_blank"}},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +80,7 @@ def render_markdown(text: str) -> Rendered:
 def _render(text: str) -> Rendered:
     is_parsed = len(text) <= MAX_PARSED_CHARS and text.count("[") <= MAX_BRACKETS
     dirty = _parser.render(text) if is_parsed else _as_written(text)
-    clean = nh3.clean(
-        dirty,
-        tags=_TAGS,
-        attributes=_ATTRIBUTES,
-        allowed_classes=_CLASSES,
-        url_schemes={"http", "https", "mailto"},
-        link_rel="noopener nofollow noreferrer",
-        set_tag_attribute_values={"a": {"target": "_blank"}},
-    )
+    clean = _CLEANER.clean(dirty)
     return Rendered(mark_safe(clean), len(_WORD.findall(text)), len(clean) > LONG_HTML)
 
 

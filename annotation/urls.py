@@ -7,6 +7,8 @@ from django.urls import include, path
 from annotation import asides, rewrite_views, views
 
 urlpatterns = [
+    # First, because nothing is asked for as often.
+    path("assignments/<uuid:assignment_id>/judgment", views.judge, name="judge"),
     path("", include("annotation.pages.urls")),
     path("", include("annotation.conversations.urls")),
     path("", include("annotation.urls_quality")),
@@ -21,7 +23,6 @@ urlpatterns = [
     path("projects/<slug:slug>/rewrite/<int:task_id>/lease", rewrite_views.renew, name="rewrite_renew"),
     path("assignments/<uuid:assignment_id>/text/<int:position>", asides.response_text, name="response_text"),
     path("assignments/<uuid:assignment_id>/flag", asides.flag, name="flag"),
-    path("assignments/<uuid:assignment_id>/judgment", views.judge, name="judge"),
     path("assignments/<uuid:assignment_id>/skip", views.skip, name="skip"),
     path("assignments/<uuid:assignment_id>/undo", views.undo, name="undo"),
 ]

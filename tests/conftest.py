@@ -65,6 +65,7 @@ def data_dir(settings, tmp_path: Path) -> Iterator[Path]:  # type: ignore[no-unt
     settings.DATA_DIR = tmp_path
     settings.JOBS_DIR = tmp_path / "jobs"
     settings.MODELS_DIR = tmp_path / "models"
+    settings.UPLOADS_DIR = tmp_path / "uploads"
     settings.STORAGES = {
         **settings.STORAGES,
         "snapshots": {

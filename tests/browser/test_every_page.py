@@ -5,8 +5,10 @@ With TOUCHSTONE_SCREENSHOTS=FOLDER the pages are photographed there on the way (
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from annotation import services
 from annotation.answer import Answer
 from annotation.models import ApiToken, Project, Role
 from annotation.protocol import DEFAULT_ASPECTS, PRESETS, Axis, Demand, Protocol, Scale
-from annotation.services import quality
+from annotation.services import duplicates, masking, quality
 from annotation.services.invitations import create_invitation
 from annotation.services.projects import edit_guidelines, update_settings
+from annotation.services.uploads import Reading, start_check
+from annotation.upload_files import KeptUpload
+from annotation.uploads import guess_mapping
 from rlhf.models import TrainingJob
 from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
 from tests.factories import make_annotator, make_comparison, make_project, make_prompt, make_response, make_source
@@ -114,6 +119,23 @@ def running_job(project: Project, tiny_model: Path) -> TrainingJob:
     return claimed
 
 
+def prompts_to_look_at(project: Project, boss: User) -> tuple[str, int]:
+    """Duplicates, personal data and an uploaded table; gives the upload's token and the number of its check."""
+    sky = "Explain to a child of five why the sky is blue during the day, and red in the evening"
+    for text in (f"{sky}.", f"{sky}?", "Write to jane.doe@corp.com or call 415-555-2671 about the invoice."):
+        make_prompt(project, text)
+    services.refresh_browse_index()
+    duplicates.start_search(project, user=boss)
+    masking.start_scan(project, user=boss)
+    table = "question,answer_1,answer_2,category\nWhat is rain?,Drops that fall.,No idea.,nature\n,Yes.,No.,\n"
+    upload = KeptUpload("0123456789abcdef" * 2, project.pk, "questions.csv", len(table))
+    upload.folder.mkdir(parents=True)
+    upload.path.write_text(table)
+    (upload.folder / "about.json").write_text(json.dumps(asdict(upload)))
+    mapping = guess_mapping(table.partition("\n")[0].split(","))
+    return upload.token, start_check(project, upload, Reading(mapping=mapping), user=boss).pk
+
+
 def look(page: Page, name: str, faults: list[str]) -> None:
     """Have axe look at the page, and photograph it where that is wanted."""
     page.wait_for_load_state("load")
@@ -147,6 +169,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     )
     for slug, protocol in (("scores", scored), *((name, PRESETS[name][1]) for name in ("binary", "four", "ranking"))):
         make_work(ann, slug, protocol=protocol)
+    upload, checked = prompts_to_look_at(helpful, boss)
     talk = make_project("talks")
     services.add_member(talk, ann)
     update_settings(talk, None, protocol=PRESETS["conversation"][1])
@@ -157,6 +180,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     helpful_pages = (
         "project_detail", "project_people", "project_progress", "project_settings",
         "project_guidelines", "project_journal", "project_quality", "project_gold", "project_prompts",
+        "project_comparisons", "project_duplicates", "project_personal_data", "prompts_add",
         "project_generate", "adjudicate", "conversation_sources",
     )  # fmt: skip
     annotator_id = make_annotator(User.objects.get(username="helpful-ines")).pk
@@ -175,6 +199,9 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
         "boss": [
             ("project-list", of("project_list")),
             *((name.replace("_", "-"), of(name, "helpful")) for name in helpful_pages),
+            ("prompt", of("prompt_detail", "helpful", disputed.prompt_id)),
+            ("upload", of("upload", "helpful", upload)),
+            ("upload-checked", of("data_job", "helpful", checked)),
             ("settle", of("settle", "helpful", disputed.pk)),
             ("annotator-quality", of("annotator_quality", "helpful", annotator_id)),
             ("member", of("project_member", "helpful", member_id)),

@@ -297,7 +297,7 @@ class Meaning(models.TextChoices):
     """What a column can be; each column name that is guessed to be it is in `_GUESSES`."""
 
     PROMPT = "prompt", gettext_lazy("Prompt (text)")
-    MESSAGES = "messages", gettext_lazy("Prompt (list of messages)")
+    MESSAGES = "messages", gettext_lazy("Prompt (messages)")
     RESPONSE_A = "response_a", gettext_lazy("Response A")
     RESPONSE_B = "response_b", gettext_lazy("Response B")
     SOURCE_A = "source_a", gettext_lazy("Who wrote A")

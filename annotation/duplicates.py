@@ -7,7 +7,7 @@ a chance equal to their Jaccard similarity; in bands of six such hashes, two tex
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 PASSAGE_CHARS = 5
 BANDS, HASHES_IN_BAND = 20, 6
 ALIKE = 0.8
-CANDIDATES_IN_BUCKET = 4
+CANDIDATES_IN_GROUP = 4
+TEXTS_KEPT = 30_000  # whose passages stay in memory: about 150 MB
 PASSAGES_AT_ONCE = 20_000  # bounds the table of hashes of one text to 10 MB
 TEXTS_AT_ONCE = 500
 
@@ -80,44 +81,57 @@ def find_alike(
     texts_of: reads texts once more, of the few that share a band with another. progress: is told how many were read.
     """
     ids: list[int] = []
-    rows: list[Hashes] = []
-    for pk, text in texts:
-        ids.append(pk)
-        rows.append(bands(_every_passage(text)))
-        if len(ids) % TEXTS_AT_ONCE == 0:
-            progress(len(ids))
+    parts: list[Hashes] = []
+    unread = iter(texts)
+    while some := list(islice(unread, TEXTS_AT_ONCE)):
+        ids += [pk for pk, _ in some]
+        parts.append(np.stack([bands(_every_passage(text)) for _, text in some]))
+        progress(len(ids))
     if not ids:
         return
-    table = np.stack(rows)
-    del rows
-    candidates = iter(np.flatnonzero(_shares_a_band(table)))
-    firsts: dict[int, Hashes] = {}
-    buckets: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    groups = _groups_of(np.concatenate(parts))
+    parts.clear()
+    candidates = iter(np.flatnonzero((groups >= 0).any(axis=1)))
+    firsts: defaultdict[int, list[int]] = defaultdict(list)
+    """By group, the first texts in it that are like no earlier one."""
+    kept: OrderedDict[int, Hashes] = OrderedDict()
     while chunk := list(islice(candidates, TEXTS_AT_ONCE)):
-        read = texts_of([ids[row] for row in chunk])
-        for row in chunk:
-            pk = ids[row]
-            hashes = passages(read[pk])
-            keys = [(place, int(band)) for place, band in enumerate(table[row])]
-            known = {first for key in keys for first in buckets.get(key, ())}
-            found = max(((similarity(hashes, firsts[first]), -first) for first in known), default=(0.0, 0))
+        shared = {ids[row]: [int(group) for group in groups[row] if group >= 0] for row in chunk}
+        wanted = {first for numbers in shared.values() for number in numbers for first in firsts.get(number, ())}
+        missing = [pk for pk in wanted if pk not in kept]
+        texts_read = texts_of([*shared, *missing])
+        for pk in missing:
+            kept[pk] = passages(texts_read[pk])
+        for pk, numbers in shared.items():
+            hashes = passages(texts_read[pk])
+            known = {first for number in numbers for first in firsts.get(number, ())}
+            found = max(((similarity(hashes, kept[first]), -first) for first in known), default=(0.0, 0))
             if found[0] >= alike:
                 yield pk, -found[1], found[0]
                 continue
-            firsts[pk] = hashes
-            for key in keys:
-                if len(buckets[key]) < CANDIDATES_IN_BUCKET:
-                    buckets[key].append(pk)
+            kept[pk] = hashes
+            for number in numbers:
+                if len(firsts[number]) < CANDIDATES_IN_GROUP:
+                    firsts[number].append(pk)
+        for pk in wanted:
+            kept.move_to_end(pk)
+        while len(kept) > TEXTS_KEPT:
+            kept.popitem(last=False)
         progress(len(ids))
 
 
-def _shares_a_band(table: Hashes) -> NDArray[np.bool_]:
-    """(n, BANDS) → (n,): whether another row has the same band in the same place."""
-    shares = np.zeros(len(table), dtype=bool)
+def _groups_of(table: Hashes) -> NDArray[np.int32]:
+    """(n, BANDS) → (n, BANDS): the number of the group of rows with this band in this place, −1 for a row alone."""
+    groups = np.full(table.shape, -1, dtype=np.int32)
+    count = 0
     for place in range(table.shape[1]):
-        column = table[:, place]
-        order = np.argsort(column, kind="stable")
-        is_same = column[order[1:]] == column[order[:-1]]
-        shares[order[1:][is_same]] = True
-        shares[order[:-1][is_same]] = True
-    return shares
+        order = np.argsort(table[:, place], kind="stable")
+        column = table[order, place]
+        begins = np.concatenate(([True], column[1:] != column[:-1]))
+        number = np.cumsum(begins) - 1
+        sizes = np.bincount(number)
+        is_shared = sizes[number] > 1
+        renumbered = np.cumsum(sizes > 1) - 1
+        groups[order[is_shared], place] = count + renumbered[number[is_shared]]
+        count += int((sizes > 1).sum())
+    return groups

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import psycopg
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connections, models
 
 _VALUE = re.compile(r"%\((\w+)\)s")
 M = TypeVar("M", bound=models.Model)
@@ -39,7 +39,7 @@ class Columns(Generic[M]):
         for at in self._json_at:
             if row[at] is not None:
                 row[at] = json.loads(row[at])
-        return self._model.from_db(connection.alias, self._attnames, row)
+        return self._model.from_db(DEFAULT_DB_ALIAS, self._attnames, row)
 
 
 def split(row: Sequence[Any], *parts: Columns[Any]) -> list[Any]:
@@ -63,9 +63,9 @@ class Statement:
 
 def run(statement: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Execute a prepared statement; gives its rows."""
-    connection.ensure_connection()
-    cursor: Any = psycopg.RawCursor(connection.connection)
-    make = connection.make_debug_cursor if connection.queries_logged else connection.make_cursor
-    with make(cursor) as wrapped:
+    database = connections[DEFAULT_DB_ALIAS]
+    database.ensure_connection()
+    cursor: Any = psycopg.RawCursor(database.connection)
+    with database.make_debug_cursor(cursor) if database.queries_logged else database.make_cursor(cursor) as wrapped:
         wrapped.execute(statement.sql, [values[name] for name in statement.names])
         return cursor.fetchall() if cursor.pgresult.nfields else []

@@ -25,7 +25,6 @@ from annotation.services.people import (
     deactivate_user,
     give_back,
     progress,
-    projects_for,
     remove_member,
     set_qualification,
 )
@@ -91,7 +90,6 @@ __all__ = [
     "join_with_new_account",
     "judge_and_claim",
     "progress",
-    "projects_for",
     "queue_rewrite",
     "record_event",
     "record_view",

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -37,11 +36,6 @@ def annotator_for(user: User) -> Annotator:
     except Annotator.DoesNotExist:
         annotator, _made = Annotator.objects.get_or_create(user=user, defaults={"name": user.get_username()})
         return annotator
-
-
-def projects_for(user: User) -> QuerySet[Project]:
-    """Projects whose comparisons the user may judge."""
-    return Project.objects.filter(members=user.pk, is_open=True).order_by("name")
 
 
 def add_member(

@@ -104,7 +104,7 @@ def documents(draw: st.DrawFn) -> tuple[str, list[str]]:
     return "\n\n".join(parts), used
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(documents(), st.data())
 def test_a_selection_from_word_to_word_gives_the_source_from_word_to_word(
     document: tuple[str, list[str]], data: st.DataObject

@@ -58,7 +58,7 @@ export class Answering extends EventTarget {
   #form;
   #item = null;
   #steps = [];
-  /** Set while a digit must only mark, because something else is to follow: an edit. */
+  /** Set where a digit must only mark, because something else is to follow: an edit. */
   holds = false;
 
   /** Events: "choose" {element} when a step is answered, "input" when anything changes. */
@@ -216,7 +216,8 @@ export class Answering extends EventTarget {
   /** Whether a verdict by itself ends the comparison, as things stand. */
   get completesAtOnce() {
     const noteOpen = this.#form.querySelector("details.note")?.open;
-    return !page.needsMore && !this.#item.isRanked && !noteOpen && !this.holds && !setting("careful");
+    const { isRanked, answer } = this.#item;
+    return !page.needsMore && !isRanked && !noteOpen && !answer.edited && !this.holds && !setting("careful");
   }
 
   /** What the protocol asks for and the answer lacks: {sentence, element}, or null. */

@@ -52,6 +52,7 @@ const reading = new Reading(stage);
 /** What only some protocols need: loaded where it is met. Each has open(item). */
 const companions = [];
 let editing = null;
+let wantsEdit = false; // somebody asked for the editor before they chose a side
 
 // Toasts and menus stand above the form, however tall it is.
 new ResizeObserver(([entry]) => {
@@ -99,6 +100,7 @@ function addItems(html) {
 
 function show({ moveFocus = true } = {}) {
   editing?.close();
+  wantsEdit = false;
   const item = tape[at];
   queueEnd.hidden = Boolean(item);
   form.hidden = !item;
@@ -280,7 +282,7 @@ function tell(item) {
 function chosen({ isVerdict, element }) {
   updateTools();
   if (!isVerdict || !answering.completesAtOnce) {
-    if (answering.holds && isVerdict) edit();
+    if (isVerdict && wantsEdit) edit();
     return;
   }
   const now = performance.now();
@@ -294,6 +296,7 @@ function chosen({ isVerdict, element }) {
 }
 
 function edit() {
+  wantsEdit = false;
   const { choice } = answering.read();
   const better = betterPosition(choice);
   if (editing.isOpen) return editing.close();
@@ -303,7 +306,7 @@ function edit() {
   } else if (choice) {
     toast(say("editNoSide"));
   } else {
-    answering.holds = true;
+    answering.holds = wantsEdit = true;
     toast(say("editChoose"));
   }
 }

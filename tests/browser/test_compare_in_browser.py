@@ -10,6 +10,7 @@ from django.db.models import F
 from playwright.sync_api import APIResponse, Page, Route, expect
 
 from annotation.models import Assignment, Comparison, Judgment, Project
+from tests.browser.comparing import checked, current, press_and_move
 from tests.browser.conftest import PASSWORD, until
 from tests.factories import make_comparison, make_project, make_user
 
@@ -36,25 +37,6 @@ def shown_strengths() -> list[int | None]:
         .select_related("assignment")
         .order_by("comparison_id")
     ]
-
-
-def current(page: Page) -> str:
-    return page.locator("#stage .comparison").get_attribute("data-assignment") or ""
-
-
-def press_and_move(page: Page, key: str) -> None:
-    """Press a key that leads to another pair, and wait for it."""
-    before = current(page)
-    page.keyboard.press(key)
-    page.wait_for_function(
-        "before => ![undefined, before].includes(document.querySelector('#stage .comparison')?.dataset.assignment)",
-        arg=before,
-    )
-
-
-def checked(page: Page) -> str | None:
-    marked = page.locator("#vote input[name=choice]:checked")
-    return marked.get_attribute("value") if marked.count() else None
 
 
 def tab_to(page: Page, text: str) -> None:

@@ -38,7 +38,7 @@ MANIFEST_FILE = "manifest.json"
 RESULT_FILE = "result.json"
 LOG_FILE = "stdout.log"
 
-Method = Literal["sft", "reward", "dpo"]
+Method = Literal["sft", "reward", "dpo", "kto"]
 FailureClass = Literal["infrastructure", "out_of_memory", "bad_data", "unknown"]
 CancelMode = Literal["keep", "discard"]
 
@@ -119,7 +119,25 @@ class DPOOptions(TrainingOptions):
     """Assumed share of wrong votes, 0 … 0.5; for loss_type robust."""
 
 
-OPTIONS: dict[str, type[TrainingOptions]] = {"sft": SFTOptions, "reward": RewardOptions, "dpo": DPOOptions}
+@dataclass(frozen=True, kw_only=True)
+class KTOOptions(TrainingOptions):
+    """Kahneman–Tversky optimisation on single responses, desirable or not (Ethayarajh et al. 2024; TRL KTOTrainer)."""
+
+    learning_rate: float = 1e-4
+    use_lora: bool = True
+    beta: float = 0.1
+    """How strongly the policy is held to the reference model."""
+    desirable_weight: float = 1.0
+    """Weigh the two kinds so that weight times rows is 1 to 4/3 as large for the desirable (section 4.1 there)."""
+    undesirable_weight: float = 1.0
+
+
+OPTIONS: dict[str, type[TrainingOptions]] = {
+    "sft": SFTOptions,
+    "reward": RewardOptions,
+    "dpo": DPOOptions,
+    "kto": KTOOptions,
+}
 
 
 _JSON_WORDS = {int: "a whole number", str: "a string", dict: "an object"}
@@ -250,6 +268,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "beta": (1e-4, 10),
     "label_smoothing": (0, 0.49),
     "center_rewards_coefficient": (0, 1),
+    "desirable_weight": (0.01, 100),
+    "undesirable_weight": (0.01, 100),
 }
 
 
@@ -265,6 +285,8 @@ def _check(options: TrainingOptions) -> None:
     # TRL ignores it in silence with the other losses.
     if isinstance(options, DPOOptions) and options.label_smoothing and options.loss_type != "robust":
         raise SpecError(f"label_smoothing has no effect on loss_type {options.loss_type}: choose robust, or 0")
+    if isinstance(options, KTOOptions) and options.micro_batch_size < 2:
+        raise SpecError("micro_batch_size must be at least 2: KTO compares each row with its neighbours")
 
 
 def write_json_atomically(path: Path, value: Any) -> None:

@@ -100,6 +100,7 @@ class Method(models.TextChoices):
     SFT = "sft", _("Supervised fine-tuning")
     REWARD = "reward", _("Reward model")
     DPO = "dpo", _("Direct preference optimisation")
+    KTO = "kto", _("Kahneman–Tversky optimisation")
 
 
 class FailureClass(models.TextChoices):

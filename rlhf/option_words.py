@@ -33,6 +33,8 @@ LABELS: dict[str, str | Promise] = {
     "beta": _("Beta"),
     "loss_type": _("Loss type"),
     "label_smoothing": _("Label smoothing"),
+    "desirable_weight": _("Weight of desirable responses"),
+    "undesirable_weight": _("Weight of undesirable responses"),
 }
 
 HELP = (
@@ -49,4 +51,7 @@ HELP = (
     gettext_noop("Pulls the mean reward to 0 (Eisenstein et al. 2023); 0.01 is usual, 0 is off."),
     gettext_noop("How strongly the policy is held to the reference model."),
     gettext_noop("Assumed share of wrong votes, 0 … 0.5; for loss_type robust."),
+    gettext_noop(
+        "Weigh the two kinds so that weight times rows is 1 to 4/3 as large for the desirable (section 4.1 there)."
+    ),
 )

@@ -60,15 +60,16 @@ def usable_rows(
     """The rows that a job of this method trains on; `report`, if given, is filled on the way."""
     report = _empty(max_tokens) if report is None else report
     dropped: Counter[str] = Counter()
+    kind = Kind(method)
 
     def judged() -> Iterator[dict[str, Any]]:
         for row in snapshot_rows(snapshot, split):
             report["judged"] += 1
-            if row["verdict"] not in ("a", "b"):
+            if row["verdict"] not in ("a", "b") and (kind, row["verdict"]) != (Kind.KTO, "neither"):
                 dropped[row["verdict"]] += 1
             yield row
 
-    for row in training_rows(Kind(method), judged()):
+    for row in training_rows(kind, judged()):
         try:
             lengths = {
                 side: counter.count([*row["prompt"], *row[side]])

@@ -31,11 +31,13 @@ class RowSet:
         self.tokens = [self.tokens[index] for index in order]
 
 
-def read_data(job: Job, *sides: str) -> tuple[RowSet, RowSet]:
+def read_data(job: Job, *sides: str, keep: tuple[str, ...] = ()) -> tuple[RowSet, RowSet]:
     """The job's training and held-out rows. Raises BadDataError."""
     counter = TokenCounter(job.base)
     max_tokens = job.spec.options.max_tokens
-    train, held_out = (read_rows(job.directory / name, sides, counter, max_tokens) for name in (TRAIN_FILE, EVAL_FILE))
+    train, held_out = (
+        read_rows(job.directory / name, sides, counter, max_tokens, keep) for name in (TRAIN_FILE, EVAL_FILE)
+    )
     if not train.rows:
         raise BadDataError(
             f"{TRAIN_FILE} holds no row of at most {max_tokens} tokens ({train.too_long} longer ones were left out): "
@@ -45,8 +47,10 @@ def read_data(job: Job, *sides: str) -> tuple[RowSet, RowSet]:
     return train, held_out
 
 
-def read_rows(path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tokens: int) -> RowSet:
-    """The rows of a JSONL file that fit into `max_tokens`, reduced to `prompt` and `sides`, shortest first.
+def read_rows(
+    path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tokens: int, keep: tuple[str, ...] = ()
+) -> RowSet:
+    """The rows of a JSONL file that fit into `max_tokens`, reduced to `prompt`, `sides` and `keep`, shortest first.
 
     Further keys of a row ("id", "group" …) are kept away from the trainer. Raises BadDataError, naming the line.
     """
@@ -57,7 +61,10 @@ def read_rows(path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tok
                 raise BadDataError(
                     f"{path.name} line {line_number}: {key!r} is not a list of messages (role, content)"
                 )
-        row = {key: row[key] for key in ("prompt", *sides)}
+        for key in keep:
+            if key not in row:
+                raise BadDataError(f"{path.name} line {line_number}: {key!r} is missing")
+        row = {key: row[key] for key in ("prompt", *sides, *keep)}
         try:
             tokens = counter.count_row(row)
         except UncountableRowError as error:

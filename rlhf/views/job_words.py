@@ -9,7 +9,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from rlhf.models import FailureClass, Method
+from rlhf.models import FailureClass
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Check:
     text: str
 
 
-def checks_of(report: dict[str, Any], method: str) -> list[Check]:
+def checks_of(report: dict[str, Any]) -> list[Check]:
     """A preflight report (rlhf/preflight.py) as lines to read."""
     if not report:
         return []
@@ -39,7 +39,7 @@ def checks_of(report: dict[str, Any], method: str) -> list[Check]:
         if not split["too_long"]:
             continue
         text = left_out % {"count": f"{split['too_long']:,}", "tokens": f"{split['max_tokens']:,}"}
-        if method != Method.SFT:
+        if split["too_long_chosen"] or split["too_long_rejected"]:
             text += gettext(" (%(chosen)s chosen, %(rejected)s rejected)") % {
                 "chosen": f"{split['too_long_chosen']:,}",
                 "rejected": f"{split['too_long_rejected']:,}",

@@ -145,7 +145,7 @@ def _check_or_start(request: StaffRequest, launch: LaunchForm, options: OptionsF
             "snapshot": snapshot,
             "base": base,
             "report": report,
-            "checks": checks_of(report, method),
+            "checks": checks_of(report),
             "can_start": report["train"]["used"] > 0,
         }
         return render(request, "rlhf/job_check.html", context)
@@ -189,7 +189,7 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
         agreement = measure_agreement(job.snapshot.project, humans_only=True)
         newest = list(job.job_metrics.order_by("-step")[:METRIC_ROWS_SHOWN])
         context |= {
-            "checks": checks_of(job.preflight, job.method),
+            "checks": checks_of(job.preflight),
             "accuracy": held_out_accuracy(job.metrics),
             "metric_rows": newest,
             "chart_facts": {

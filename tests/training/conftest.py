@@ -41,6 +41,12 @@ def toy_rows(method: str, count: int, start: int = 0) -> list[Row]:
     pairs = [pair(number) for number in range(start, start + count)]
     if method == "sft":
         return [{"id": row["id"], "prompt": row["prompt"], "completion": row["chosen"]} for row in pairs]
+    if method == "kto":
+        return [
+            {"id": row["id"], "prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+            for row in pairs
+            for side in ("chosen", "rejected")
+        ]
     return pairs
 
 

@@ -205,3 +205,28 @@ def test_a_loss_that_is_not_a_number_ends_the_job_with_advice(jobs: JobRunner, b
     assert (result.status, result.failure_class) == ("failed", "bad_data")
     assert "at step 1: training diverged" in result.error
     assert not (job_dir / "model").exists()
+
+
+def test_kto_tells_desirable_from_undesirable_and_starts_where_the_formula_says(jobs: JobRunner, base: Path) -> None:
+    job_dir = jobs.run("kto", "kto", batch_size=8, micro_batch_size=4, epochs=6, use_lora=False, learning_rate=2e-3)
+    losses = losses_of(job_dir)
+    # At the start policy and reference are the same model, every reward is 0 and the loss is σ(0) = ½ (eq. 8).
+    assert losses[1] == pytest.approx(0.5, abs=1e-5)
+    assert losses[max(losses)] < 0.3
+    row, result = pair(200), result_of(job_dir)
+    assert result.metrics["eval_rewards/margins"] > 0.5
+    change = {
+        side: completion_log_probability(job_dir / "model", row["prompt"], row[side])
+        - completion_log_probability(base, row["prompt"], row[side])
+        for side in ("chosen", "rejected")
+    }
+    assert change["chosen"] > change["rejected"]
+
+
+def test_kto_refuses_rows_that_are_all_of_one_kind(jobs: JobRunner) -> None:
+    rows = [{**row, "label": True} for row in toy_rows("kto", 4)]
+    job_dir = jobs.prepare("one-kind", "kto", train_rows=rows)
+    assert jobs.execute(job_dir) != 0
+    result = result_of(job_dir)
+    assert (result.status, result.failure_class) == ("failed", "bad_data")
+    assert "8 rows are desirable" in result.error

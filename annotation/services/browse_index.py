@@ -151,6 +151,21 @@ def refresh_browse_index(*, seconds: float = 8.0) -> bool:
     return True
 
 
+def catch_up(*, patience_seconds: float = 600.0) -> bool:
+    """Take in every change of marks that there is now, together with whoever else is at it; words are left.
+
+    For work on all that matches a filter, which must not pass over rows because the index is behind. False where
+    patience ran out.
+    """
+    end = time.monotonic() + patience_seconds
+    while (count := _take_changes()) != 0:
+        if time.monotonic() > end:
+            return False
+        if count is None:
+            time.sleep(0.2)
+    return True
+
+
 def _is_ours(cursor: CursorWrapper) -> bool:
     cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [INDEX_LOCK])
     return bool(cursor.fetchone()[0])

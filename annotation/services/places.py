@@ -88,8 +88,14 @@ def set_uncertainties(project: Project, uncertainties: Mapping[int, float], *, a
 def comparison_of(
     project: Project, prompt: Prompt, responses: Sequence[Response], *, external_id: str = ""
 ) -> Comparison:
-    """An unsaved comparison of two or more responses with its places, and with copies of what routes it."""
+    """An unsaved comparison of two or more responses with its places, and with copies of what routes it.
+
+    One of an archived prompt waits for the prompt to come back.
+    """
+    is_archived = prompt.archived_at is not None
     return Comparison(
+        is_withdrawn=is_archived,
+        withdrawn_with_prompt=is_archived,
         project=project,
         prompt=prompt,
         response_a=responses[0],

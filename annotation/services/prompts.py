@@ -17,7 +17,7 @@ from annotation.browse import PromptFilter
 from annotation.errors import DomainError
 from annotation.models import DataJob, DataJobKind, EventKind, Project, PromptBefore
 from annotation.search_terms import compile_search
-from annotation.services.browse_index import refresh_browse_index
+from annotation.services.browse_index import catch_up, refresh_browse_index
 from annotation.services.data_jobs import Progress, start_data_job
 from annotation.services.journal import record_event
 from annotation.services.places import reorder_queue
@@ -105,6 +105,8 @@ def _chosen(job: DataJob, progress: Progress) -> Iterator[list[int]]:
         return
     given = PromptFilter.of(job.params["filter"])
     search = compile_search(given.query) if given.query else None
+    if not catch_up():
+        raise DomainError(_("The lists are far behind what was imported. Nothing was changed; try again later."))
     # All at once: a second look would not find those again whose marks the edit has changed.
     found = browse.matching_ids(job.project, given, search=search, limit=None)
     progress.total = len(found)

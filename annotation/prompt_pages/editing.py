@@ -30,7 +30,7 @@ SAMPLE_CONTEXT = 40  # characters before and after what was found
 def edit(request: MemberRequest, project: Project) -> HttpResponse:
     form = EditForm(request.POST)
     params = {
-        name.removeprefix("filter_"): value for name, value in request.POST.items() if name.startswith("filter_")
+        name.removeprefix("filter_"): str(value) for name, value in request.POST.items() if name.startswith("filter_")
     }
     if form.is_valid():
         ids = [int(pk) for pk in request.POST.getlist("ids") if pk.isdecimal() and len(pk) < 19]
@@ -168,9 +168,12 @@ def samples_of(job: DataJob) -> list[tuple[str, list[tuple[int, str, str, str]]]
     for kind, found in job.result.get("samples", {}).items():
         shown = []
         for model, pk, path, start, end in found:
-            row = (prompts if model == "prompt" else responses)[pk]
-            text = row.messages[path[0]]["content"] if path else row.text
-            prompt_id = row.pk if model == "prompt" else row.prompt_id
+            if model == "prompt":
+                prompt_id, text, history = pk, "", prompts[pk].messages
+            else:
+                prompt_id, text, history = responses[pk].prompt_id, responses[pk].text, responses[pk].messages or []
+            if path:
+                text = history[path[0]]["content"]
             before = text[max(0, start - SAMPLE_CONTEXT) : start]
             shown.append((prompt_id, before, text[start:end], text[end : end + SAMPLE_CONTEXT]))
         samples.append((str(PersonalKind(kind).label), shown))

@@ -14,7 +14,10 @@ from annotation.services import DomainError
 
 
 class Command(ScriptCommand):
-    help = "Import comparisons, rankings, ratings or conversations from a file. A second run of the same file adds nothing."
+    help = (
+        "Import comparisons, rankings, ratings or conversations from a file. "
+        "A second run of the same file adds nothing."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)

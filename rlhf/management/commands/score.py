@@ -67,17 +67,20 @@ def _pairs(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                     if record.value is None:
                         raise UnusableRowError(record.error)
                     row = touchstone.parse(record.value)
-                    if row.a.messages != row.b.messages:
+                    if len(row.sides) != 2:
+                        raise UnusableRowError(f"it has {len(row.sides)} responses, and a pair is needed")
+                    a, b = row.sides
+                    if a.messages != b.messages:
                         raise UnusableRowError("the two responses answer different histories")
                     preferred = _preferred(row.verdicts)
                 except UnusableRowError as error:
                     skipped.append({"line": record.line, "reason": str(error)})
                     continue
-                chosen, rejected = (row.a, row.b) if preferred == Preference.A else (row.b, row.a)
+                chosen, rejected = (a, b) if preferred == Preference.A else (b, a)
                 rows.append(
                     {
                         "line": record.line,
-                        "prompt": row.a.messages or row.messages,
+                        "prompt": a.messages or row.messages,
                         "responses": [chosen.text, rejected.text],
                     }
                 )

@@ -63,8 +63,10 @@ def make_items(project: Project, count: int, **prompt_fields: Any) -> list[Compa
     return list(Comparison.objects.filter(prompt__in=prompts))
 
 
-def make_gold(project: Project, count: int, *, is_for_qualification: bool = False) -> list[Comparison]:
-    items = make_items(project, count)
+def make_gold(
+    project: Project, count: int, *, is_for_qualification: bool = False, **prompt_fields: Any
+) -> list[Comparison]:
+    items = make_items(project, count, **prompt_fields)
     for item in items:
         add_gold(item, preference="a", is_for_qualification=is_for_qualification)
     return items
@@ -159,6 +161,16 @@ def test_nobody_gets_a_gold_item_twice_and_retired_ones_never() -> None:
     assert {a.comparison_id for a in work(project, person, 10)} == {gold[1].pk, gold[2].pk}
 
 
+def test_gold_is_routed_as_work_is() -> None:
+    project = make_project()
+    Project.objects.update(gold_every_at_first=1, gold_every=1)
+    make_gold(project, 3, lang="en")
+    readable = {item.pk for item in make_gold(project, 2, lang="zh") + make_gold(project, 1, skill="law")}
+    person = make_annotator(project=project)
+    Membership.objects.update(languages=["zh"])
+    assert {a.comparison_id for a in work(project, person, 10)} == readable
+
+
 # ── The qualification round ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,10 +215,12 @@ def test_what_others_have_begun_comes_first() -> None:
     assert second == first
 
 
-def test_somebody_who_has_had_all_of_the_window_goes_on_with_others() -> None:
+@pytest.mark.parametrize("languages", [[], ["en"]])
+def test_somebody_who_has_had_all_of_the_window_goes_on_with_others(languages: list[str]) -> None:
     project = make_project(judgments_per_comparison=2)
     make_items(project, queue.PARTLY_JUDGED_WINDOW + 5)
     person = make_annotator(project=project)
+    Membership.objects.update(languages=languages)
     served = work(project, person, queue.PARTLY_JUDGED_WINDOW + 10)
     assert len({a.comparison_id for a in served}) == queue.PARTLY_JUDGED_WINDOW + 5
     assert services.claim_assignments(annotator=person, project=project) == []
@@ -306,7 +320,7 @@ def test_a_rare_language_costs_as_much_as_a_common_one() -> None:
         cursor.execute("ANALYZE annotation_comparison")
         person = make_annotator(project=project)
         values = {"project": project.pk, "annotator": person.pk, "languages": ["ar"], "skills": [], "random": True}
-        find = "WITH RECURSIVE" + queue._FROM_ROUTES.format(locked="SKIP LOCKED") + " SELECT id FROM free"
+        find = "WITH RECURSIVE" + queue._FROM_ROUTES.format(window=100, locked="SKIP LOCKED") + " SELECT id FROM free"
         cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {find}", values)
         plan = cursor.fetchone()[0][0]["Plan"]
     nodes = list(nodes_of(plan))

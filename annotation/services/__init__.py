@@ -2,6 +2,7 @@
 
 from annotation.errors import AssignmentNotFoundError, ConflictError, DomainError
 from annotation.services.browse_index import refresh_browse_index
+from annotation.services.desk import LEASE_SLOTS
 from annotation.services.invitations import (
     accept_invitation,
     create_invitation,
@@ -31,7 +32,6 @@ from annotation.services.people import (
 from annotation.services.places import reorder_queue, set_uncertainties
 from annotation.services.projects import ask_of_existing, create_project, edit_guidelines, update_settings
 from annotation.services.queue import (
-    LEASE_SLOTS,
     claim_assignments,
     expire_assignments,
     release_assignments,

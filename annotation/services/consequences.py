@@ -33,7 +33,9 @@ ESCALATION_SPREAD = 2
 
 def follow_up_vote(comparison: Comparison, protocol: Protocol, project: Project, judgment: Judgment) -> None:
     """Whatever a vote on work changes beside itself. Call it in the vote's transaction, after the vote is stored."""
-    is_only_vote = comparison.required_count == 1 and not judgment.is_late and comparison.tier == QueueTier.NEW
+    is_only_vote = (
+        comparison.required_count == 1 and not judgment.is_late and comparison.tier != QueueTier.PARTLY_JUDGED
+    )
     asks_for_rewrites = protocol.rewrite_neither or protocol.rewrite_below is not None
     if is_only_vote and not asks_for_rewrites and comparison.review_since is None and judgment.supersedes_id is None:
         return

@@ -1,6 +1,6 @@
 """Verdicts: giving one, correcting it, skipping, going back, and flagging what is wrong with a comparison.
 
-Locks are taken in the order of services.queue: membership, assignment, prompt, comparison.
+Locks are taken in the order that services.desk gives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 
 from annotation.answer import Answer
 from annotation.content_order import Verdict, check_text, read_verdict, shown_order
-from annotation.errors import AssignmentNotFoundError, ConflictError, DomainError
+from annotation.errors import ConflictError, DomainError
 from annotation.models import (
     Annotator,
     Assignment,
@@ -34,18 +34,11 @@ from annotation.models import (
 from annotation.protocol import Protocol
 from annotation.reasons import FlagReason, SkipReason
 from annotation.services.consequences import follow_up_skip, follow_up_unskip, follow_up_vote
+from annotation.services.desk import Desk
 from annotation.services.edits import read_edit, read_passages, store_edit, store_passages, write_response
 from annotation.services.journal import record_event
 from annotation.services.quality import mark_for_review, score_qualification
-from annotation.services.queue import (
-    LEASE_SLOTS,
-    Seat,
-    assignments_on_desk,
-    claim_assignments,
-    hand_out,
-    lease_end,
-    take_seat,
-)
+from annotation.services.queue import claim_assignments, hand_out, lease_end
 from annotation.services.statements import Statement, run
 
 MAX_FLAG_NOTE_CHARS = 2_000
@@ -59,7 +52,7 @@ def submit_judgment(*, assignment_id: UUID, annotator: Annotator, judgment_id: U
     project's protocol, and ConflictError where judgment_id stands with another verdict.
     """
     with transaction.atomic():
-        return _submit(_Desk(annotator, assignment_id), judgment_id, answer)
+        return _submit(Desk(annotator, assignment_id), judgment_id, answer)
 
 
 def judge_and_claim(
@@ -67,7 +60,7 @@ def judge_and_claim(
 ) -> tuple[Judgment, list[Assignment]]:
     """`submit_judgment` and `claim_assignments` in one transaction: what happens with every key press."""
     with transaction.atomic():
-        desk = _Desk(annotator, assignment_id)
+        desk = Desk(annotator, assignment_id)
         judgment = _submit(desk, judgment_id, answer)
         if desk.seat is None:  # taken off the project meanwhile: the vote is stored, and there is no more
             return judgment, []
@@ -76,32 +69,6 @@ def judge_and_claim(
     if not shown and not held:
         shown = claim_assignments(annotator=annotator, project=desk.seat.project, known=known)
     return judgment, shown
-
-
-class _Desk:
-    """A person, what they hold, and the assignment they act on; all of it locked. Make it first in a transaction.
-
-    Raises AssignmentNotFoundError.
-    """
-
-    def __init__(self, annotator: Annotator, assignment_id: UUID) -> None:
-        self.annotator = annotator
-        self.seat: Seat | None = take_seat(annotator, assignment_id=assignment_id)
-        project_id = self.seat.project.pk if self.seat else None
-        self.assignments = assignments_on_desk(annotator, project_id=project_id, assignment_id=assignment_id)
-        found = [assignment for assignment in self.assignments if assignment.public_id == assignment_id]
-        if not found:
-            raise AssignmentNotFoundError(
-                _("This comparison is not assigned to you; reload the page for the next one.")
-            )
-        self.assignment = found[0]
-        self.project = self.seat.project if self.seat else Project.objects.get(pk=self.assignment.project_id)
-        self.assignment.project = self.project
-
-    def free_slot(self) -> int | None:
-        """A place for one that is called back, beside what is held."""
-        held = {assignment.slot for assignment in self.assignments if assignment.status == AssignmentStatus.LEASED}
-        return min({*range(LEASE_SLOTS), LEASE_SLOTS} - held, default=None)
 
 
 # ── Giving a verdict ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -137,7 +104,7 @@ SELECT id FROM stored
 """)
 
 
-def _submit(desk: _Desk, judgment_id: UUID, answer: Answer) -> Judgment:
+def _submit(desk: Desk, judgment_id: UUID, answer: Answer) -> Judgment:
     assignment = desk.assignment
     if assignment.status != AssignmentStatus.LEASED:
         stored = Judgment.objects.filter(public_id=judgment_id).first()
@@ -181,7 +148,7 @@ def _as_stored(stored: Judgment, assignment: Assignment, project: Project, answe
     return stored
 
 
-def _judgment(desk: _Desk, judgment_id: UUID, answer: Answer, verdict: Verdict) -> Judgment:
+def _judgment(desk: Desk, judgment_id: UUID, answer: Answer, verdict: Verdict) -> Judgment:
     """The row to be; what it replaces is superseded, and the assignment knows whether it holds a place."""
     assignment = desk.assignment
     now = timezone.now()
@@ -216,7 +183,7 @@ def _judgment(desk: _Desk, judgment_id: UUID, answer: Answer, verdict: Verdict) 
     )
 
 
-def _store(desk: _Desk, judgment: Judgment, client_at: datetime | None) -> Judgment | None:
+def _store(desk: Desk, judgment: Judgment, client_at: datetime | None) -> Judgment | None:
     """Insert the judgment; None where its id is taken, and nothing has changed then."""
     assignment = desk.assignment
     is_correction = judgment.supersedes_id is not None
@@ -270,7 +237,7 @@ def skip_assignment(*, assignment_id: UUID, annotator: Annotator, reason: str = 
             % {"reason": reason[:40], "known": ", ".join(SkipReason.values)}
         )
     with transaction.atomic():
-        desk = _Desk(annotator, assignment_id)
+        desk = Desk(annotator, assignment_id)
         assignment = desk.assignment
         if assignment.status == AssignmentStatus.SKIPPED:
             return assignment
@@ -295,7 +262,7 @@ def undo_assignment(*, assignment_id: UUID, annotator: Annotator) -> Assignment:
     leased again; raises ConflictError where somebody else has taken its place meanwhile.
     """
     with transaction.atomic():
-        desk = _Desk(annotator, assignment_id)
+        desk = Desk(annotator, assignment_id)
         assignment = desk.assignment
         if assignment.status in (AssignmentStatus.SKIPPED, AssignmentStatus.EXPIRED):
             was_skipped = assignment.status == AssignmentStatus.SKIPPED
@@ -306,7 +273,7 @@ def undo_assignment(*, assignment_id: UUID, annotator: Annotator) -> Assignment:
         return assignment
 
 
-def _lease_again(desk: _Desk) -> None:
+def _lease_again(desk: Desk) -> None:
     assignment = desk.assignment
     is_work = assignment.kind == AssignmentKind.WORK
     free_slot = desk.free_slot()
@@ -333,7 +300,7 @@ def flag_comparison(*, assignment_id: UUID, annotator: Annotator, reason: str, n
         )
     check_text("note", note, MAX_FLAG_NOTE_CHARS)
     with transaction.atomic():
-        desk = _Desk(annotator, assignment_id)
+        desk = Desk(annotator, assignment_id)
         flag, _made = Flag.objects.update_or_create(
             comparison_id=desk.assignment.comparison_id,
             annotator=annotator,
@@ -345,7 +312,7 @@ def flag_comparison(*, assignment_id: UUID, annotator: Annotator, reason: str, n
         return flag
 
 
-def _record(kind: EventKind, desk: _Desk, **data: Any) -> None:
+def _record(kind: EventKind, desk: Desk, **data: Any) -> None:
     record_event(
         kind,
         project=desk.project,

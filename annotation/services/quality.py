@@ -17,7 +17,7 @@ from collections.abc import Collection
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -277,12 +277,24 @@ def _judged_in_qualification(annotator: Annotator, project: Project) -> int:
     return _in_qualification(annotator, project).filter(status=AssignmentStatus.SUBMITTED).count()
 
 
+def _routed_to(annotator: Annotator, project: Project) -> Q:
+    """Gold in the languages and skills of a member, as work is routed (services.queue)."""
+    membership = Membership.objects.filter(project=project, user=annotator.user_id).first()
+    routed = Q()
+    if membership and membership.languages:
+        routed &= Q(comparison__lang__in=["", *membership.languages])
+    if membership and membership.skills:
+        routed &= Q(comparison__skill__in=["", *membership.skills])
+    return routed
+
+
 def _unseen_gold(annotator: Annotator, project: Project, *, is_for_qualification: bool) -> int | None:
     seen = Assignment.objects.filter(comparison=OuterRef("comparison"), annotator=annotator).exclude(
         status=AssignmentStatus.EXPIRED
     )
     judged = Judgment.objects.filter(comparison=OuterRef("comparison"), annotator=annotator)
     unseen = Gold.objects.filter(
+        _routed_to(annotator, project),
         ~Exists(seen),
         ~Exists(judged),
         comparison__project=project,

@@ -8,154 +8,37 @@ What is handed out first: gold items and repeats where they are due (services.se
 not yet all, then what a reward model finds uncertain (never more than every other item), then new comparisons in the
 order of `queue_key`. Somebody with languages or skills gets those, and what names none.
 
-Locks are taken in the order membership, assignment, prompt, comparison. Whoever holds a comparison waits for no other
-one, so that nobody waits in a circle.
+Locks are taken in the order that services.desk gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import prefetch_related_objects
 from django.utils import timezone
 
-from annotation.models import (
-    Annotator,
-    Assignment,
-    AssignmentKind,
-    AssignmentStatus,
-    Comparison,
-    Membership,
-    Project,
-    Prompt,
-    QualificationState,
-    Response,
-)
+from annotation.models import Annotator, Assignment, AssignmentKind, AssignmentStatus, Project, QualificationState
 from annotation.services import serving
+from annotation.services.desk import (
+    JOIN_TEXTS,
+    LEASE_SLOTS,
+    WITH_TEXTS,
+    Seat,
+    assignments_on_desk,
+    read_texts,
+    take_seat,
+    with_texts,
+)
 from annotation.services.quality import gold_item, qualification_item
-from annotation.services.statements import Columns, Statement, run, split
+from annotation.services.statements import Statement, run
 
-LEASE_SLOTS = 2  # the comparison on the screen and the one prefetched behind it
 PARTLY_JUDGED_WINDOW = 100
 """Of the partly judged, this many are looked through for one that the person has not had; then others come first."""
-
-# ── Who asks ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_MEMBERSHIP = Columns(
-    Membership, "m", "id", "project_id", "role", "languages", "skills", "qualification", "served_count"
-)
-_PROJECT = Columns(
-    Project,
-    "p",
-    *("id", "slug", "protocol", "is_open", "guideline_version", "escalate_to", "judgments_per_comparison"),
-    *("gold_every", "gold_every_at_first", "repeat_share", "qualification_count"),
-)
-_SEAT = f"""
-SELECT {_MEMBERSHIP.sql}, {_PROJECT.sql}
-FROM annotation_membership m JOIN annotation_project p ON p.id = m.project_id
-WHERE m.user_id = %(user)s AND m.project_id = {{project}}
-FOR NO KEY UPDATE OF m
-"""
-_SEAT_IN_PROJECT = Statement(_SEAT.format(project="%(project)s"))
-_SEAT_OF_ASSIGNMENT = Statement(
-    _SEAT.format(project="(SELECT project_id FROM annotation_assignment WHERE public_id = %(assignment)s)")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A person at work in a project. Their membership is locked: their tabs take turns, others are not held up."""
-
-    annotator: Annotator
-    membership: Membership
-    project: Project
-
-
-def take_seat(
-    annotator: Annotator, *, project_id: int | None = None, assignment_id: UUID | None = None
-) -> Seat | None:
-    """Lock the person's membership in a project, or in that of an assignment; None where they have none.
-
-    Call it first in a transaction. Who is being removed at this moment waits here and finds no membership.
-    """
-    values = {"user": annotator.user_id, "project": project_id, "assignment": assignment_id}
-    rows = run(_SEAT_IN_PROJECT if assignment_id is None else _SEAT_OF_ASSIGNMENT, values)
-    if not rows:
-        return None
-    membership, project = split(rows[0], _MEMBERSHIP, _PROJECT)
-    return Seat(annotator, membership, project)
-
-
-# ── What somebody holds ──────────────────────────────────────────────────────────────────────────────────────────
-
-_ASSIGNMENT = Columns(
-    Assignment,
-    "a",
-    *("id", "public_id", "comparison_id", "annotator_id", "project_id", "status", "kind", "round", "slot"),
-    *("a_shown_on_left", "display_order", "holds_place", "leased_at", "lease_expires_at", "viewed_at", "submitted_at"),
-)
-_COMPARISON = Columns(
-    Comparison,
-    "c",
-    *("id", "project_id", "prompt_id", "response_a_id", "response_b_id", "response_count", "required_count", "tier"),
-    "review_since",
-)
-_PROMPT = Columns(Prompt, "q", "id", "messages", "task", "lang")
-_RESPONSES = [Columns(Response, alias, "id", "text", "messages") for alias in ("ra", "rb")]
-
-# What a person holds in the project and, for a vote, the assignment that it is about.
-_ON_DESK = Statement(f"""
-SELECT {_ASSIGNMENT.sql}, {_COMPARISON.sql}
-FROM annotation_assignment a JOIN annotation_comparison c ON c.id = a.comparison_id
-WHERE a.annotator_id = %(annotator)s
-  AND (a.public_id = %(assignment)s OR a.project_id = %(project)s AND a.status = 'leased')
-ORDER BY a.leased_at, a.id
-FOR NO KEY UPDATE OF a
-""")
-_WITH_TEXTS = f"{_ASSIGNMENT.sql}, {_COMPARISON.sql}, {_PROMPT.sql}, {_RESPONSES[0].sql}, {_RESPONSES[1].sql}"
-_JOIN_TEXTS = """
-JOIN annotation_comparison c ON c.id = {comparison}
-JOIN annotation_prompt q ON q.id = c.prompt_id
-JOIN annotation_response ra ON ra.id = c.response_a_id
-JOIN annotation_response rb ON rb.id = c.response_b_id
-"""
-_TEXTS = Statement(
-    f"SELECT {_WITH_TEXTS} FROM annotation_assignment a "
-    + _JOIN_TEXTS.format(comparison="a.comparison_id")
-    + "WHERE a.id = ANY(%(ids)s)"
-)
-
-
-def assignments_on_desk(
-    annotator: Annotator, *, project_id: int | None, assignment_id: UUID | None = None
-) -> list[Assignment]:
-    """What the person holds in the project and the assignment named, oldest first, locked, with their comparisons."""
-    values = {"annotator": annotator.pk, "project": project_id, "assignment": assignment_id}
-    desk = []
-    for row in run(_ON_DESK, values):
-        assignment, assignment.comparison = split(row, _ASSIGNMENT, _COMPARISON)
-        assignment.annotator = annotator
-        desk.append(assignment)
-    return desk
-
-
-def _with_texts(row: tuple[Any, ...], seat: Seat) -> Assignment:
-    """An assignment with all that is needed to show it."""
-    parts = split(row, _ASSIGNMENT, _COMPARISON, _PROMPT, *_RESPONSES)
-    assignment, comparison, comparison.prompt, comparison.response_a, comparison.response_b = parts
-    if comparison.response_count > 2:
-        prefetch_related_objects([comparison], "further_responses__response")
-    assignment.comparison = comparison
-    assignment.annotator = seat.annotator
-    assignment.project = seat.project
-    return assignment
-
 
 # ── Handing out ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,7 +53,8 @@ _IS_NEW_TO_THEM = """
         SELECT 1 FROM annotation_assignment mine
         WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired' OFFSET 0)"""
 
-# The first of each tier, in one statement; a tier is looked at where those before it hold nothing.
+# The first of each tier, in one statement; a tier is looked at where those before it hold nothing. Who has judged
+# thousands that others have not gives up on the partly judged after a window of them, or all would be read each time.
 _FROM_ALL = f"""
 partly AS (
     SELECT c.id FROM annotation_comparison c
@@ -209,9 +93,11 @@ routes AS (
         ORDER BY c.lang, c.skill LIMIT 1) following
 ), first AS (
     SELECT head.*, tier FROM routes CROSS JOIN generate_series(0, 2) tier CROSS JOIN LATERAL (
-        SELECT c.id, c.queue_key FROM annotation_comparison c
-        WHERE {_IS_OPEN} AND c.lang = routes.lang AND c.skill = routes.skill AND c.tier = tier.tier
-          AND {_IS_NEW_TO_THEM}
+        SELECT c.id, c.queue_key FROM (
+            SELECT c.id, c.queue_key, c.written_by FROM annotation_comparison c
+            WHERE {_IS_OPEN} AND c.lang = routes.lang AND c.skill = routes.skill AND c.tier = tier.tier
+            ORDER BY c.queue_key, c.id LIMIT CASE WHEN tier.tier = 0 THEN {{window}} END) c
+        WHERE {_IS_NEW_TO_THEM}
         ORDER BY c.queue_key, c.id LIMIT 8) head
     WHERE (routes.lang = '' OR %(languages)s::text[] = '{{{{}}}}' OR routes.lang = ANY(%(languages)s::text[]))
       AND (routes.skill = '' OR %(skills)s::text[] = '{{{{}}}}' OR routes.skill = ANY(%(skills)s::text[]))
@@ -275,7 +161,7 @@ made AS (
     INSERT INTO annotation_event (kind, project_id, user_id, comparison_id, assignment_id, data)
     SELECT 'lease', project_id, %(user)s, comparison_id, id, jsonb_build_object('for', kind) FROM made
 )
-SELECT {_WITH_TEXTS} FROM made a {_JOIN_TEXTS.format(comparison="(SELECT comparison_id FROM made)")}
+SELECT {WITH_TEXTS} FROM made a {JOIN_TEXTS.format(comparison="(SELECT comparison_id FROM made)")}
 """
 
 
@@ -288,8 +174,8 @@ _CLAIM_ANY, _CLAIM_ANY_WAITING = (
     for window, locked in ((_IN_WINDOW, "SKIP LOCKED"), ("", ""))
 )
 _CLAIM_ROUTED, _CLAIM_ROUTED_WAITING = (
-    _statement(_FROM_ROUTES.format(locked=locked), _WORK, _DRAWN, _LEASE, recursive=True)
-    for locked in ("SKIP LOCKED", "")
+    _statement(_FROM_ROUTES.format(window=window, locked=locked), _WORK, _DRAWN, _LEASE, recursive=True)
+    for window, locked in ((PARTLY_JUDGED_WINDOW, "SKIP LOCKED"), ("NULL::int", ""))
 )
 _CLAIM_NAMED = _statement(_NAMED, _DRAWN, _LEASE)
 _CLAIM_REPEAT = _statement(_REPEATED, _LEASE)
@@ -326,9 +212,7 @@ def hand_out(
     """
     desk = list(desk)
     _renew(seat, desk)
-    unknown = [assignment.pk for assignment in desk if assignment.public_id not in known]
-    shown = [_with_texts(row, seat) for row in run(_TEXTS, {"ids": unknown})] if unknown else []
-    shown.sort(key=lambda assignment: (assignment.leased_at, assignment.pk))
+    shown = read_texts(seat, [assignment.pk for assignment in desk if assignment.public_id not in known])
     taken = {assignment.slot for assignment in desk}
     if seat.project.is_open:
         for slot in range(LEASE_SLOTS):
@@ -391,7 +275,7 @@ def _lease(statement: Statement, seat: Seat, slot: int, kind: AssignmentKind, **
         return None
     if kind != AssignmentKind.QUALIFICATION:
         seat.membership.served_count += 1
-    return _with_texts(rows[0], seat)
+    return with_texts(rows[0], seat)
 
 
 # ── Keeping ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,6 +14,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         A server that went away has closed it, and a closed connection is readable. Only one with something to read is
         asked, by Django's own query.
         """
+        if self.connection is None or self.connection.closed:
+            return False
         waiting = select.poll()
         waiting.register(self.connection.fileno(), select.POLLIN)
         return not waiting.poll(0) or super().is_usable()

@@ -45,7 +45,7 @@ app.conf.update(
         "refresh-browse-index": {
             "task": "annotation.tasks.refresh_browse_index",
             "schedule": 10,
-            "options": {"expires": 10},  # a worker that was away needs only one of them
+            "options": {"expires": 30},  # a worker that was away needs only one of them
         },
         "resume-data-jobs": {
             "task": "annotation.tasks.resume_data_jobs",

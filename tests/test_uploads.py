@@ -68,6 +68,7 @@ def test_the_same_table_is_read_from_every_kind_of_file(name: str, tmp_path: Pat
     table = open_table(path, name)
     assert table.columns == list(TABLE[0])
     assert [record.value for record in table.records()] == TABLE
+    assert table.rows_or_more() == 0 if name == "table.json" else 3 <= table.rows_or_more() <= 6
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,7 @@ def test_a_check_says_what_the_import_then_does(project: Project, user: User, se
     assert check.status == DataJobStatus.DONE, check.error
     assert not Prompt.objects.exists() and not Comparison.objects.exists()
     counts = {name: check.result[name] for name in ("rows", "new", "there", "refused", "prompts", "comparisons")}
+    assert check.done <= check.total
     assert counts == {"rows": 5, "new": 4, "there": 0, "refused": 1, "prompts": 4, "comparisons": 4}
     assert check.result["reasons"] == [{"line": 6, "item": None, "reason": "“question” is empty"}]
 

@@ -143,12 +143,13 @@ def _finish(
     job: DataJob, status: DataJobStatus, progress: Progress, *, result: dict[str, Any] | None = None, error: str = ""
 ) -> None:
     held = DataJob.objects.filter(pk=job.pk, status=DataJobStatus.RUNNING, attempt=job.attempt)
+    total = max(progress.total, progress.done)
     held.update(
         status=status,
         result=result or {},
         error=error,
-        done=progress.done,
-        total=max(progress.total, progress.done),
+        done=total if status == DataJobStatus.DONE else progress.done,  # totals are sometimes an upper bound
+        total=total,
         finished_at=timezone.now(),
     )
 

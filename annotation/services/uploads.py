@@ -117,11 +117,15 @@ def _import(job: DataJob, progress: Progress) -> Outcome:
     table = open_table(upload.path, upload.name)
     reading = Reading.of(job.params)
     outcome = Outcome()
+    rows = table.rows_or_more()
+    progress.total = rows
     if reading.format_name:
         parsed = _parsed_records(table, reading.format_name, progress)
         _count_imported(outcome, _store(job, parsed, reading.format_name))
         return outcome
     check_mapping(reading.mapping)
+    if "response_a" in reading.mapping:  # the prompts first, then what is compared
+        progress.total = 2 * rows
     for chunk in _chunks(_mapped(table, reading, outcome, progress)):
         outcome.rows += len(chunk)
         new = insert_prompts(job.project, [vars_of(row) for row in chunk])
@@ -131,9 +135,8 @@ def _import(job: DataJob, progress: Progress) -> Outcome:
             outcome.there += len(chunk) - new
     outcome.rows += outcome.refused
     if "response_a" in reading.mapping:
-        rows = _comparison_records(table, reading, progress)
         # The prompts are in; refused rows were counted with them.
-        stored = _store(job, rows, "table")
+        stored = _store(job, _comparison_records(table, reading, progress), "table")
         outcome.new, outcome.there, outcome.comparisons = stored.comparisons, stored.already_there, stored.comparisons
         for entry in stored.skipped:
             outcome.refuse(Record(entry["line"], None, item=entry.get("item")), entry["reason"])
@@ -176,7 +179,7 @@ def _chunks(rows: Iterator[MappedRow]) -> Iterator[list[MappedRow]]:
 def _comparison_records(
     table: Table, reading: Reading, progress: Progress
 ) -> Iterator[tuple[Record, Row | None, str]]:
-    for number, record in enumerate(table.records(), 1):
+    for number, record in enumerate(table.records(), progress.done + 1):
         progress.at(number)
         if record.value is None:
             continue

@@ -27,6 +27,17 @@ def test_modules_import_each_other_by_names_in_the_import_map() -> None:
         assert set(imported) <= set(import_map), module.name
 
 
+def test_the_compare_page_fetches_its_modules_at_once() -> None:
+    def imported(name: str) -> set[str]:
+        found = set(
+            re.findall(r"""^import .*?["']app/([a-z-]+)["']""", (STATIC / "js" / f"{name}.js").read_text(), re.M)
+        )
+        return found.union(*map(imported, found))
+
+    page = (Path(settings.BASE_DIR) / "templates" / "compare.html").read_text()
+    assert set(re.findall(r"modulepreload\" href=\"{% static 'js/([a-z-]+)\.js'", page)) == imported("compare")
+
+
 def test_vendored_files_are_what_was_downloaded() -> None:
     listed = dict(
         reversed(line.split("  "))

@@ -88,7 +88,7 @@ export class Answering extends EventTarget {
   }
 
   #tell() {
-    this.dispatchEvent(new Event("input"));
+    if (this.#item) this.dispatchEvent(new Event("input"));
   }
 
   // ── Filling and reading ──────────────────────────────────────────────────────────────────────────────────────
@@ -194,11 +194,12 @@ export class Answering extends EventTarget {
   }
 
   #answered(element) {
+    if (!this.#item) return;
     const step = element.closest("[data-step]");
     this.#tell();
     const isVerdict = step === this.#steps[0];
     this.dispatchEvent(new CustomEvent("choose", { detail: { isVerdict, element } }));
-    if (step.isConnected && this.#item && !this.#form.hidden) this.goOn(step);
+    if (!this.#form.hidden) this.goOn(step);
   }
 
   /** Hand the digits to the next step without an answer. */

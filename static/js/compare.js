@@ -302,7 +302,9 @@ function edit() {
   if (editing.isOpen) return editing.close();
   if (better !== null) {
     answering.holds = true; // from here on Enter saves
-    editing.edit(tape[at], better);
+    // What is typed until the text is there must not be taken for keys.
+    main.toggleAttribute("data-keys-off", true);
+    editing.edit(tape[at], better).finally(() => main.toggleAttribute("data-keys-off", false));
   } else if (choice) {
     toast(say("editNoSide"));
   } else {
@@ -489,6 +491,8 @@ function start() {
   show({ moveFocus: false });
   status.show();
   outbox.send();
+  // A key that came before would have met half a page.
+  main.removeAttribute("data-keys-off");
 }
 
 await loadCompanions();

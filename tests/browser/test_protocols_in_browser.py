@@ -290,6 +290,7 @@ def test_the_better_response_is_edited_beside_its_changes_and_saved_with_the_vot
     assert second != first
     page.keyboard.press("e")
     page.keyboard.press("1")
+    expect(page.locator("[data-editor-text]")).to_be_focused()
     page.keyboard.press("Control+End")
     page.keyboard.type(" More.")
     page.keyboard.press("Escape")

@@ -95,6 +95,9 @@ def make_project() -> Project:
     from django.db import connection
 
     project = services.create_project(slug=PROJECT, name="Benchmark")
+    # A gold item is due at every claim and there is none: the look-up is always made, and its number does not vary.
+    project.gold_every = project.gold_every_at_first = 1
+    project.save()
     ResponseSource.objects.create(name="source", kind="imported")
     for number in range(BATCHES):
         Batch.objects.create(project=project, name=f"week {number}")

@@ -59,6 +59,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(_DATA, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def english() -> None:
+    """A page that was asked for in another language leaves it to the thread, and so to the next test."""
+    from django.utils import translation
+
+    translation.activate("en")
+
+
 @pytest.fixture
 def data_dir(settings, tmp_path: Path) -> Iterator[Path]:  # type: ignore[no-untyped-def]
     """A data folder of the test's own."""

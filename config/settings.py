@@ -129,7 +129,8 @@ DATABASES: dict[str, dict[str, Any]] = {
     }
 }
 DATABASES["default"]["ENGINE"] = "config.postgres"
-DATABASES["default"]["CONN_MAX_AGE"] = 60
+# A new connection plans the statements of the votes' path anew: votes come slowly, so keep it for many.
+DATABASES["default"]["CONN_MAX_AGE"] = 3600
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 # The statements of annotation/services/statements.py are prepared once a connection; the ORM's never are.
 DATABASES["default"].setdefault("OPTIONS", {})["prepare_threshold"] = 0

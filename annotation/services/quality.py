@@ -17,7 +17,7 @@ from collections.abc import Collection
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -40,6 +40,7 @@ from annotation.models import (
 )
 from annotation.quality import is_right
 from annotation.services.journal import record_event
+from annotation.services.statements import Statement, run
 
 QUALIFICATION_TRIES = 2
 UNANIMOUS_VOTES = 3
@@ -277,32 +278,36 @@ def _judged_in_qualification(annotator: Annotator, project: Project) -> int:
     return _in_qualification(annotator, project).filter(status=AssignmentStatus.SUBMITTED).count()
 
 
-def _routed_to(annotator: Annotator, project: Project) -> Q:
-    """Gold in the languages and skills of a member, as work is routed (services.queue)."""
-    membership = Membership.objects.filter(project=project, user=annotator.user_id).first()
-    routed = Q()
-    if membership and membership.languages:
-        routed &= Q(comparison__lang__in=["", *membership.languages])
-    if membership and membership.skills:
-        routed &= Q(comparison__skill__in=["", *membership.skills])
-    return routed
+# In the member's languages and skills, as work is routed (services.queue).
+_UNSEEN_GOLD = Statement("""
+SELECT c.id
+FROM annotation_gold g
+JOIN annotation_comparison c ON c.id = g.comparison_id AND c.project_id = %(project)s AND NOT c.is_withdrawn
+LEFT JOIN annotation_membership m ON m.project_id = c.project_id AND m.user_id = %(user)s
+WHERE g.retired_at IS NULL AND g.is_for_qualification = %(is_for_qualification)s
+  AND (c.lang = '' OR coalesce(m.languages, '{}') = '{}' OR c.lang = ANY (m.languages))
+  AND (c.skill = '' OR coalesce(m.skills, '{}') = '{}' OR c.skill = ANY (m.skills))
+  AND NOT coalesce(%(annotator)s = ANY (c.written_by), false)
+  AND NOT EXISTS (
+    SELECT 1 FROM annotation_assignment mine
+    WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired')
+  AND NOT EXISTS (
+    SELECT 1 FROM annotation_judgment mine WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s)
+ORDER BY random() LIMIT 1
+""")
 
 
 def _unseen_gold(annotator: Annotator, project: Project, *, is_for_qualification: bool) -> int | None:
-    seen = Assignment.objects.filter(comparison=OuterRef("comparison"), annotator=annotator).exclude(
-        status=AssignmentStatus.EXPIRED
+    found = run(
+        _UNSEEN_GOLD,
+        {
+            "project": project.pk,
+            "user": annotator.user_id,
+            "annotator": annotator.pk,
+            "is_for_qualification": is_for_qualification,
+        },
     )
-    judged = Judgment.objects.filter(comparison=OuterRef("comparison"), annotator=annotator)
-    unseen = Gold.objects.filter(
-        _routed_to(annotator, project),
-        ~Exists(seen),
-        ~Exists(judged),
-        comparison__project=project,
-        comparison__is_withdrawn=False,
-        retired_at=None,
-        is_for_qualification=is_for_qualification,
-    )
-    return unseen.order_by("?").values_list("comparison", flat=True).first()
+    return found[0][0] if found else None
 
 
 # ── What waits for a reviewer ────────────────────────────────────────────────────────────────────────────────────

@@ -397,12 +397,12 @@ def test_a_page_takes_a_fixed_number_of_queries(
     for _ in range(waiting):
         make_comparison(project)
     ann.get("/")  # makes the annotator
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(6):
         ann.get("/")
     first, second = queue(ann)
     with django_assert_max_num_queries(13):
         ann.get("/projects/helpful/compare/")
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(6):
         vote(ann, first, headers=FETCH, held=second)
 
 

@@ -402,7 +402,7 @@ def test_a_page_takes_a_fixed_number_of_queries(
     first, second = queue(ann)
     with django_assert_max_num_queries(13):
         ann.get("/projects/helpful/compare/")
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         vote(ann, first, headers=FETCH, held=second)
 
 

@@ -17,6 +17,7 @@ from django.http import HttpRequest
 
 from annotation.models import Project
 
+FORM_BYTES = 100_000  # of a form around its file
 KEPT_SECONDS = 7 * 24 * 3600
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
@@ -53,8 +54,21 @@ class StreamToDisk(FileUploadHandler):
         self.project = project
         self.limit: int = settings.UPLOAD_MAX_BYTES
 
+    def handle_raw_input(
+        self,
+        input_data: Any,
+        META: Any,  # noqa: N803 - Django's name
+        content_length: int,
+        boundary: Any,
+        encoding: str | None = None,
+    ) -> None:
+        # What says itself that it is too large is not written down first.
+        self.is_too_large = content_length > self.limit + FORM_BYTES
+
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
+        if self.is_too_large:
+            raise StopUpload(connection_reset=False)
         if self.kept is not None:  # one file a form; a second one is passed over
             raise StopUpload(connection_reset=False)
         self.kept = KeptUpload(secrets.token_hex(16), self.project.pk, (self.file_name or "file")[:150], 0)

@@ -262,6 +262,15 @@ SPECTACULAR_SETTINGS = {
     # From the installed package: no content delivery network is asked.
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    # Sets of choices that share a field's name.
+    "ENUM_NAME_OVERRIDES": {
+        "DataJobKind": "annotation.models.DataJobKind",
+        "ErrorKind": "annotation.models.ErrorKind",
+        "EventKind": "annotation.models.EventKind",
+        "MessageRole": ["system", "user", "assistant"],
+        "Role": "annotation.models.Role",
+        "SourceKind": "annotation.models.SourceKind",
+    },
 }
 REST_KNOX = {"TOKEN_TTL": None, "AUTO_REFRESH": False}  # each token's own expiry is chosen where it is made
 KNOX_TOKEN_MODEL = "annotation.ApiToken"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.shortcuts import get_object_or_404
+from drf_spectacular.utils import extend_schema
 from rest_framework import permissions, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,6 +19,16 @@ class AfterSerializer(serializers.Serializer):
     after = serializers.IntegerField(min_value=-1, max_value=2**31 - 1, default=-1)
 
 
+class JobMetricsSerializer(serializers.Serializer):
+    status = serializers.CharField()
+    attempt = serializers.IntegerField()
+    step = serializers.IntegerField()
+    total_steps = serializers.IntegerField()
+    seconds_left = serializers.FloatField(allow_null=True, help_text="An estimate from the steps so far.")
+    rows = serializers.ListField(child=serializers.DictField(), help_text="`step` and what was logged there.")
+    more = serializers.BooleanField(help_text="There are further steps: ask again.")
+
+
 class JobMetricsView(APIView):
     """`GET ?after=STEP`: where a job stands, and what it logged beyond that step.
 
@@ -27,6 +38,7 @@ class JobMetricsView(APIView):
 
     permission_classes = [permissions.IsAdminUser]
 
+    @extend_schema(parameters=[AfterSerializer], responses=JobMetricsSerializer)
     def get(self, request: Request, pk: int) -> Response:
         asked = AfterSerializer(data=request.query_params)
         asked.is_valid(raise_exception=True)

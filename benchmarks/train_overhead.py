@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rlhf import launcher  # noqa: E402
-from rlhf.jobspec import JobSpec, Result, build_options  # noqa: E402
+from rlhf.jobspec import JobSpec, Result  # noqa: E402
+from rlhf.options import build_options  # noqa: E402
 
 WORDS = ("the", "answer", "is", "short", "and", "polite", "because", "people", "asked", "for", "it", "today")
 OPTIONS = {"epochs": 1, "checkpoint_every_steps": 4, "learning_rate": 1e-4}

@@ -19,9 +19,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Project, ResponseSource, SourceKind
-from rlhf.jobspec import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
 from rlhf.option_words import LABELS
+from rlhf.options import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.services.generation import DEFAULT_SAMPLING
 
 
@@ -135,7 +135,12 @@ class LaunchForm(forms.Form):
         validators=[validate_slug],
         help_text=_("Of the job and of the checkpoint that it makes. Letters, digits, hyphens and underscores."),
     )
-    method = forms.ChoiceField(label=_("Method"), choices=Method.choices, initial=Method.DPO, widget=forms.RadioSelect)
+    method = forms.ChoiceField(
+        label=_("Method"),
+        choices=[choice for choice in Method.choices if choice[0] in OPTIONS],
+        initial=Method.DPO,
+        widget=forms.RadioSelect,
+    )
 
 
 # What people change often; the rest is folded.

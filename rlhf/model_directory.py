@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.jobspec import MANIFEST_FILE, SpecError, check_manifest
+from rlhf.jobspec import MANIFEST_FILE, check_manifest
+from rlhf.options import SpecError
 
 
 def check_model_directory(directory: Path) -> None:

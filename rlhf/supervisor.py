@@ -20,8 +20,9 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from annotation.services import DomainError
 from rlhf import launcher, preflight
-from rlhf.jobspec import CancelMode, JobSpec, Result, SpecError, build_options
+from rlhf.jobspec import CancelMode, JobSpec, Result
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
+from rlhf.options import SpecError, build_options
 from rlhf.services import jobs, leases
 from rlhf.snapshots import check_snapshot
 from rlhf.token_lengths import TokenCounter

@@ -41,7 +41,7 @@ def test_the_web_side_loads_no_training_code() -> None:
     assert not modules_after(f"import config.wsgi\n{imports}") & TRAINING_STACK
 
 
-@pytest.mark.parametrize("name", ["rlhf.jobspec", "rlhf.launcher"])
+@pytest.mark.parametrize("name", ["rlhf.jobspec", "rlhf.options", "rlhf.launcher"])
 def test_the_seam_loads_only_the_standard_library(name: str) -> None:
     assert not modules_after(f"import {name}") & (TRAINING_STACK | WEB_STACK)
 

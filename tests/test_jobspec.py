@@ -9,16 +9,14 @@ from pathlib import Path
 import pytest
 
 from rlhf.jobspec import (
-    DPOOptions,
     JobSpec,
     Result,
-    SpecError,
-    build_options,
     check_manifest,
     complete_checkpoints,
     publish_directory,
     write_json_atomically,
 )
+from rlhf.options import DPOOptions, SpecError, build_options
 
 
 def spec(**changes: object) -> JobSpec:

@@ -21,8 +21,8 @@ from django.utils.translation import override
 
 from annotation.protocol import Protocol
 from rlhf.forms import OptionsForm, option_help
-from rlhf.jobspec import OPTIONS
 from rlhf.option_words import HELP
+from rlhf.options import OPTIONS
 from rlhf.services.checkpoints import register_base_checkpoint
 from tests.factories import make_comparison, make_project, make_user
 from tests.pages.training import make_job
@@ -126,7 +126,7 @@ def every_node(template: Template) -> Iterator[Node]:
 
 
 def test_what_the_training_options_say_is_marked() -> None:
-    """rlhf/jobspec.py is standard library only, so rlhf/option_words.py marks copies of its sentences."""
+    """rlhf/options.py is standard library only, so rlhf/option_words.py marks copies of its sentences."""
     said = {text for method in OPTIONS for text in option_help(method).values()}
     assert said == set(HELP)
     for method in OPTIONS:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rlhf import launcher
-from rlhf.jobspec import JobSpec, Result, build_options
+from rlhf.jobspec import JobSpec, Result
+from rlhf.options import build_options
 
 
 def spec(base: Path = Path("/nowhere")) -> JobSpec:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.jobspec import SpecError, write_manifest
+from rlhf.jobspec import write_manifest
 from rlhf.model_directory import check_model_directory, model_kind
+from rlhf.options import SpecError
 
 
 def safetensors(values: int) -> bytes:

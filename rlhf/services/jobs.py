@@ -21,7 +21,7 @@ from django.utils.translation import gettext
 
 from annotation.services import DomainError
 from rlhf import jobspec, preflight
-from rlhf.jobspec import Result, SpecError
+from rlhf.jobspec import Result
 from rlhf.models import (
     Checkpoint,
     CheckpointKind,
@@ -33,6 +33,7 @@ from rlhf.models import (
     Method,
     TrainingJob,
 )
+from rlhf.options import SpecError, build_options
 from rlhf.services import leases
 from rlhf.services.checkpoints import register_checkpoint
 
@@ -67,7 +68,7 @@ def queue_training_job(
             gettext("%(name)s is a reward model; choose a checkpoint that writes responses") % {"name": base.name}
         )
     try:
-        built = jobspec.build_options(method, options)
+        built = build_options(method, options)
         jobspec.check_manifest(base.path)
     except SpecError as error:
         raise DomainError(str(error)) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from rlhf.jobspec import DPOOptions
+from rlhf.options import DPOOptions
 from rlhf.training.job import Job, main
 from rlhf.training.rows import read_data
 

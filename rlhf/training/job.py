@@ -32,10 +32,10 @@ from rlhf.jobspec import (
     FailureClass,
     JobSpec,
     Result,
-    SpecError,
 )
 from rlhf.launcher import PARENT_PID
 from rlhf.model_directory import check_model_directory
+from rlhf.options import SpecError
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 from typing import cast
 
-from rlhf.jobspec import BadDataError, KTOOptions
+from rlhf.jobspec import BadDataError
+from rlhf.options import KTOOptions
 from rlhf.training.job import Job, main
 from rlhf.training.rows import RowSet, read_data
 

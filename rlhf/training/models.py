@@ -17,8 +17,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlhf.jobspec import MODEL_DIR, SpecError, publish_directory
+from rlhf.jobspec import MODEL_DIR, publish_directory
 from rlhf.model_directory import model_kind
+from rlhf.options import SpecError
 from rlhf.training.job import Job
 
 # Copied byte for byte, so that a model and its children tokenize and render alike.

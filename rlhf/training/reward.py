@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from rlhf.evaluation.reward_card import pair_metrics
-from rlhf.jobspec import RewardOptions
+from rlhf.options import RewardOptions
 from rlhf.training.job import Job, main
 from rlhf.training.rows import RowSet, read_data
 

@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rlhf.jobspec import BadDataError, SpecError
+from rlhf.jobspec import BadDataError
 from rlhf.model_directory import check_model_directory, model_kind
+from rlhf.options import SpecError
 from rlhf.training.job import die_with_parent, set_environment
 from rlhf.training.rows import is_conversation, parsed_lines
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from rlhf.jobspec import SFTOptions
+from rlhf.options import SFTOptions
 from rlhf.training.job import Job, main
 from rlhf.training.rows import read_data
 

@@ -17,14 +17,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from rlhf.jobspec import (
-    CHECKPOINTS_DIR,
-    BadDataError,
-    SpecError,
-    check_manifest,
-    complete_checkpoints,
-    publish_directory,
-)
+from rlhf.jobspec import CHECKPOINTS_DIR, BadDataError, check_manifest, complete_checkpoints, publish_directory
+from rlhf.options import SpecError
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
 from rlhf.training.rows import RowSet
 

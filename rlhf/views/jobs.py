@@ -19,9 +19,10 @@ from annotation.agreement import measure_agreement
 from annotation.services import DomainError
 from rlhf import launcher, preflight
 from rlhf.forms import LaunchForm, OptionsForm, format_number
-from rlhf.jobspec import LOG_FILE, OPTIONS, SPEC_FILE, SpecError
+from rlhf.jobspec import LOG_FILE, SPEC_FILE
 from rlhf.model_directory import check_model_directory
 from rlhf.models import CancelMode, FailureClass, JobStatus, Method, TrainingJob
+from rlhf.options import OPTIONS, SpecError
 from rlhf.services import broker_is_up, queue_training_job, request_cancel, seconds_left, seconds_left_by_job
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from rlhf import jobspec
+from rlhf import options
 from rlhf.forms import OptionsForm, option_help
 from rlhf.models import Checkpoint, TrainingJob
 from rlhf.services import (
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
 
 def test_every_option_of_every_method_has_a_field_with_its_default_and_help() -> None:
-    for method, cls in jobspec.OPTIONS.items():
+    for method, cls in options.OPTIONS.items():
         form = OptionsForm(method)
         assert set(form.fields) == set(cls.__dataclass_fields__)
         bound = OptionsForm(method, {n: f.initial for n, f in form.fields.items() if f.initial is not False})

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from rlhf import launcher
-from rlhf.jobspec import JobSpec, Result, build_options
+from rlhf.jobspec import JobSpec, Result
+from rlhf.options import build_options
 from tests.tiny_model import build_tiny_model
 
 Row = dict[str, Any]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.jobspec import BadDataError, SpecError
+from rlhf.jobspec import BadDataError
+from rlhf.options import SpecError
 from tests.tiny_model import build_tiny_model
 from tests.training.conftest import JobRunner, toy_rows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlhf.jobspec import SpecError
+from rlhf.options import SpecError
 from rlhf.token_lengths import TokenCounter, UncountableRowError
 from tests.tiny_model import build_tiny_model
 

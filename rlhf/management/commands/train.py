@@ -9,9 +9,9 @@ from django.conf import settings
 from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import preflight, supervisor
-from rlhf.jobspec import OPTIONS
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
+from rlhf.options import OPTIONS
 from rlhf.services import queue_training_job, seconds_left
 
 

@@ -1,0 +1,27 @@
+"""Tables of the training side: frozen data sets, jobs and what came out of them.
+
+Lineage: DatasetSnapshot → TrainingJob → Checkpoint → annotation.ResponseSource → responses → judgments. Status columns
+are written only by the transition functions in `services`.
+"""
+
+from rlhf.models.checkpoints import Checkpoint, CheckpointKind
+from rlhf.models.generation import GenerationJob
+from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
+from rlhf.models.snapshots import DatasetSnapshot
+from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, TrainingJob
+
+__all__ = [
+    "FINAL_STATUSES",
+    "CancelMode",
+    "Checkpoint",
+    "CheckpointKind",
+    "DatasetSnapshot",
+    "FailureClass",
+    "GenerationJob",
+    "JobMetric",
+    "JobStatus",
+    "LeasedJob",
+    "Method",
+    "TrainingJob",
+    "leased_job_constraints",
+]

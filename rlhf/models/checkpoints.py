@@ -1,0 +1,54 @@
+"""Models that can be trained from, scored with or published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from annotation.models import ResponseSource
+from annotation.models.checks import one_of
+from rlhf.models.training import TrainingJob
+
+
+class CheckpointKind(models.TextChoices):
+    POLICY = "policy", _("writes responses")
+    REWARD = "reward", _("scores responses")
+
+
+class Checkpoint(models.Model):
+    """A model directory that can be trained from, scored with or published: trained here, or a base brought in."""
+
+    name = models.CharField(max_length=100, unique=True)
+    kind = models.CharField(max_length=20, choices=CheckpointKind)
+    # Relative to the data folder where it lies inside, so that the folder can be moved.
+    directory = models.CharField(max_length=500)
+    manifest_sha256 = models.CharField(max_length=64)
+    parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    job = models.OneToOneField(TrainingJob, on_delete=models.PROTECT, null=True, blank=True, related_name="checkpoint")
+    step = models.PositiveIntegerField(default=0)
+    # Set when it is published: from then on it may write responses that people judge.
+    source = models.OneToOneField(
+        ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="checkpoint"
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=one_of("kind", CheckpointKind), name="checkpoint_kind_known"),
+            models.CheckConstraint(condition=Q(manifest_sha256__length=64), name="checkpoint_sha256_length"),
+            models.CheckConstraint(
+                condition=Q(source__isnull=True) | Q(kind="policy"), name="checkpoint_only_policy_published"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def path(self) -> Path:
+        return settings.DATA_DIR / self.directory

@@ -1,0 +1,63 @@
+"""What every kind of long work shares: one worker at a time, by a lease on its row."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+from annotation.models.checks import one_of
+
+
+class JobStatus(models.TextChoices):
+    QUEUED = "queued", "waiting for a worker"
+    RUNNING = "running", "a worker holds the lease"
+    SUCCEEDED = "succeeded", "finished; its result stands"
+    FAILED = "failed", "ended by an error that another try would not mend, or whose tries are spent"
+    CANCELLED = "cancelled", "stopped because somebody asked"
+
+
+FINAL_STATUSES = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class LeasedJob(models.Model):
+    """Long work that one worker at a time may do. This row is the truth; a Celery message is only a hint to look."""
+
+    status = models.CharField(max_length=20, choices=JobStatus, default=JobStatus.QUEUED)
+    owner = models.CharField(max_length=200, blank=True, help_text="host:pid:token of the worker that holds the lease")
+    attempt = models.PositiveIntegerField(default=0)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    dispatched_at = models.DateTimeField(null=True, blank=True, help_text="When a message was last sent for it.")
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    queued_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINAL_STATUSES
+
+
+def leased_job_constraints(table: str) -> list[models.CheckConstraint]:
+    """What Postgres refuses of any leased job."""
+    return [
+        models.CheckConstraint(condition=one_of("status", JobStatus), name=f"{table}_status_known"),
+        models.CheckConstraint(
+            condition=Q(status="running", lease_expires_at__isnull=False) & ~Q(owner="")
+            | ~Q(status="running") & Q(lease_expires_at__isnull=True, owner=""),
+            name=f"{table}_running_has_lease",
+        ),
+        models.CheckConstraint(
+            condition=Q(status__in=FINAL_STATUSES, finished_at__isnull=False)
+            | ~Q(status__in=FINAL_STATUSES) & Q(finished_at__isnull=True),
+            name=f"{table}_finished_has_time",
+        ),
+    ]

@@ -1,0 +1,105 @@
+"""Training runs and what they logged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from annotation.models.checks import one_of
+from rlhf.models.leased import LeasedJob, leased_job_constraints
+from rlhf.models.snapshots import DatasetSnapshot
+
+
+class Method(models.TextChoices):
+    SFT = "sft", _("Supervised fine-tuning")
+    REWARD = "reward", _("Reward model")
+    DPO = "dpo", _("Direct preference optimisation")
+    KTO = "kto", _("Kahneman–Tversky optimisation")
+    GRPO = "grpo", _("Group-relative policy optimisation")
+    RLOO = "rloo", _("Leave-one-out REINFORCE")
+    PPO = "ppo", _("Proximal policy optimisation")
+    MERGE = "merge", _("Merging")
+
+
+class FailureClass(models.TextChoices):
+    """By whose fault: decides whether another attempt is made (services.FAILURE_BUDGETS)."""
+
+    NONE = "", _("none")
+    INFRASTRUCTURE = "infrastructure", _("the worker or its machine went away")
+    OUT_OF_MEMORY = "out_of_memory", _("out of memory")
+    BAD_DATA = "bad_data", _("the data or the options cannot be used")
+    UNKNOWN = "unknown", _("unknown")
+
+
+class CancelMode(models.TextChoices):
+    NONE = "", "not asked"
+    KEEP = "keep", "stop and keep what was learnt"
+    DISCARD = "discard", "stop and discard"
+
+
+class TrainingJob(LeasedJob):
+    """One training run over one snapshot from one base checkpoint."""
+
+    name = models.CharField(max_length=100, blank=True)
+    method = models.CharField(max_length=20, choices=Method)
+    snapshot = models.ForeignKey(DatasetSnapshot, on_delete=models.PROTECT, related_name="jobs")
+    base = models.ForeignKey("Checkpoint", on_delete=models.PROTECT, related_name="jobs_from_here")
+    options = models.JSONField(help_text="Every option of the method, defaults included (rlhf/options.py).")
+    # What the rows became before the start: used, too long, ties … (rlhf/preflight.py)
+    preflight = models.JSONField(default=dict)
+    code_version = models.CharField(max_length=80, blank=True)
+    failure_class = models.CharField(max_length=20, choices=FailureClass, default=FailureClass.NONE, blank=True)
+    infrastructure_failures = models.PositiveSmallIntegerField(default=0)
+    unknown_failures = models.PositiveSmallIntegerField(default=0)
+    cancel_mode = models.CharField(max_length=10, choices=CancelMode, default=CancelMode.NONE, blank=True)
+    resume_from = models.CharField(max_length=40, blank=True, help_text="Last complete checkpoint, step-N.")
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField(default=0)
+    metrics = models.JSONField(default=dict, help_text="The final ones, from result.json.")
+
+    class Meta:
+        constraints = [
+            *leased_job_constraints("trainingjob"),
+            models.CheckConstraint(condition=one_of("method", Method), name="trainingjob_method_known"),
+            models.CheckConstraint(
+                condition=one_of("failure_class", FailureClass),
+                name="trainingjob_failure_class_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(cancel_mode="", cancel_requested_at__isnull=True)
+                | Q(cancel_mode__in=["keep", "discard"], cancel_requested_at__isnull=False),
+                name="trainingjob_cancel_has_mode",
+            ),
+        ]
+        indexes = [
+            # the reconciler's two questions: what waits, whose lease ran out
+            models.Index(fields=["lease_expires_at"], condition=Q(status="running"), name="trainingjob_running"),
+            models.Index(fields=["queued_at"], condition=Q(status="queued"), name="trainingjob_queued"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or f"{self.method}-{self.pk}"
+
+    @property
+    def directory(self) -> Path:
+        return settings.JOBS_DIR / str(self.pk)
+
+
+class JobMetric(models.Model):
+    """What the training process logged at one step; a retry from a checkpoint writes a step anew."""
+
+    job = models.ForeignKey(TrainingJob, on_delete=models.CASCADE, related_name="job_metrics")
+    step = models.PositiveIntegerField()
+    values = models.JSONField()
+    logged_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["job", "step"], name="jobmetric_step_once")]
+
+    def __str__(self) -> str:
+        return f"step {self.step}"

@@ -4,7 +4,8 @@ Standard library only, so that a bare GPU node and a web process read the same d
 
     spec.json  train.jsonl  eval.jsonl     written before the start; an unknown key in spec.json is an error
     metrics.jsonl  heartbeat               appended / touched by rank 0
-    cancel                                 made by the supervisor; holds "keep" or "discard"
+    insights.jsonl                         appended by rank 0: {"kind", "step", …}, see rlhf/training/insights.py
+    cancel                                 made by the supervisor; holds "keep", "discard" or "pause"
     checkpoints/step-N/                    complete when it holds manifest.json (sha256 of each file)
     result.json                            written last, atomically
     stdout.log
@@ -30,6 +31,7 @@ SPEC_FILE = "spec.json"
 TRAIN_FILE = "train.jsonl"
 EVAL_FILE = "eval.jsonl"
 METRICS_FILE = "metrics.jsonl"
+INSIGHTS_FILE = "insights.jsonl"
 HEARTBEAT_FILE = "heartbeat"
 CANCEL_FILE = "cancel"
 CHECKPOINTS_DIR = "checkpoints"
@@ -39,7 +41,7 @@ RESULT_FILE = "result.json"
 LOG_FILE = "stdout.log"
 
 FailureClass = Literal["infrastructure", "out_of_memory", "bad_data", "unknown"]
-CancelMode = Literal["keep", "discard"]
+CancelMode = Literal["keep", "discard", "pause"]
 
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")

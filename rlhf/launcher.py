@@ -125,10 +125,10 @@ def child_environment() -> dict[str, str]:
 
 
 class MetricsTail:
-    """Reads metrics.jsonl as it grows."""
+    """Reads metrics.jsonl, or another file of lines, as it grows."""
 
-    def __init__(self, job_dir: Path, offset: int = 0) -> None:
-        self.path = Path(job_dir) / METRICS_FILE
+    def __init__(self, job_dir: Path, offset: int = 0, name: str = METRICS_FILE) -> None:
+        self.path = Path(job_dir) / name
         self.offset = offset
         """Bytes already read; always the start of a line. Another tail may go on from it, or again from 0."""
 

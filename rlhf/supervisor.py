@@ -20,10 +20,11 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from annotation.services import DomainError
 from rlhf import launcher, preflight
-from rlhf.jobspec import CancelMode, JobSpec, Result
+from rlhf.alarms import Alarm, Watch
+from rlhf.jobspec import INSIGHTS_FILE, CancelMode, JobSpec, Result
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
 from rlhf.options import SpecError, build_options
-from rlhf.services import jobs, leases
+from rlhf.services import jobs, leases, watching
 from rlhf.snapshots import check_snapshot
 from rlhf.token_lengths import TokenCounter
 
@@ -129,8 +130,13 @@ class LeaseKeeper:
 
 def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper) -> None:
     tail = launcher.MetricsTail(job.directory)
+    shown = launcher.MetricsTail(job.directory, name=INSIGHTS_FILE)
+    watch = Watch(job.method, beta=job.options.get("beta"))
+    line_came_at = charged_at = time.monotonic()
     asked_to_stop_at: float | None = None
     unsaved: list[dict] = []
+    unshown: list[dict] = []
+    alarms: list[Alarm] = []
     while True:
         is_over = process.poll() is not None
         if lease.is_lost:
@@ -138,11 +144,22 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
             launcher.terminate(process, 0)
             return
         try:
-            unsaved += tail.read_new()
-            if not jobs.record_progress(job, unsaved):
+            now = time.monotonic()
+            if lines := tail.read_new():
+                line_came_at = now
+            unsaved += lines
+            unshown += shown.read_new()
+            alarms += [alarm for line in lines for alarm in watch.see(line)] + watch.look_at_pace(now - line_came_at)
+            due = bool(unsaved) or is_over or now - charged_at > settings.JOB_HEARTBEAT_SECONDS
+            if due and not jobs.record_progress(job, unsaved, process_seconds=now - charged_at):
                 lease.is_lost = True
                 continue
+            charged_at = now if due else charged_at
             unsaved = []
+            watching.raise_alarms(job, alarms)
+            alarms = []
+            watching.record_insights(job, unshown)
+            unshown = []
             if is_over:
                 _conclude(job, process.returncode)
                 return
@@ -169,6 +186,8 @@ def _conclude(job: TrainingJob, exit_code: int) -> None:
     logger.info("child ended: job=%s exit=%s result=%s", job.pk, exit_code, result and result.status)
     if result is not None:
         jobs.finish_training_job(job, result)
+    elif job.cancel_mode == "pause":
+        jobs.pause_training_job(job)
     elif job.cancel_requested_at:
         jobs.finish_training_job(job, Result(status="cancelled"))
     elif worker_is_stopping.is_set():

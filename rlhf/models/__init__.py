@@ -9,15 +9,20 @@ from rlhf.models.generation import GenerationJob
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, TrainingJob
+from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
 
 __all__ = [
     "FINAL_STATUSES",
+    "AlarmCode",
     "CancelMode",
     "Checkpoint",
     "CheckpointKind",
     "DatasetSnapshot",
     "FailureClass",
     "GenerationJob",
+    "InsightKind",
+    "JobAlarm",
+    "JobInsight",
     "JobMetric",
     "JobStatus",
     "LeasedJob",

@@ -13,6 +13,7 @@ from annotation.models.checks import one_of
 class JobStatus(models.TextChoices):
     QUEUED = "queued", "waiting for a worker"
     RUNNING = "running", "a worker holds the lease"
+    PAUSED = "paused", "stopped with its checkpoint, to go on when somebody asks"
     SUCCEEDED = "succeeded", "finished; its result stands"
     FAILED = "failed", "ended by an error that another try would not mend, or whose tries are spent"
     CANCELLED = "cancelled", "stopped because somebody asked"

@@ -40,6 +40,7 @@ class CancelMode(models.TextChoices):
     NONE = "", "not asked"
     KEEP = "keep", "stop and keep what was learnt"
     DISCARD = "discard", "stop and discard"
+    PAUSE = "pause", "save a checkpoint and free the worker"
 
 
 class TrainingJob(LeasedJob):
@@ -61,6 +62,11 @@ class TrainingJob(LeasedJob):
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
     metrics = models.JSONField(default=dict, help_text="The final ones, from result.json.")
+    process_seconds = models.FloatField(
+        default=0.0, db_default=0.0, help_text="How long its training processes ran, over all attempts; pauses not."
+    )
+    # The job that ran out of memory and of which this is the retry with a smaller micro-batch.
+    retry_of = models.OneToOneField("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retry")
 
     class Meta:
         constraints = [
@@ -72,7 +78,7 @@ class TrainingJob(LeasedJob):
             ),
             models.CheckConstraint(
                 condition=Q(cancel_mode="", cancel_requested_at__isnull=True)
-                | Q(cancel_mode__in=["keep", "discard"], cancel_requested_at__isnull=False),
+                | Q(cancel_mode__in=["keep", "discard", "pause"], cancel_requested_at__isnull=False),
                 name="trainingjob_cancel_has_mode",
             ),
         ]

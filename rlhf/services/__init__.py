@@ -4,7 +4,7 @@ from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, regis
 from rlhf.services.demo import seed_demo
 from rlhf.services.generation import queue_generation_job
 from rlhf.services.jobs import queue_training_job, reconcile, seconds_left, seconds_left_by_job
-from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel
+from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause, resume_job
 from rlhf.services.snapshots import create_snapshot
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "reconcile",
     "register_base_checkpoint",
     "request_cancel",
+    "request_pause",
+    "resume_job",
     "seconds_left",
     "seconds_left_by_job",
     "seed_demo",

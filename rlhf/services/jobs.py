@@ -23,6 +23,7 @@ from annotation.services import DomainError
 from rlhf import jobspec, preflight
 from rlhf.jobspec import Result
 from rlhf.models import (
+    CancelMode,
     Checkpoint,
     CheckpointKind,
     DatasetSnapshot,
@@ -93,6 +94,51 @@ def queue_training_job(
     return job
 
 
+def half_micro_batch(job: TrainingJob) -> int | None:
+    """The next smaller micro-batch that the method understands and that divides the batch; None at the smallest."""
+    given = job.options
+    for rows in range(given.get("micro_batch_size", 1) // 2, 0, -1):
+        try:
+            build_options(job.method, {**given, "micro_batch_size": rows})
+        except SpecError:
+            continue
+        return rows
+    return None
+
+
+def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None) -> TrainingJob:
+    """Queue a job like one that ran out of memory, with at most half as many rows at once.
+
+    Gradients are accumulated over more passes, so that each step learns from as many rows as before. Asking again
+    gives the same job. Raises DomainError.
+    """
+    if job.failure_class != FailureClass.OUT_OF_MEMORY or job.status != JobStatus.FAILED:
+        raise DomainError(gettext("job %(number)s did not run out of memory") % {"number": job.pk})
+    with transaction.atomic():
+        TrainingJob.objects.select_for_update(of=["self"]).get(pk=job.pk)  # two clicks make one job
+        if existing := TrainingJob.objects.filter(retry_of=job).first():
+            return existing
+        rows = half_micro_batch(job)
+        if rows is None:
+            raise DomainError(
+                gettext(
+                    "it cannot take fewer rows at once: micro_batch_size is as small as the method and the batch "
+                    "allow. Lower max_tokens, or turn on gradient checkpointing or LoRA"
+                )
+            )
+        retry = queue_training_job(
+            snapshot=job.snapshot,
+            method=job.method,
+            base=job.base,
+            options={**job.options, "micro_batch_size": rows},
+            name=job.name,
+            created_by=created_by,
+        )
+        retry.retry_of = job
+        retry.save(update_fields=["retry_of"])
+    return retry
+
+
 def code_version() -> str:
     """The version of this code, with the commit where it runs from a checkout."""
     version = importlib.metadata.version("touchstone")
@@ -102,17 +148,17 @@ def code_version() -> str:
     return f"{version}+{described.stdout.strip()}" if described.returncode == 0 else version
 
 
-def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> bool:
-    """Store what the training process logged since last time; False where the lease was lost."""
+def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]], process_seconds: float = 0.0) -> bool:
+    """Store what the training process logged since last time, and how long it ran; False where the lease was lost."""
     by_step: dict[int, dict[str, Any]] = {}
     for line in lines:
         by_step.setdefault(int(line["step"]), {}).update(line)
     if not by_step:
-        return True
+        return not process_seconds or _charge(job, process_seconds)
     last = max(by_step)
     total = max(int(line.get("total_steps") or 0) for line in by_step.values())
     with transaction.atomic():
-        if not leases.held(job).update(step=last, total_steps=total or job.total_steps):
+        if not _charge(job, process_seconds, step=last, total_steps=total or job.total_steps):
             return False
         known = JobMetric.objects.filter(job=job, step__in=by_step).values_list("step", "values")
         merged = {step: {**values, **by_step[step]} for step, values in known}
@@ -123,6 +169,10 @@ def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> bool:
             update_fields=["values", "logged_at"],
         )
     return True
+
+
+def _charge(job: TrainingJob, process_seconds: float, **fields: Any) -> bool:
+    return leases.held(job).update(process_seconds=F("process_seconds") + process_seconds, **fields) == 1
 
 
 def finish_training_job(job: TrainingJob, result: Result) -> None:
@@ -177,6 +227,12 @@ def requeue_training_job(job: TrainingJob, **fields: Any) -> bool:
     return leases.requeue_job(job, resume_from=complete[-1] if complete else "", **fields)
 
 
+def pause_training_job(job: TrainingJob) -> bool:
+    """Put a job aside whose process has saved a checkpoint and left, to go on from there when somebody asks."""
+    complete = jobspec.complete_checkpoints(job.directory)
+    return leases.pause_job(job, resume_from=complete[-1] if complete else "")
+
+
 def reconcile() -> dict[str, int]:
     """Mend what crashes left: return lost jobs to the queue, and tell the workers again about waiting ones.
 
@@ -190,7 +246,9 @@ def reconcile() -> dict[str, int]:
                 return counts
         for job in leases.expired(TrainingJob):
             counts["lost"] += 1
-            if job.cancel_requested_at:
+            if job.cancel_mode == CancelMode.PAUSE:
+                pause_training_job(job)
+            elif job.cancel_requested_at:
                 leases.finish_job(job, JobStatus.CANCELLED)
             else:
                 fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost")

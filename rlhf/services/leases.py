@@ -1,8 +1,11 @@
 """Leases on jobs: the only writers of `status`, `owner`, `attempt` and `lease_expires_at`.
 
     queued ──claim──▶ running ──finish──▶ succeeded | failed | cancelled
-      ▲                  │
-      └─────requeue──────┘
+      ▲  │               │
+      │  └──pause───▶ paused ◀──pause (its worker has saved a checkpoint)
+      │                  │
+      ├──────resume──────┘     (a paused or queued job is cancelled at once)
+      └─────requeue────── running
 
 Each transition is one conditional UPDATE. What a worker writes is fenced by (owner, attempt): a worker that lost its
 lease changes no row, sees that, and leaves.
@@ -23,7 +26,7 @@ from django.utils.translation import gettext
 from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
-from rlhf.models import FINAL_STATUSES, GenerationJob, JobStatus, LeasedJob, TrainingJob
+from rlhf.models import FINAL_STATUSES, CancelMode, GenerationJob, JobStatus, LeasedJob, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -107,17 +110,65 @@ def request_cancel(job: LeasedJob, mode: str = "discard") -> None:
     Raises IllegalTransitionError where the job has ended.
     """
     asked: dict[str, object] = {"cancel_requested_at": Now()}
+    rows = type(job).objects.filter(pk=job.pk)  # type: ignore[attr-defined]
+    running = rows.filter(status=JobStatus.RUNNING)
     if isinstance(job, TrainingJob):
         asked["cancel_mode"] = mode
-    rows = type(job).objects.filter(pk=job.pk)  # type: ignore[attr-defined]
-    ended = rows.filter(status=JobStatus.QUEUED).update(status=JobStatus.CANCELLED, finished_at=Now(), **asked)
-    if ended or rows.filter(status=JobStatus.RUNNING).update(**asked):
+        if mode == CancelMode.KEEP:  # a child that was asked to pause leaves no model to keep
+            running = running.exclude(cancel_mode=CancelMode.PAUSE)
+    waiting = rows.filter(status__in=[JobStatus.QUEUED, JobStatus.PAUSED])
+    ended = waiting.update(status=JobStatus.CANCELLED, finished_at=Now(), **asked)
+    if ended or running.update(**asked):
         return
     job.refresh_from_db()
+    if job.status == JobStatus.RUNNING:
+        raise IllegalTransitionError(
+            gettext("job %(number)s is being paused; wait until it is, then resume it to stop and keep")
+            % {"number": job.pk}
+        )
     raise IllegalTransitionError(
         gettext("job %(number)s has %(status)s already; there is nothing to cancel")
         % {"number": job.pk, "status": gettext(job.status)}
     )
+
+
+def request_pause(job: TrainingJob) -> None:
+    """Take a queued job out of the queue, or ask the worker of a running one to save a checkpoint and let go.
+
+    Raises IllegalTransitionError where the job has ended, is paused already or was asked to stop.
+    """
+    rows = TrainingJob.objects.filter(pk=job.pk)
+    if rows.filter(status=JobStatus.QUEUED).update(status=JobStatus.PAUSED, dispatched_at=None):
+        return
+    asked = {"cancel_requested_at": Now(), "cancel_mode": CancelMode.PAUSE}
+    if rows.filter(status=JobStatus.RUNNING, cancel_mode="").update(**asked):
+        return
+    job.refresh_from_db()
+    raise IllegalTransitionError(
+        gettext("job %(number)s is %(status)s; only a job that waits or runs can be paused")
+        % {"number": job.pk, "status": gettext("stopping" if job.cancel_mode else job.status)}
+    )
+
+
+def pause_job(job: TrainingJob, **fields: object) -> bool:
+    """Put a running job aside for which a pause was asked; False where the lease was lost."""
+    fields |= {"cancel_requested_at": None, "cancel_mode": CancelMode.NONE}
+    paused = held(job).update(
+        status=JobStatus.PAUSED, owner="", lease_expires_at=None, dispatched_at=None, error="", **fields
+    )
+    return paused == 1
+
+
+def resume_job(job: TrainingJob) -> None:
+    """Put a paused job back into the queue and tell the workers. Raises IllegalTransitionError."""
+    paused = TrainingJob.objects.filter(pk=job.pk, status=JobStatus.PAUSED)
+    if not paused.update(status=JobStatus.QUEUED, queued_at=Now(), dispatched_at=None):
+        job.refresh_from_db()
+        raise IllegalTransitionError(
+            gettext("job %(number)s is %(status)s; only a paused job can be resumed")
+            % {"number": job.pk, "status": gettext(job.status)}
+        )
+    dispatch_job(job)
 
 
 def expired(model: type[Job]) -> QuerySet[Job]:

@@ -67,14 +67,18 @@ def metric(value: Any) -> str:
 @register.filter
 def tone(status: str) -> str:
     """The colour of a job's badge."""
-    return {JobStatus.RUNNING: "accent", JobStatus.SUCCEEDED: "good", JobStatus.FAILED: "error"}.get(
-        JobStatus(status), ""
-    )
+    return {
+        JobStatus.RUNNING: "accent",
+        JobStatus.PAUSED: "warning",
+        JobStatus.SUCCEEDED: "good",
+        JobStatus.FAILED: "error",
+    }.get(JobStatus(status), "")
 
 
 _STATUS_WORDS: dict[str, str | Promise] = {
     JobStatus.QUEUED: _("queued"),
     JobStatus.RUNNING: _("running"),
+    JobStatus.PAUSED: _("paused"),
     JobStatus.SUCCEEDED: _("succeeded"),
     JobStatus.FAILED: _("failed"),
     JobStatus.CANCELLED: _("cancelled"),

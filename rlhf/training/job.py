@@ -99,7 +99,7 @@ class Job:
             cancel = ""
         if cancel == "discard":
             return "discard"
-        if self.terminated:
+        if self.terminated or cancel == "pause":
             return "terminated"
         return "keep" if cancel else None
 

@@ -1,0 +1,164 @@
+"""When a training run needs somebody to look: pure arithmetic over the lines of metrics.jsonl. Standard library only.
+
+Limits and where they come from: NaN, loss exactly 0 and a chosen side that collapses are the failures that users of
+TRL, LLaMA-Factory and OpenRLHF report most; KL above 10 nats and below 0 are those of PPO runs that blew up; the pace
+is that of a collective that hangs. No alarm stops a run: people do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+ON_POLICY = frozenset({"grpo", "rloo", "ppo"})
+
+ZERO_LOSSES = 3
+"""Logged one after another. A hinge loss may touch 0 once."""
+ZERO_LOSSES_ON_POLICY = 10
+"""With a gradient of exactly 0 as well: the loss of GRPO itself is 0 at the first step of every batch."""
+KL_LOGS, KL_NOISE, KL_LIMIT = 5, 0.02, 10.0
+"""The mean of so many logs is judged; an estimate from samples may be so far below 0, in nats."""
+COLLAPSE_LOGS, COLLAPSE_NATS, COLLAPSE_SHARE = 10, 10.0, 0.2
+"""The chosen side fell by so many nats below the reference, and by that share of its log-probability."""
+CUT_LOGS, CUT_SHARE = 10, 0.999
+PACE_LOGS, PACE_FACTOR, PACE_FLOOR_SECONDS = 5, 20, 600.0
+"""No step for 20 times the median, and never before ten minutes: an evaluation or a save may take that long."""
+LENGTH_LOGS, LENGTH_FACTOR = 10, 1.5
+RISING_EVALUATIONS = 3
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One thing that was seen, with the number that shows it."""
+
+    code: str
+    step: int
+    value: float | None = None
+
+
+class Watch:
+    """Sees the metrics of one run, line by line in their order; each alarm is raised once."""
+
+    def __init__(self, method: str, beta: float | None = None) -> None:
+        """`beta` is that of DPO and KTO, by which their logged rewards are scaled."""
+        self.on_policy = method in ON_POLICY
+        self.beta = beta
+        self.step = 0
+        self._raised: set[str] = set()
+        self._zeros = 0
+        self._cut = 0
+        self._kl: deque[float] = deque(maxlen=KL_LOGS)
+        self._fallen: deque[tuple[float, float]] = deque(maxlen=COLLAPSE_LOGS)
+        self._seconds: deque[float] = deque(maxlen=200)
+        self._first: list[tuple[float, float]] = []
+        self._recent: deque[tuple[float, float]] = deque(maxlen=LENGTH_LOGS)
+        self._eval_losses: dict[int, float] = {}
+
+    def see(self, row: Mapping[str, Any]) -> list[Alarm]:
+        """The alarms that this line is the first to raise."""
+        self.step = int(row["step"])
+        found = [
+            self._not_a_number(row),
+            self._zero_loss(row),
+            *self._divergence(row),
+            self._collapse(row),
+            self._all_cut(row),
+            self._length_runs_away(row),
+            self._eval_loss_rises(row),
+        ]
+        if (seconds := _number(row, "seconds")) is not None:
+            self._seconds.append(seconds)
+        return [self._once(alarm) for alarm in found if alarm is not None and alarm.code not in self._raised]
+
+    def look_at_pace(self, seconds_since_line: float) -> list[Alarm]:
+        """The alarm that no line has come for far too long; may be asked at any time."""
+        if len(self._seconds) < PACE_LOGS or "stalled" in self._raised:
+            return []
+        if seconds_since_line <= max(PACE_FLOOR_SECONDS, PACE_FACTOR * median(self._seconds)):
+            return []
+        return [self._once(Alarm("stalled", self.step, seconds_since_line))]
+
+    def _once(self, alarm: Alarm) -> Alarm:
+        self._raised.add(alarm.code)
+        return alarm
+
+    def _not_a_number(self, row: Mapping[str, Any]) -> Alarm | None:
+        watched = {"loss", "eval_loss", "grad_norm", "logps/chosen", "logps/rejected", "reward", "kl"}
+        return Alarm("nan", self.step) if watched & set(row.get("nonfinite", ())) else None
+
+    def _zero_loss(self, row: Mapping[str, Any]) -> Alarm | None:
+        loss = _number(row, "loss")
+        if loss is None:
+            return None
+        no_signal = loss == 0 and (not self.on_policy or _number(row, "grad_norm") == 0)
+        self._zeros = self._zeros + 1 if no_signal else 0
+        enough = ZERO_LOSSES_ON_POLICY if self.on_policy else ZERO_LOSSES
+        return Alarm("zero_loss", self.step, 0.0) if self._zeros >= enough else None
+
+    def _divergence(self, row: Mapping[str, Any]) -> list[Alarm]:
+        kl = _number(row, "kl")
+        if kl is None:
+            return []
+        self._kl.append(kl)
+        mean = fmean(self._kl)
+        if mean > KL_LIMIT:
+            return [Alarm("kl_high", self.step, mean)]
+        return [Alarm("kl_negative", self.step, mean)] if mean < -KL_NOISE else []
+
+    def _collapse(self, row: Mapping[str, Any]) -> Alarm | None:
+        """Reward of the chosen side is β (log π − log π_ref), so that rows of every length are comparable."""
+        reward, logps = _number(row, "rewards/chosen"), _number(row, "logps/chosen")
+        if reward is None or logps is None or not self.beta:
+            return None
+        change = reward / self.beta
+        self._fallen.append((-change, abs(logps - change)))
+        if len(self._fallen) < COLLAPSE_LOGS:
+            return None
+        fallen, reference = (fmean(column) for column in zip(*self._fallen, strict=True))
+        far = fallen > max(COLLAPSE_NATS, COLLAPSE_SHARE * reference)
+        return Alarm("chosen_collapse", self.step, -fallen) if far else None
+
+    def _all_cut(self, row: Mapping[str, Any]) -> Alarm | None:
+        share = _number(row, "completions/clipped_ratio")
+        if share is None:
+            return None
+        self._cut = self._cut + 1 if share >= CUT_SHARE else 0
+        return Alarm("all_cut", self.step, share) if self._cut >= CUT_LOGS else None
+
+    def _length_runs_away(self, row: Mapping[str, Any]) -> Alarm | None:
+        reward, length = _number(row, "reward"), _number(row, "completions/mean_length")
+        if reward is None or length is None:
+            return None
+        if len(self._first) < LENGTH_LOGS:
+            self._first.append((reward, length))
+            return None
+        self._recent.append((reward, length))
+        if len(self._recent) < LENGTH_LOGS:
+            return None
+        reward_before, length_before = (fmean(column) for column in zip(*self._first, strict=True))
+        reward_now, length_now = (fmean(column) for column in zip(*self._recent, strict=True))
+        if reward_now <= reward_before or length_now < LENGTH_FACTOR * max(length_before, 1.0):
+            return None
+        return Alarm("reward_length", self.step, length_now / max(length_before, 1.0))
+
+    def _eval_loss_rises(self, row: Mapping[str, Any]) -> Alarm | None:
+        loss = _number(row, "eval_loss")
+        if loss is None:
+            return None
+        self._eval_losses[self.step] = loss  # a step that is done again is measured again
+        steps = sorted(self._eval_losses)[-RISING_EVALUATIONS - 1 :]
+        losses = [self._eval_losses[step] for step in steps]
+        rises = len(losses) > RISING_EVALUATIONS and all(a < b for a, b in itertools.pairwise(losses))
+        return Alarm("eval_loss_rises", self.step, loss) if rises else None
+
+
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -1,0 +1,44 @@
+"""What is seen of a training run beside its numbers: alarms, and what the process itself shows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from rlhf.alarms import Alarm
+from rlhf.models import InsightKind, JobAlarm, JobInsight, TrainingJob
+from rlhf.services import leases
+
+logger = logging.getLogger(__name__)
+
+
+def raise_alarms(job: TrainingJob, alarms: Iterable[Alarm]) -> None:
+    """Store alarms of a job that this worker holds; one that was raised before stays as it was."""
+    found = list(alarms)
+    if not found or not leases.held(job).exists():
+        return
+    logger.warning("alarms raised: job=%s codes=%s", job.pk, ",".join(alarm.code for alarm in found))
+    JobAlarm.objects.bulk_create(
+        [JobAlarm(job=job, code=alarm.code, step=alarm.step, value=alarm.value) for alarm in found],
+        ignore_conflicts=True,
+    )
+
+
+def record_insights(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> None:
+    """Store what the process showed since last time; lines of a kind that this version does not know are left."""
+    newest = {
+        (line["kind"], int(line["step"])): {
+            name: value for name, value in line.items() if name not in ("kind", "step")
+        }
+        for line in lines
+        if line.get("kind") in InsightKind.values
+    }
+    if not newest or not leases.held(job).exists():
+        return
+    JobInsight.objects.bulk_create(
+        [JobInsight(job=job, kind=kind, step=step, values=values) for (kind, step), values in newest.items()],
+        update_conflicts=True,
+        unique_fields=["job", "kind", "step"],
+        update_fields=["values", "shown_at"],
+    )

@@ -89,7 +89,7 @@ def compare_context(
         "is_ranked": is_ranked(protocol, count),
         "verdicts": _verdicts(protocol, filled),
         "none_good": _none_good(protocol, filled),
-        "ranks": [Reason(str(rank), str(rank), _("Rank %(rank)d") % {"rank": rank}) for rank in range(1, 10)],
+        "ranks": _rank_keys(9),
         "axes": _axes(protocol, filled),
         "aspects": _aspects(protocol, filled, count, _most_responses(protocol, queue)),
         "names": NAMES[: _most_responses(protocol, queue)],
@@ -108,6 +108,24 @@ def compare_context(
         "lease_seconds": settings.ASSIGNMENT_LEASE_SECONDS,
         "page_data": _page_data(project, protocol),
     }
+
+
+def ranking_context(
+    protocol: Protocol, comparison: BlindComparison, *, ranks: Sequence[int | str], is_neither: bool
+) -> dict[str, Any]:
+    """What a page needs to have a comparison ranked outside the queue."""
+    return {
+        "protocol": protocol,
+        "is_ranked": is_ranked(protocol, len(comparison.sides)),
+        "sides": _ranked_sides(comparison, ranks),
+        "ranks": _rank_keys(len(comparison.sides)),
+        "none_good": _none_good(protocol, Filled(choice="neither" if is_neither else "")),
+        "page_data": {"allowTies": protocol.allow_tie, "words": {"rankTaken": _words()["rankTaken"]}},
+    }
+
+
+def _rank_keys(count: int) -> list[Reason]:
+    return [Reason(str(rank), str(rank), _("Rank %(rank)d") % {"rank": rank}) for rank in range(1, count + 1)]
 
 
 def fragment_context(project: Project, comparison: BlindComparison) -> dict[str, Any]:

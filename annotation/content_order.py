@@ -100,7 +100,7 @@ def _read_choice(
         return Preference.NEITHER, None, None
     if is_ranked(protocol, len(order)):
         _refuse(answer.choice != "ranked", "choice", _("this project asks for an order of all responses."))
-        return Preference.RANKED, None, _read_ranking(answer.ranking, protocol, order)
+        return Preference.RANKED, None, read_ranking(answer.ranking, protocol, order)
     _refuse(answer.ranking is not None, "ranking", _("this project asks for no ranks; reload the page."))
     known = [verdict.value for verdict in protocol.verdicts]
     if answer.choice not in known:
@@ -118,7 +118,8 @@ def _read_choice(
     return (Preference.A if strength < 0 else Preference.B), strength, None
 
 
-def _read_ranking(ranking: Sequence[int] | None, protocol: Protocol, order: Sequence[int]) -> list[int]:
+def read_ranking(ranking: Sequence[int] | None, protocol: Protocol, order: Sequence[int]) -> list[int]:
+    """Ranks from left to right as they are stored; raises DomainError where they are no order of all responses."""
     count = len(order)
     if ranking is None or len(ranking) != count:
         raise DomainError(_("ranking: give every one of the %(count)s responses a rank.") % {"count": count})

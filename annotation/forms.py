@@ -37,7 +37,7 @@ def read_answer(posted: QueryDict, shown_texts: Callable[[], Sequence[str]]) -> 
     DomainError with a sentence about the first field that cannot be read.
     """
     choice = posted.get("choice", "")
-    ranking = _ranking(posted)
+    ranking = read_ranks(posted)
     if not choice and ranking is not None:
         choice = "ranked"
     if not choice:
@@ -128,7 +128,8 @@ def _time(posted: QueryDict) -> datetime | None:
     return time
 
 
-def _ranking(posted: QueryDict) -> tuple[int, ...] | None:
+def read_ranks(posted: QueryDict) -> tuple[int, ...] | None:
+    """The ranks from left to right; None where there are none. Raises DomainError where some are missing."""
     ranks = posted.getlist("rank")
     if not any(ranks) or posted.get("choice") == "neither":
         return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +20,10 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation.access import MemberRequest, is_at_least, require_role
 from annotation.answer import Answer
-from annotation.blind import blind_comparison
-from annotation.content_order import MAX_NOTE_CHARS, check_text, read_verdict
+from annotation.blind import NAMES, BlindComparison, blind_comparison
+from annotation.compare_page import ranking_context
+from annotation.content_order import MAX_NOTE_CHARS, check_text, is_ranked, read_verdict
+from annotation.forms import read_ranks
 from annotation.models import (
     Adjudication,
     Annotator,
@@ -70,10 +73,22 @@ class ShownVote:
 
     number: int
     verdict: str | Promise
-    value: str
     note: str
     chips: list[str]
     is_own: bool
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What stands in the form: a choice, or ranks from left to right."""
+
+    choice: str = ""
+    ranks: Sequence[str] = ()
+    note: str = ""
+
+    @classmethod
+    def of(cls, request: MemberRequest) -> Typed:
+        return cls(request.POST.get("choice", ""), request.POST.getlist("rank"), request.POST.get("note", "").strip())
 
 
 @require_role(Role.REVIEWER)
@@ -126,25 +141,27 @@ def settle(request: MemberRequest, project: Project, comparison_id: int) -> Http
     if make_gold and not is_at_least(request.role, Role.ADMIN):
         raise PermissionDenied(_("Only admins of a project add gold items. Nothing was stored."))
     following = _after(project, comparison)
-    choice, note = request.POST.get("choice", ""), request.POST.get("note", "").strip()
+    typed = Typed.of(request)
     based_on = request.POST.get("based_on", "")
     try:
-        check_text("note", note, MAX_NOTE_CHARS)
-        preference, strength = _in_content_order(choice, Protocol.of(project), _a_first(reviewer, comparison))
+        check_text("note", typed.note, MAX_NOTE_CHARS)
+        answer = Answer(choice=typed.choice, ranking=read_ranks(request.POST))
+        preference, strength, ranking = _in_content_order(answer, Protocol.of(project), _order(reviewer, comparison))
         adjudicate(
             comparison,
             reviewer=reviewer,
             preference=preference,
             strength=strength,
-            note=note,
+            ranking=ranking,
+            note=typed.note,
             based_on=int(based_on) if based_on.isdigit() else None,
         )
         if make_gold:
-            add_gold(comparison, preference=preference, strength=strength, reason=note, by=request.user)
+            add_gold(comparison, preference=preference, strength=strength, reason=typed.note, by=request.user)
     except DomainError as refused:
         messages.error(request, str(refused))
         status = 409 if isinstance(refused, ConflictError) else 422
-        return _settle_page(request, project, _comparison(project, comparison_id), reviewer, choice, note, status)
+        return _settle_page(request, project, _comparison(project, comparison_id), reviewer, typed, status)
     return _go_on(request, project, following, _("The verdict is stored."))
 
 
@@ -178,33 +195,34 @@ def _settle_page(
     project: Project,
     comparison: Comparison,
     reviewer: Annotator,
-    choice: str = "",
-    note: str = "",
+    typed: Typed | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    a_first = _a_first(reviewer, comparison)
+    order = _order(reviewer, comparison)
     protocol = Protocol.of(project)
     standing = (
         Adjudication.objects.filter(comparison=comparison, superseded_at=None).select_related("reviewer").first()
     )
     labels = {verdict.value: verdict.label for verdict in protocol.verdicts}
+    filled = typed or (_as_typed(standing, order, labels) if standing else Typed())
+    shown = _blind(comparison, reviewer, order)
     context: dict[str, Any] = {
         "project": project,
         "comparison": comparison,
-        "shown": _blind(comparison, reviewer, a_first),
+        "shown": shown,
         "verdicts": protocol.verdicts,
         "graded": sum(verdict.value != "neither" for verdict in protocol.verdicts),
-        "can_settle": comparison.response_count == 2 and bool(protocol.verdicts),
-        "votes": _shown_votes(comparison, reviewer, labels, a_first),
+        "votes": _shown_votes(comparison, reviewer, labels, order),
         "flags": Flag.objects.filter(comparison=comparison, resolved_at=None).order_by("pk"),
         "skips": Assignment.objects.filter(comparison=comparison, status=AssignmentStatus.SKIPPED).order_by("pk"),
         "standing": standing,
-        "standing_label": labels.get(_as_shown(standing, a_first, labels), standing.preference) if standing else "",
-        "chosen": choice or (_as_shown(standing, a_first, labels) if standing else ""),
-        "note": note or (standing.note if standing else ""),
+        "standing_label": _in_words(standing, order, labels) if standing else "",
+        "chosen": filled.choice,
+        "note": filled.note,
         "following": _after(project, comparison),
         "gold": Gold.objects.filter(comparison=comparison, retired_at=None).first(),
-        "may_make_gold": is_at_least(request.role, Role.ADMIN),
+        "may_make_gold": is_at_least(request.role, Role.ADMIN) and comparison.response_count == 2,
+        **ranking_context(protocol, shown, ranks=filled.ranks, is_neither=filled.choice == "neither"),
     }
     return render(request, "quality/settle.html", context, status=status)
 
@@ -247,20 +265,22 @@ def _comparison(project: Project, pk: int) -> Comparison:
     return get_object_or_404(rows, pk=pk)
 
 
-def _a_first(reviewer: Annotator, comparison: Comparison) -> bool:
-    """Which side comes first, drawn for the reviewer and the comparison, and the same whenever they look."""
-    return hashlib.sha256(f"{reviewer.pk}:{comparison.pk}".encode()).digest()[0] % 2 == 0
+def _order(reviewer: Annotator, comparison: Comparison) -> list[int]:
+    """The content positions from left to right, drawn for the reviewer and the comparison: always the same."""
+    order = list(range(comparison.response_count))
+    random.Random(f"{reviewer.pk}:{comparison.pk}").shuffle(order)
+    return order
 
 
-def _blind(comparison: Comparison, reviewer: Annotator, a_first: bool):  # type: ignore[no-untyped-def]
+def _blind(comparison: Comparison, reviewer: Annotator, order: list[int]) -> BlindComparison:
     """What an annotator would see: an assignment that is never stored goes the same road to the page."""
     return blind_comparison(
         Assignment(
             comparison=comparison,
             annotator=reviewer,
             project_id=comparison.project_id,
-            a_shown_on_left=a_first,
-            display_order=list(range(comparison.response_count)) if comparison.response_count > 2 else None,
+            a_shown_on_left=order.index(0) < order.index(1),
+            display_order=order if comparison.response_count > 2 else None,
         )
     )
 
@@ -272,30 +292,52 @@ def _live_votes(comparisons: list[int]) -> QuerySet[Judgment]:
 
 
 def _shown_votes(
-    comparison: Comparison, reviewer: Annotator, labels: dict[str, str | Promise], a_first: bool
+    comparison: Comparison, reviewer: Annotator, labels: dict[str, str | Promise], order: list[int]
 ) -> list[ShownVote]:
-    shown = []
-    for vote in _live_votes([comparison.pk]):
-        value = _as_shown(vote, a_first, labels)
-        shown.append((int(value) if value.lstrip("-").isdigit() else 9, value, vote))
-    shown.sort(key=lambda entry: entry[0])
+    """Left to right as the reviewer sees the sides; rankings by who comes first."""
+
+    def place(vote: Judgment) -> tuple[int, list[int]]:
+        if vote.ranking:
+            return 0, [vote.ranking[position] for position in order]
+        value = _as_shown(vote, order, labels)
+        return (int(value) if value.lstrip("-").isdigit() else 9), []
+
     return [
         ShownVote(
             number=number,
-            verdict=labels.get(value, vote.get_preference_display()),
-            value=value,
+            verdict=_in_words(vote, order, labels),
             note=vote.note,
             chips=vote.chips,
             is_own=vote.annotator_id == reviewer.pk,
         )
-        for number, (_order, value, vote) in enumerate(shown, 1)
+        for number, vote in enumerate(sorted(_live_votes([comparison.pk]), key=place), 1)
     ]
 
 
-def _as_shown(said: Judgment | Adjudication, a_first: bool, labels: dict[str, str | Promise]) -> str:
+def _in_words(said: Judgment | Adjudication, order: list[int], labels: dict[str, str | Promise]) -> str | Promise:
+    """A verdict as a sentence has it; a ranking as "B > A = C", by the names on the reviewer's screen."""
+    if said.ranking is None:
+        return labels.get(_as_shown(said, order, labels)) or Preference(said.preference).label
+    by_rank: dict[int, list[str]] = {}
+    for name, position in zip(NAMES, order, strict=False):
+        by_rank.setdefault(said.ranking[position], []).append(name)
+    return " > ".join(" = ".join(by_rank[rank]) for rank in sorted(by_rank))
+
+
+def _as_typed(standing: Adjudication, order: list[int], labels: dict[str, str | Promise]) -> Typed:
+    ranking = standing.ranking
+    if ranking is None and not labels.keys() - {"neither"} and standing.preference != Preference.NEITHER:
+        # In a project of rankings, a pair is settled by ranks, too.
+        ranking = {Preference.A: [1, 2], Preference.B: [2, 1]}.get(Preference(standing.preference), [1, 1])
+    ranks = [str(ranking[position]) for position in order] if ranking else []
+    return Typed("" if ranking else _as_shown(standing, order, labels), ranks, standing.note)
+
+
+def _as_shown(said: Judgment | Adjudication, order: list[int], labels: dict[str, str | Promise]) -> str:
     """The value of the verdict, among those of the protocol, as it looks with the sides on the reviewer's screen."""
     if said.preference not in (Preference.A, Preference.B):
         return "0" if said.preference == Preference.TIE else said.preference
+    a_first = order[0] == 0
     if said.strength is not None:
         return str(said.strength if a_first else -said.strength)
     side = "left" if (said.preference == Preference.A) == a_first else "right"
@@ -303,13 +345,20 @@ def _as_shown(said: Judgment | Adjudication, a_first: bool, labels: dict[str, st
     return side if side in labels else ("-2" if side == "left" else "2")
 
 
-def _in_content_order(choice: str, protocol: Protocol, a_first: bool) -> tuple[str, int | None]:
-    """Preference and strength of a choice on the screen. Raises DomainError where it is none of the protocol's.
+def _in_content_order(
+    answer: Answer, protocol: Protocol, order: list[int]
+) -> tuple[str, int | None, list[int] | None]:
+    """Preference, strength and ranks of a choice on the screen. Raises DomainError where the protocol has it not.
 
     A reviewer is asked for the verdict alone, whatever else the annotators are asked for.
     """
-    if not choice:
-        raise DomainError(_("Choose a verdict first; nothing was stored."))
     question = Protocol(scale=protocol.scale, allow_tie=protocol.allow_tie, allow_neither=protocol.allow_neither)
-    verdict = read_verdict(Answer(choice=choice), question, [0, 1] if a_first else [1, 0])
-    return verdict.preference, verdict.strength
+    if is_ranked(protocol, len(order)) and answer.ranking is not None:
+        answer = replace(answer, choice="ranked")
+    if not answer.choice:
+        raise DomainError(_("Choose a verdict first; nothing was stored."))
+    verdict = read_verdict(answer, question, order)
+    if verdict.ranking is None or len(order) > 2:
+        return verdict.preference, verdict.strength, verdict.ranking
+    first, second = verdict.ranking
+    return (Preference.TIE if first == second else Preference.A if first < second else Preference.B), None, None

@@ -67,11 +67,21 @@ def make_comparison(
     return Comparison.objects.get(response_a=a, response_b=b)
 
 
+def make_ranking(project: Project | None = None, *texts: str) -> Comparison:
+    """A comparison of three responses or more."""
+    project = project or make_project()
+    prompt = make_prompt(project)
+    responses = [make_response(prompt, text=text) for text in texts or ("one", "two", "three")]
+    services.create_rankings(project, [responses])
+    return Comparison.objects.get(prompt=prompt)
+
+
 def make_judgment(
     comparison: Comparison,
     preference: str = "a",
     strength: int | None = None,
     *,
+    ranking: list[int] | None = None,
     annotator: Annotator | None = None,
 ) -> Judgment:
     """A stored verdict without the browser's part (no assignment), as imported data has it."""
@@ -81,6 +91,7 @@ def make_judgment(
         annotator=annotator or make_annotator(),
         preference=preference,
         strength=strength,
+        ranking=ranking,
     )
 
 

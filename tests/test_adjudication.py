@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import IntegrityError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -31,7 +31,14 @@ from annotation.models import (
 from annotation.services import annotator_for
 from annotation.services import quality as services
 from annotation.views_adjudication import SHOWN
-from tests.factories import make_annotator, make_comparison, make_project, make_user
+from tests.factories import (
+    make_annotator,
+    make_comparison,
+    make_judgment,
+    make_project,
+    make_ranking,
+    make_user,
+)
 from tests.votes import make_vote
 
 pytestmark = pytest.mark.django_db
@@ -154,7 +161,11 @@ def test_what_somebody_else_settled_meanwhile_is_not_overwritten() -> None:
     [
         ({"preference": "a", "strength": 1}, {}, "does not fit"),
         ({"preference": "ranked"}, {}, "a side, about the same, or neither"),
-        ({"preference": "a"}, {"response_count": 3}, "ranking"),
+        ({"preference": "a"}, {"response_count": 3}, "settled by a ranking"),
+        ({"preference": "ranked", "ranking": [1, 2]}, {"response_count": 3}, "every one of the 3"),
+        ({"preference": "neither", "ranking": [1, 2, 3]}, {"response_count": 3}, "settled by a ranking"),
+        ({"preference": "ranked", "strength": 1, "ranking": [1, 2, 3]}, {"response_count": 3}, "settled by a rank"),
+        ({"preference": "a", "ranking": [1, 2]}, {}, "Only three responses or more"),
     ],
 )
 def test_an_impossible_verdict_is_refused(verdict: dict[str, Any], changes: dict[str, Any], reason: str) -> None:
@@ -163,6 +174,25 @@ def test_an_impossible_verdict_is_refused(verdict: dict[str, Any], changes: dict
     with pytest.raises(DomainError, match=reason):
         services.adjudicate(comparison, reviewer=make_annotator(), **verdict)
     assert not Adjudication.objects.exists()
+
+
+def test_rankings_disagree_where_no_response_is_first_in_all() -> None:
+    comparison = make_ranking()
+    make_judgment(comparison, "ranked", ranking=[1, 1, 2])
+    assert not waits(comparison)
+    make_judgment(comparison, "ranked", ranking=[2, 1, 3])
+    assert not waits(comparison)  # the second one is first in both
+    third = make_judgment(comparison, "ranked", ranking=[1, 2, 2])
+    assert waits(comparison)
+    Judgment.objects.filter(pk=third.pk).update(preference="neither", ranking=None)
+    assert not waits(comparison)  # two rankings against one that found none good
+    make_judgment(comparison, "neither")
+    assert waits(comparison)
+    services.adjudicate(comparison, reviewer=make_annotator(), preference="ranked", ranking=[1, 3, 3])
+    assert not waits(comparison)
+    assert Adjudication.objects.get().ranking == [1, 2, 2]  # without gaps, as votes are stored
+    with pytest.raises(IntegrityError):
+        Adjudication.objects.update(ranking=None)
 
 
 def test_a_withdrawn_comparison_waits_no_more_until_it_is_restored() -> None:
@@ -268,6 +298,64 @@ def test_a_verdict_is_stored_in_content_order_and_the_next_one_comes() -> None:
     assert (shown["chosen"], shown["note"]) == ("-2", "Clear.")
     client.post(settle_url(newer), {"choice": "0", "based_on": shown["standing"].pk})
     assert Adjudication.objects.get(comparison=newer, superseded_at=None).preference == "tie"
+
+
+def shown_texts(page: str, *texts: str) -> list[str]:
+    return sorted(texts, key=page.index)
+
+
+def test_a_ranking_is_settled_as_it_looks_and_stored_in_content_order() -> None:
+    project = make_project()
+    client = signed_in(project, Role.REVIEWER)
+    texts = ("Text one.", "Text two.", "Text three.", "Text four.")
+    comparison = make_ranking(project, *texts)
+    make_judgment(comparison, "ranked", ranking=[1, 2, 3, 4])
+    make_judgment(comparison, "ranked", ranking=[2, 1, 1, 3])
+    services.mark_for_review([comparison.pk])
+    page = client.get(settle_url(comparison)).content.decode()
+    shown = shown_texts(page, *texts)
+    names = dict(zip(shown, "ABCD", strict=True))
+    said = page.split("What people said")[1].split("Put them in order")[0]
+    assert " &gt; ".join(names[text] for text in texts) in said  # the first person's
+    for hidden in (comparison.response_a.source.name, comparison.response_b.source.name):
+        assert hidden not in page
+
+    url = settle_url(comparison)
+    missing = client.post(url, {"rank": ["1", "", "2", "2"], "note": "Kept."})
+    assert missing.status_code == 422 and "Give every response a rank" in missing.content.decode()
+    assert [rank for _side, rank in missing.context["sides"]] == ["1", "", "2", "2"]
+    assert missing.context["note"] == "Kept."
+    assert client.post(url, {}).status_code == 422
+    assert client.post(url, {"rank": ["1", "2", "3", "5"]}).status_code == 422
+    assert not Adjudication.objects.exists()
+
+    ranks = {"Text one.": "4", "Text two.": "1", "Text three.": "2", "Text four.": "2"}
+    answer = client.post(url, {"rank": [ranks[text] for text in shown]})
+    assert answer.status_code == 302
+    stored = Adjudication.objects.get()
+    assert (stored.preference, stored.strength, stored.ranking) == ("ranked", None, [3, 1, 2, 2])
+    again = client.get(url).context
+    assert [rank for _side, rank in again["sides"]] == [{"4": "3"}.get(ranks[text], ranks[text]) for text in shown]
+    both = sorted([names["Text three."], names["Text four."]])
+    assert again["standing_label"] == f"{names['Text two.']} > {both[0]} = {both[1]} > {names['Text one.']}"
+    client.post(url, {"choice": "neither", "rank": ["1"] * 4, "based_on": stored.pk})
+    assert Adjudication.objects.get(superseded_at=None).preference == "neither"
+    assert "make_gold" not in signed_in(project, Role.ADMIN).get(url).content.decode()
+
+
+def test_in_a_project_of_rankings_a_pair_is_settled_by_ranks_too() -> None:
+    project = make_project()
+    Project.objects.filter(pk=project.pk).update(protocol={"scale": "ranking"})
+    client = signed_in(project, Role.REVIEWER)
+    comparison = make_comparison(project)
+    url = settle_url(comparison)
+    left = a_is_on_the_left(client.get(url).content.decode(), comparison)
+    assert client.post(url, {"rank": ["2", "1"]}).status_code == 302
+    stored = Adjudication.objects.get()
+    assert (stored.preference, stored.ranking) == ("b" if left else "a", None)
+    assert [rank for _side, rank in client.get(url).context["sides"]] == ["2", "1"]
+    Project.objects.filter(pk=project.pk).update(protocol={"scale": "ranking", "allow_tie": False})
+    assert "does not allow" in client.post(url, {"rank": ["1", "1"]}).content.decode()
 
 
 @pytest.mark.parametrize(

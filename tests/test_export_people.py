@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import transaction
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,7 @@ from annotation.models import (
     RewriteTask,
     Turn,
 )
+from annotation.services.quality import adjudicate
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -146,6 +148,38 @@ def test_ranks_of_several_people_are_averaged_and_each_pair_has_its_majority() -
     assert count_verdicts(project) == {"a": 3, "neither": 3, "tie": 3}
     kto = [(*said(row, "completion"), row["label"]) for row in exported(project, "kto")]
     assert kto == [("x", True), ("z", False), ("p", False), ("q", False), ("r", False)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_reviewer_settled_stands_instead_of_the_ranks(tmp_path: Path) -> None:
+    project = make_project()
+    comparison, unjudged, hopeless = (make_ranking(project, *texts) for texts in ("xyz", "pqr", "stu"))
+    for ranks in ((1, 2, 3), (2, 1, 3), (1, 3, 2)):
+        rank(comparison, *ranks)
+    rank(hopeless, 1, 2, 3)
+    reviewer = make_annotator()
+    adjudicate(comparison, reviewer=reviewer, preference="ranked", ranking=[2, 2, 1])
+    adjudicate(unjudged, reviewer=reviewer, preference="ranked", ranking=[1, 2, 3])
+    adjudicate(hopeless, reviewer=reviewer, preference="neither", note="All three are rude.")
+    with transaction.atomic():
+        rows = exported(project, "ranking")
+        assert [(row["ranks"], row["mean_ranks"], len(row["judgments"])) for row in rows] == [
+            ([2, 2, 1], [2.0, 2.0, 1.0], 3),
+            ([1, 2, 3], [1.0, 2.0, 3.0], 0),
+        ]
+        assert pairs(project) == [("z", "x"), ("z", "y"), ("p", "q"), ("p", "r"), ("q", "r")]
+        assert {row["p_chosen"] for row in exported(project, "dpo")} == {1.0}
+        assert count_verdicts(project) == {"a": 3, "b": 2, "neither": 3, "tie": 1}
+    run_export(project, "annotations", tmp_path / "said.jsonl")
+    assert [json.loads(line)["meta"]["settled"] for line in (tmp_path / "said.jsonl").read_text().splitlines()] == [
+        {"preference": "ranked", "ranking": [2, 2, 1], "note": ""},
+        {"preference": "ranked", "ranking": [1, 2, 3], "note": ""},
+        {"preference": "neither", "note": "All three are rude."},
+    ]
+    standing = comparison.adjudications.get()
+    adjudicate(comparison, reviewer=reviewer, preference="neither", based_on=standing.pk)
+    with transaction.atomic():
+        assert [row["ranks"] for row in exported(project, "ranking")] == [[1, 2, 3]]
 
 
 RANKS = st.lists(st.lists(st.integers(1, 4), min_size=4, max_size=4), min_size=1, max_size=4)

@@ -89,10 +89,28 @@ class AdjudicationSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Adjudication
-        fields = ["id", "comparison", "reviewer", "preference", "strength", "note", "superseded_at", "created_at"]
+        fields = [
+            "id",
+            "comparison",
+            "reviewer",
+            "preference",
+            "strength",
+            "ranking",
+            "note",
+            "superseded_at",
+            "created_at",
+        ]
 
 
 class NewAdjudicationSerializer(VerdictSerializer):
+    ranking = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=9),
+        required=False,
+        allow_null=True,
+        default=None,
+        max_length=9,
+        help_text="With preference “ranked”: a rank for each response in content order, 1 the best.",
+    )
     note = serializers.CharField(required=False, default="", allow_blank=True, max_length=10_000)
     based_on = serializers.IntegerField(
         required=False, allow_null=True, default=None, help_text="The adjudication that it replaces, by id."

@@ -159,22 +159,30 @@ INSERT INTO consensus ({columns})
 SELECT id, 9 * position_a + position_b, 'ranking', prompt_id, a_id, a_id, b_id, position_a, position_b, a, b, tie,
        neither, a + b + tie + neither, NULL, p_a, {verdict}, false
   FROM (
-    SELECT c.id, c.prompt_id, counted.*, {majority} AS answer, {share} AS p_a, c.is_gold,
+    SELECT c.id, c.prompt_id, voted.*, coalesce(settled, {majority}) AS answer,
+           CASE settled WHEN 'a' THEN 1.0 WHEN 'b' THEN 0.0 WHEN 'tie' THEN 0.5 ELSE {share} END AS p_a, c.is_gold,
            c.is_withdrawn AND NOT c.withdrawn_with_prompt AS is_withdrawn, NULL::int AS spread,
            NULL::float8 AS mean_strength, ra.messages IS DISTINCT FROM rb.messages AS histories_differ,
            ra.text_sha256 = rb.text_sha256 AS texts_are_equal, ra.text AS a_text, rb.text AS b_text,
            ra.id AS a_id, rb.id AS b_id
-      FROM (SELECT j.comparison_id, i AS position_a, k AS position_b,
-                   count(*) FILTER (WHERE j.ranking[i + 1] < j.ranking[k + 1]) AS a,
-                   count(*) FILTER (WHERE j.ranking[i + 1] > j.ranking[k + 1]) AS b,
-                   count(*) FILTER (WHERE j.ranking[i + 1] = j.ranking[k + 1]) AS tie,
-                   count(*) FILTER (WHERE j.preference = 'neither') AS neither
-              FROM (SELECT j.comparison_id, j.preference, j.ranking, c.response_count
-                    {live} AND c.response_count > 2) j
-             CROSS JOIN LATERAL generate_series(0, j.response_count - 2) i
-             CROSS JOIN LATERAL generate_series(i + 1, j.response_count - 1) k
-             GROUP BY j.comparison_id, i, k) counted
-      JOIN annotation_comparison c ON c.id = counted.comparison_id
+      FROM (SELECT said.comparison_id, i AS position_a, k AS position_b,
+                   count(*) FILTER (WHERE NOT is_last_word AND ranking[i + 1] < ranking[k + 1]) AS a,
+                   count(*) FILTER (WHERE NOT is_last_word AND ranking[i + 1] > ranking[k + 1]) AS b,
+                   count(*) FILTER (WHERE NOT is_last_word AND ranking[i + 1] = ranking[k + 1]) AS tie,
+                   count(*) FILTER (WHERE NOT is_last_word AND preference = 'neither') AS neither,
+                   max(CASE WHEN NOT is_last_word THEN NULL WHEN preference = 'neither' THEN 'neither'
+                            WHEN ranking[i + 1] < ranking[k + 1] THEN 'a' WHEN ranking[i + 1] > ranking[k + 1] THEN 'b'
+                            ELSE 'tie' END) AS settled
+              FROM (SELECT j.comparison_id, j.preference, j.ranking, c.response_count, false AS is_last_word
+                    {live} AND c.response_count > 2
+                 UNION ALL
+                    SELECT d.comparison_id, d.preference, d.ranking, c.response_count, true
+                      FROM annotation_adjudication d JOIN annotation_comparison c ON c.id = d.comparison_id
+                     WHERE d.superseded_at IS NULL AND c.project_id = %(project)s AND c.response_count > 2) said
+             CROSS JOIN LATERAL generate_series(0, response_count - 2) i
+             CROSS JOIN LATERAL generate_series(i + 1, response_count - 1) k
+             GROUP BY said.comparison_id, i, k) voted
+      JOIN annotation_comparison c ON c.id = voted.comparison_id
       JOIN ({places}) pa ON pa.comparison_id = c.id AND pa.position = position_a
       JOIN ({places}) pb ON pb.comparison_id = c.id AND pb.position = position_b
       JOIN annotation_response ra ON ra.id = pa.response_id

@@ -32,7 +32,7 @@ _COMPARISONS = """
            jsonb_strip_nulls(c.meta || jsonb_build_object(
                'gold', (SELECT g.preference FROM annotation_gold g WHERE g.comparison_id = c.id),
                'settled', (SELECT jsonb_build_object('preference', d.preference, 'strength', d.strength,
-                                                     'note', d.note)
+                                                     'ranking', d.ranking, 'note', d.note)
                              FROM annotation_adjudication d
                             WHERE d.comparison_id = c.id AND d.superseded_at IS NULL))) AS meta
       FROM (SELECT * FROM annotation_comparison WHERE project_id = {project} ORDER BY id) c

@@ -116,7 +116,7 @@ def _singles(kind: Kind, aspects: tuple[str, ...]) -> Table:
 
 # ── Rankings ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# The consensus of the ranks is the order of their means; equal means are ties.
+# The consensus of the ranks is the order of their means, equal means are ties; or what a reviewer settled on.
 _RANKED = """
 CREATE TEMPORARY TABLE ranked ON COMMIT DROP AS
 WITH said AS (
@@ -124,24 +124,31 @@ WITH said AS (
 ), means AS (
     SELECT comparison_id, place, round(avg(ranking[place + 1]), 6)::float8 AS mean_rank
       FROM said CROSS JOIN LATERAL generate_series(0, cardinality(ranking) - 1) place GROUP BY comparison_id, place
-), consented AS (
-    SELECT comparison_id, array_agg(response_id ORDER BY place) AS response_ids,
-           array_agg(mean_rank ORDER BY place) AS mean_ranks, array_agg(rank ORDER BY place) AS ranks
-      FROM (SELECT means.*, dense_rank() OVER (PARTITION BY comparison_id ORDER BY mean_rank)::int AS rank
-              FROM means) m
-      JOIN ({places}) places USING (comparison_id)
-     WHERE places.position = m.place
-     GROUP BY comparison_id
+), settled AS (
+    SELECT d.comparison_id, d.preference, d.ranking
+      FROM annotation_adjudication d JOIN annotation_comparison c ON c.id = d.comparison_id
+     WHERE d.superseded_at IS NULL AND c.project_id = %(project)s AND c.response_count > 2
 ), pairs AS (
     SELECT id, min(prompt_id) AS prompt_id, min(history_id) AS history_id,
            CASE WHEN bool_or(verdict = 'gold') THEN 'gold' WHEN bool_or(verdict = 'withdrawn') THEN 'withdrawn'
                 WHEN bool_or(verdict = 'different_histories') THEN 'different_histories'
-                WHEN 2 * max(neither) > max(votes) THEN 'neither' END AS reason
-      FROM consensus WHERE origin = 'ranking' GROUP BY id
+                WHEN coalesce(min(settled.preference) = 'neither', 2 * max(neither) > max(votes)) THEN 'neither'
+           END AS reason
+      FROM consensus LEFT JOIN settled ON settled.comparison_id = id WHERE origin = 'ranking' GROUP BY id
+), consented AS (
+    SELECT places.comparison_id, array_agg(response_id ORDER BY position) AS response_ids,
+           array_agg(coalesce(settled.ranking[position + 1], mean_rank) ORDER BY position) AS mean_ranks,
+           array_agg(coalesce(settled.ranking[position + 1], rank) ORDER BY position) AS ranks
+      FROM ({places}) places
+      LEFT JOIN (SELECT means.*, dense_rank() OVER (PARTITION BY comparison_id ORDER BY mean_rank)::int AS rank
+                   FROM means) m ON m.comparison_id = places.comparison_id AND place = position
+      LEFT JOIN settled ON settled.comparison_id = places.comparison_id
+     WHERE places.comparison_id IN (SELECT id FROM pairs)
+     GROUP BY places.comparison_id
 )
 SELECT pairs.id, prompt_id, history_id, response_ids, mean_ranks, ranks,
-       (SELECT jsonb_agg(to_jsonb(said.ranking) ORDER BY said.id) FROM said WHERE said.comparison_id = pairs.id)
-           AS judgments,
+       coalesce((SELECT jsonb_agg(to_jsonb(said.ranking) ORDER BY said.id) FROM said
+                  WHERE said.comparison_id = pairs.id), '[]') AS judgments,
        CASE WHEN reason IS NULL AND 1 = ALL (ranks) THEN 'tie' ELSE coalesce(reason, 'ranked') END AS verdict
   FROM pairs LEFT JOIN consented ON consented.comparison_id = pairs.id
 """

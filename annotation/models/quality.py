@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -38,6 +39,12 @@ class Adjudication(models.Model):
     reviewer = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="adjudications")
     preference = models.CharField(max_length=10)
     strength = models.SmallIntegerField(null=True, blank=True)
+    ranking = ArrayField(
+        models.PositiveSmallIntegerField(),
+        null=True,
+        blank=True,
+        help_text="Ranks in content order, 1 the best; equal numbers are ties.",
+    )
     note = models.TextField(blank=True)
     superseded_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -45,6 +52,11 @@ class Adjudication(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(condition=VERDICT_FITS, name="adjudication_strength_fits_preference"),
+            models.CheckConstraint(
+                condition=Q(preference="ranked", ranking__isnull=False)
+                | (~Q(preference="ranked") & Q(ranking__isnull=True)),
+                name="adjudication_ranking_where_ranked",
+            ),
             models.UniqueConstraint(
                 fields=["comparison"], condition=Q(superseded_at__isnull=True), name="adjudication_one_live"
             ),

@@ -13,7 +13,7 @@ What the queue and the judging code call:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -21,6 +21,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from annotation.content_order import read_ranking
 from annotation.errors import ConflictError, DomainError
 from annotation.models import (
     Adjudication,
@@ -38,6 +39,7 @@ from annotation.models import (
     Project,
     QualificationState,
 )
+from annotation.protocol import Protocol
 from annotation.quality import is_right
 from annotation.services.journal import record_event
 from annotation.services.statements import Statement, run
@@ -314,9 +316,10 @@ def _unseen_gold(annotator: Annotator, project: Project, *, is_for_qualification
 
 SKIPS_FOR_REVIEW = 3
 
-# People's votes on one pair disagree where they take both sides, lie more than two steps apart, or share the first
-# place. Votes on gold measure the voters. What a reviewer has dealt with waits again when something new happens. What
-# is withdrawn stays as it is: several skips withdraw a comparison and have put it before the reviewers.
+# People's votes on one comparison disagree where they take both sides, lie more than two steps apart, or share the
+# first place; rankings, where no response is first in all of them. Votes on gold measure the voters. What a reviewer
+# has dealt with waits again when something new happens. What is withdrawn stays as it is: several skips withdraw a
+# comparison and have put it before the reviewers.
 _MARK = """
 WITH looked_at AS (
     SELECT c.id, c.review_since,
@@ -327,19 +330,23 @@ WITH looked_at AS (
                             WHERE d.comparison_id = c.id AND d.superseded_at IS NULL)
            AND (votes.a > 0 AND votes.b > 0 OR votes.highest - votes.lowest > 2
                 OR votes.people >= 2 AND (SELECT count(*) > 1
-                                            FROM unnest(ARRAY[votes.a, votes.b, votes.tie, votes.neither]) n
-                                           WHERE n = greatest(votes.a, votes.b, votes.tie, votes.neither)))
+                                            FROM unnest(ARRAY[a, b, tie, neither, ranked]) n
+                                           WHERE n = greatest(a, b, tie, neither, ranked))
+                OR votes.first_in_all = 0)
            AS waits
       FROM annotation_comparison c
      CROSS JOIN LATERAL (
         SELECT count(*) AS people, max(j.created_at) AS newest, min(j.strength) AS lowest, max(j.strength) AS highest,
                count(*) FILTER (WHERE j.preference = 'a') AS a, count(*) FILTER (WHERE j.preference = 'b') AS b,
                count(*) FILTER (WHERE j.preference = 'tie') AS tie,
-               count(*) FILTER (WHERE j.preference = 'neither') AS neither
+               count(*) FILTER (WHERE j.preference = 'neither') AS neither,
+               count(*) FILTER (WHERE j.preference = 'ranked') AS ranked,
+               bit_and((SELECT sum(1 << place::int) FROM unnest(j.ranking) WITH ORDINALITY ranks (rank, place)
+                         WHERE rank = 1)::int) AS first_in_all
           FROM annotation_judgment j
           JOIN annotation_annotator n ON n.id = j.annotator_id AND n.is_human
           LEFT JOIN annotation_assignment s ON s.id = j.assignment_id
-         WHERE j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0 AND j.preference <> 'ranked'
+         WHERE j.comparison_id = c.id AND j.superseded_at IS NULL AND j.round = 0
            AND coalesce(s.kind, 'work') = 'work') votes
      CROSS JOIN LATERAL (
         SELECT count(DISTINCT s.annotator_id) AS people, max(s.leased_at) AS newest FROM annotation_assignment s
@@ -370,6 +377,7 @@ def adjudicate(
     reviewer: Annotator,
     preference: str,
     strength: int | None = None,
+    ranking: Sequence[int] | None = None,
     note: str = "",
     based_on: int | None = None,
 ) -> Adjudication:
@@ -378,15 +386,13 @@ def adjudicate(
     based_on: the adjudication that stood when the reviewer looked, None for none. The same verdict again by the same
     person changes nothing. Raises ConflictError where somebody else was faster, DomainError for an impossible verdict.
     """
-    _check_verdict(preference, strength)
     with transaction.atomic():
-        locked = Comparison.objects.select_for_update().get(pk=comparison.pk)
-        if locked.response_count > 2:
-            raise DomainError(_("A ranking cannot be settled by one verdict. Resolve its flags, or withdraw it."))
+        locked = Comparison.objects.select_for_update(of=("self",)).select_related("project").get(pk=comparison.pk)
+        ranks = _check_last_word(locked, preference, strength, ranking)
         standing = Adjudication.objects.filter(comparison=locked, superseded_at=None).first()
         if standing:
-            said = (standing.reviewer_id, standing.preference, standing.strength, standing.note)
-            if said == (reviewer.pk, preference, strength, note):
+            said = (standing.reviewer_id, standing.preference, standing.strength, standing.ranking, standing.note)
+            if said == (reviewer.pk, preference, strength, ranks, note):
                 return standing
             if standing.pk != based_on:
                 raise ConflictError(
@@ -394,10 +400,31 @@ def adjudicate(
                 )
             Adjudication.objects.filter(pk=standing.pk).update(superseded_at=timezone.now())
         adjudication = Adjudication.objects.create(
-            comparison=locked, reviewer=reviewer, preference=preference, strength=strength, note=note
+            comparison=locked,
+            reviewer=reviewer,
+            preference=preference,
+            strength=strength,
+            ranking=ranks,
+            note=note,
         )
         _dealt_with(locked, reviewer, "settled")
     return adjudication
+
+
+def _check_last_word(
+    comparison: Comparison, preference: str, strength: int | None, ranking: Sequence[int] | None
+) -> list[int] | None:
+    """The ranks to store, None for a pair or "neither". Raises DomainError for an impossible verdict."""
+    if comparison.response_count == 2:
+        if ranking is not None:
+            raise DomainError(_("Only three responses or more are ranked; of two, name the better one."))
+        _check_verdict(preference, strength)
+        return None
+    is_neither = preference == Preference.NEITHER and ranking is None
+    if strength is not None or not (is_neither or preference == Preference.RANKED):
+        raise DomainError(_("A comparison of three or more is settled by a ranking, or by “none of them is good”."))
+    protocol = Protocol.of(comparison.project)
+    return None if is_neither else read_ranking(ranking, protocol, range(comparison.response_count))
 
 
 def leave_undecided(comparison: Comparison, *, reviewer: Annotator) -> None:

@@ -19,3 +19,10 @@ text?.addEventListener("keydown", (event) => {
   if (event.key === "Escape") text.blur();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) text.form.requestSubmit();
 });
+
+if (review.querySelector("[data-ranked]")) {
+  const { Ranking } = await import("app/ranking");
+  // Nothing else is asked here, so that a finished order hands the digits on to nothing.
+  const answering = Object.assign(new EventTarget(), { goOn() {} });
+  new Ranking(review, document.getElementById("verdict"), answering).open({ node: review, isRanked: true });
+}

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from annotation.models import Adjudication, Membership, Role
 from annotation.services.quality import mark_for_review
 from tests.browser.conftest import until
-from tests.factories import make_annotator, make_comparison, make_project, make_user
+from tests.factories import make_annotator, make_comparison, make_project, make_ranking, make_user
 from tests.votes import make_vote
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -46,6 +46,19 @@ def test_a_reviewer_settles_with_the_keyboard_alone(open_page: Callable[..., Pag
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Nothing to settle")).to_be_visible()
     assert set(Adjudication.objects.values_list("preference", flat=True)) == {stored.preference, "neither"}
+
+    ranking = make_ranking(project, "Text one.", "Text two.", "Text three.")
+    page.goto(reverse("settle", args=[project.slug, ranking.pk]))
+    expect(page.locator(".panel[data-current]")).to_have_count(1)
+    for key in ("2", "1", "1"):  # each digit ranks the marked one and goes on to the next
+        page.keyboard.press(key)
+    shown = page.locator(".review-panels .panel-text").all_inner_texts()
+    page.keyboard.press("Enter")
+    until(page, lambda: Adjudication.objects.filter(preference="ranked").exists())
+    ranks = dict(zip(shown, [2, 1, 1], strict=True))
+    assert Adjudication.objects.get(preference="ranked").ranking == [
+        ranks[text] for text in ("Text one.", "Text two.", "Text three.")
+    ]
 
     page.goto(reverse("annotator_quality", args=[project.slug, people[0].pk]))
     expect(page.locator("#drift canvas").first).to_be_visible()

@@ -144,7 +144,10 @@ class LaunchForm(forms.Form):
 
 
 # What people change often; the rest is folded.
-_BASIC_OPTIONS = {"learning_rate", "epochs", "batch_size", "max_tokens", "use_lora", "beta"}
+_BASIC_OPTIONS = {
+    "learning_rate", "epochs", "batch_size", "max_tokens", "use_lora", "beta",
+    "reward_model", "rule", "rule_argument", "kl_coefficient",
+}  # fmt: skip
 
 
 class OptionsForm(forms.Form):
@@ -158,7 +161,7 @@ class OptionsForm(forms.Form):
         hints = typing.get_type_hints(OPTIONS[method])
         help_texts = option_help(method)
         for option in dataclasses.fields(OPTIONS[method]):
-            field = _option_field(hints[option.name], option.default)
+            field = _option_field(option.name, hints[option.name], option.default)
             field.label = str(LABELS[option.name])
             field.help_text = _as_html(_translated(help_texts.get(option.name, "")))
             self.fields[option.name] = field
@@ -190,7 +193,14 @@ class OptionsForm(forms.Form):
         return any(name in self.errors for name in self.fields if name not in _BASIC_OPTIONS)
 
 
-def _option_field(kind: Any, default: Any) -> forms.Field:
+def _option_field(name: str, kind: Any, default: Any) -> forms.Field:
+    if name == "reward_model":
+        # Asked for when the form is shown, so that a reward model trained since is there.
+        return forms.ChoiceField(choices=_reward_models, required=False, initial=default)
+    if kind is str:
+        return forms.CharField(
+            max_length=500, required=False, initial=default, widget=forms.TextInput(attrs={"autocomplete": "off"})
+        )
     if kind is bool:
         return forms.BooleanField(required=False, initial=default)
     if typing.get_origin(kind) is Literal:
@@ -201,6 +211,11 @@ def _option_field(kind: Any, default: Any) -> forms.Field:
         initial=format_number(default),
         widget=forms.TextInput(attrs={"inputmode": mode, "autocomplete": "off"}),
     )
+
+
+def _reward_models() -> list[tuple[str, str]]:
+    rewards = Checkpoint.objects.filter(kind=CheckpointKind.REWARD).order_by("-created_at")
+    return [("", gettext("no reward model")), *((name, name) for name in rewards.values_list("name", flat=True))]
 
 
 def format_number(value: Any) -> str:

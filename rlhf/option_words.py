@@ -35,6 +35,27 @@ LABELS: dict[str, str | Promise] = {
     "label_smoothing": _("Label smoothing"),
     "desirable_weight": _("Weight of desirable responses"),
     "undesirable_weight": _("Weight of undesirable responses"),
+    "samples_per_prompt": _("Completions of each prompt"),
+    "max_completion_tokens": _("Longest completion, in tokens"),
+    "temperature": _("Temperature"),
+    "reward_model": _("Reward model"),
+    "reward_model_weight": _("Weight of the reward model"),
+    "rule": _("Rule"),
+    "rule_argument": _("What the rule asks for"),
+    "rule_weight": _("Weight of the rule"),
+    "kl_coefficient": _("KL coefficient"),
+    "clip_range": _("Clip range"),
+    "update_epochs": _("Passes over the completions of a step"),
+    "minibatches": _("Optimizer steps in each pass"),
+    "kl_estimator": _("How KL is computed"),
+    "kl_top_k": _("Tokens in the KL sum"),
+    "ptx_coefficient": _("Weight of the KL on chosen responses"),
+    "ptx_batch_size": _("Chosen responses per optimizer step"),
+    "discount": _("Discount"),
+    "gae_lambda": _("GAE lambda"),
+    "value_coefficient": _("Weight of the critic's loss"),
+    "value_clip_range": _("Clip range of the critic"),
+    "value_learning_rate": _("Learning rate of the value head"),
 }
 
 HELP = (
@@ -54,4 +75,31 @@ HELP = (
     gettext_noop(
         "Weigh the two kinds so that weight times rows is 1 to 4/3 as large for the desirable (section 4.1 there)."
     ),
+    gettext_noop("Completions sampled per step, over all processes."),
+    gettext_noop("Completions of one prompt that are compared with each other; batch_size must be a multiple of it."),
+    gettext_noop("A completion is cut here; prompts that leave no room for it within max_tokens are left out."),
+    gettext_noop("Of sampling; 1 samples from the model as it is trained."),
+    gettext_noop("A trained reward model that scores the completions."),
+    gettext_noop("A rule that scores the completions from 0 to 1, instead of a reward model or beside it."),
+    gettext_noop(
+        "length: the wanted number of tokens; contains: a text; regex: a pattern; vocabulary_half: lower or upper."
+    ),
+    gettext_noop("Beta: how strongly the policy is held to the reference model."),
+    gettext_noop(
+        "Epsilon: how far a token's probability may move from where it was sampled before its gradient is cut off."
+    ),
+    gettext_noop("Passes over the completions of one step."),
+    gettext_noop("Optimizer steps in each of these passes."),
+    gettext_noop(
+        "top_k sums over the reference's likeliest tokens; the others estimate from the sampled token alone."
+    ),
+    gettext_noop("Tokens in that sum, at most the whole vocabulary; also for the KL on chosen responses."),
+    gettext_noop("Gamma: weight of the KL to the reference on the data set's chosen responses; 0 is off."),
+    gettext_noop("Chosen responses per optimizer step, over all processes; a multiple of micro_batch_size."),
+    gettext_noop("Completions of one prompt in a step; batch_size must be a multiple of it."),
+    gettext_noop("Gamma of generalised advantage estimation."),
+    gettext_noop("Lambda of generalised advantage estimation: 0 trusts the critic, 1 the rewards that came."),
+    gettext_noop("Weight of the critic's loss."),
+    gettext_noop("How far the critic may move from what it said of a token when it was sampled."),
+    gettext_noop("Of the value head, which starts at 0."),
 )

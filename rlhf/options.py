@@ -7,6 +7,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rlhf.rules import RULE_ARGUMENTS, build_rule
+
 
 class SpecError(ValueError):
     """A spec or an option that cannot be used; the sentence names the key and says what to do."""
@@ -90,6 +92,98 @@ class KTOOptions(TrainingOptions):
     undesirable_weight: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyOptions(TrainingOptions):
+    """What every method understands that samples from the model which it trains."""
+
+    learning_rate: float = 5e-5
+    use_lora: bool = True
+    batch_size: int = 32
+    """Completions sampled per step, over all processes."""
+    samples_per_prompt: int = 4
+    """Completions of one prompt that are compared with each other; batch_size must be a multiple of it."""
+    max_completion_tokens: int = 128
+    """A completion is cut here; prompts that leave no room for it within max_tokens are left out."""
+    temperature: float = 1.0
+    """Of sampling; 1 samples from the model as it is trained."""
+    reward_model: str = ""
+    """A trained reward model that scores the completions."""
+    reward_model_weight: float = 1.0
+    rule: Literal["none", "length", "contains", "regex", "vocabulary_half"] = "none"
+    """A rule that scores the completions from 0 to 1, instead of a reward model or beside it."""
+    rule_argument: str = ""
+    """length: the wanted number of tokens; contains: a text; regex: a pattern; vocabulary_half: lower or upper."""
+    rule_weight: float = 1.0
+    kl_coefficient: float = 0.05
+    """Beta: how strongly the policy is held to the reference model."""
+    clip_range: float = 0.2
+    """Epsilon: how far a token's probability may move from where it was sampled before its gradient is cut off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOOptions(OnPolicyOptions):
+    """Group-relative policy optimisation (Shao et al. 2024; TRL GRPOTrainer): no critic, KL in the loss."""
+
+    kl_coefficient: float = 0.04
+    """Beta: how strongly the policy is held to the reference model."""
+    loss_type: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOOptions(OnPolicyOptions):
+    """REINFORCE with the other samples of a prompt as its baseline (Ahmadian et al. 2024; TRL RLOOTrainer)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradientOptions(OnPolicyOptions):
+    """What our own trainer, rlhf/training/policy_gradient.py, understands for both of its methods."""
+
+    update_epochs: int = 1
+    """Passes over the completions of one step."""
+    minibatches: int = 1
+    """Optimizer steps in each of these passes."""
+    kl_estimator: Literal["k1", "k2", "k3", "top_k"] = "k1"
+    """top_k sums over the reference's likeliest tokens; the others estimate from the sampled token alone."""
+    kl_top_k: int = 500
+    """Tokens in that sum, at most the whole vocabulary; also for the KL on chosen responses."""
+    ptx_coefficient: float = 0.0
+    """Gamma: weight of the KL to the reference on the data set's chosen responses; 0 is off."""
+    ptx_batch_size: int = 8
+    """Chosen responses per optimizer step, over all processes; a multiple of micro_batch_size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOOptions(PolicyGradientOptions):
+    """Proximal policy optimisation with a value head (Schulman et al. 2017; Ouyang et al. 2022)."""
+
+    samples_per_prompt: int = 1
+    """Completions of one prompt in a step; batch_size must be a multiple of it."""
+    update_epochs: int = 4
+    """Passes over the completions of one step."""
+    discount: float = 1.0
+    """Gamma of generalised advantage estimation."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation: 0 trusts the critic, 1 the rewards that came."""
+    value_coefficient: float = 0.1
+    """Weight of the critic's loss."""
+    value_clip_range: float = 0.2
+    """How far the critic may move from what it said of a token when it was sampled."""
+    value_learning_rate: float = 1e-3
+    """Of the value head, which starts at 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenKLGRPOOptions(PolicyGradientOptions):
+    """GRPO as the Baichuan Alignment report has it (arXiv 2410.14940): KL in the token reward, over the top 500."""
+
+    batch_size: int = 48
+    """Completions sampled per step, over all processes."""
+    samples_per_prompt: int = 3
+    """Completions of one prompt that are compared with each other; batch_size must be a multiple of it."""
+    kl_estimator: Literal["k1", "k2", "k3", "top_k"] = "top_k"
+    """top_k sums over the reference's likeliest tokens; the others estimate from the sampled token alone."""
+
+
 OPTIONS: dict[str, type[TrainingOptions]] = {
     "sft": SFTOptions,
     "reward": RewardOptions,
@@ -118,6 +212,10 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
             raise SpecError(f"{name}: {value!r} is not one of {', '.join(typing.get_args(kind))}")
+        return value
+    if kind is str:
+        if not isinstance(value, str):
+            raise SpecError(f"{name}: {value!r} is not a text")
         return value
     if kind is bool:
         if isinstance(value, bool):
@@ -160,6 +258,23 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "center_rewards_coefficient": (0, 1),
     "desirable_weight": (0.01, 100),
     "undesirable_weight": (0.01, 100),
+    "samples_per_prompt": (1, 1024),
+    "max_completion_tokens": (1, 1_000_000),
+    "temperature": (0.01, 10),
+    "reward_model_weight": (-100, 100),
+    "rule_weight": (-100, 100),
+    "kl_coefficient": (0, 10),
+    "clip_range": (0.001, 1),
+    "update_epochs": (1, 100),
+    "minibatches": (1, 1024),
+    "kl_top_k": (2, 10_000_000),
+    "ptx_coefficient": (0, 100),
+    "ptx_batch_size": (1, 65_536),
+    "discount": (0, 1),
+    "gae_lambda": (0, 1),
+    "value_coefficient": (0, 100),
+    "value_clip_range": (0.001, 1000),
+    "value_learning_rate": (1e-9, 1),
 }
 
 
@@ -177,3 +292,39 @@ def _check(options: TrainingOptions) -> None:
         raise SpecError(f"label_smoothing has no effect on loss_type {options.loss_type}: choose robust, or 0")
     if isinstance(options, KTOOptions) and options.micro_batch_size < 2:
         raise SpecError("micro_batch_size must be at least 2: KTO compares each row with its neighbours")
+    if isinstance(options, OnPolicyOptions):
+        _check_on_policy(options)
+
+
+def _check_on_policy(options: OnPolicyOptions) -> None:
+    if not options.reward_model and options.rule == "none":
+        raise SpecError("reward_model: nothing says what is good; choose a reward model, a rule, or both")
+    if options.rule != "none":
+        try:
+            build_rule(options.rule, options.rule_argument, vocabulary_size=2)
+        except ValueError as error:
+            raise SpecError(f"rule_argument: {error}; give {RULE_ARGUMENTS[options.rule]}") from None
+    elif options.rule_argument:
+        raise SpecError("rule_argument has no effect where rule is none: choose a rule, or leave it empty")
+    if options.max_completion_tokens >= options.max_tokens:
+        raise SpecError(
+            f"max_completion_tokens {options.max_completion_tokens} leaves no room for a prompt "
+            f"within max_tokens {options.max_tokens}"
+        )
+    if options.batch_size % options.samples_per_prompt:
+        raise SpecError(
+            f"batch_size {options.batch_size} is not a multiple of samples_per_prompt {options.samples_per_prompt}"
+        )
+    if options.samples_per_prompt < 2 and not isinstance(options, PPOOptions):
+        raise SpecError("samples_per_prompt must be at least 2: this method compares the samples of a prompt")
+    if not isinstance(options, PolicyGradientOptions):
+        return
+    if options.batch_size % (options.minibatches * options.micro_batch_size):
+        raise SpecError(
+            f"batch_size {options.batch_size} is not a multiple of minibatches {options.minibatches} "
+            f"times micro_batch_size {options.micro_batch_size}"
+        )
+    if options.ptx_coefficient and options.ptx_batch_size % options.micro_batch_size:
+        raise SpecError(
+            f"ptx_batch_size {options.ptx_batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
+        )

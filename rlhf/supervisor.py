@@ -74,7 +74,10 @@ def run_training_job(job_id: int) -> bool:
 
 def _prepare(job: TrainingJob) -> None:
     check_snapshot(job.snapshot)
-    options = build_options(job.method, job.options)
+    given = job.options
+    if job.reward_model is not None:
+        given = given | {"reward_model": str(job.reward_model.path)}
+    options = build_options(job.method, given)
     counter = TokenCounter(job.base.path)
     spec = JobSpec(
         job_id=job.pk,
@@ -84,8 +87,7 @@ def _prepare(job: TrainingJob) -> None:
         resume_from=job.resume_from,
     )
     train, held_out = (
-        preflight.usable_rows(job.snapshot, split, job.method, counter, options.max_tokens)
-        for split in ("train", "eval")
+        preflight.usable_rows(job.snapshot, split, job.method, counter, options) for split in ("train", "eval")
     )
     launcher.prepare(job.directory, spec, train, held_out)
 

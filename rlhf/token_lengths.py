@@ -6,6 +6,7 @@ agree. It needs only `tokenizers` and `jinja2`; importing transformers costs 250
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import datetime
@@ -50,25 +51,51 @@ class TokenCounter:
             if (token := config.get(name))
         }
 
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """The text that the model sees. Raises UncountableRowError."""
+    def render(self, messages: list[dict[str, str]], *, for_completion: bool = False) -> str:
+        """The text that the model sees; with what opens its turn where it is `for_completion`.
+
+        Raises UncountableRowError.
+        """
         try:
             return self._template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=False, **self._special_tokens
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=for_completion,
+                **self._special_tokens,
             )
         except (jinja2.TemplateError, TypeError) as error:
             raise UncountableRowError(f"the model's chat template refuses these messages: {error}") from None
 
-    def count(self, messages: list[dict[str, str]]) -> int:
+    def count(self, messages: list[dict[str, str]], *, for_completion: bool = False) -> int:
         """Tokens of a conversation, special ones included. Raises UncountableRowError."""
+        text = self.render(messages, for_completion=for_completion)
         # The template writes the special tokens itself; the tokenizer must not add them again.
-        return len(self._tokenizer.encode(self.render(messages), add_special_tokens=False).ids)
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def count_row(self, row: dict[str, Any]) -> int:
         """Tokens of the longest conversation in a training row: with `chosen`, `rejected` or `completion`."""
         return max(
             self.count(row["prompt"] + row[side]) for side in ("chosen", "rejected", "completion") if side in row
         )
+
+
+def check_same_template(base: Path, reward_model: Path) -> None:
+    """Raise SpecError where a reward model would read conversations in another form than the policy writes them."""
+    base, reward_model = Path(base), Path(reward_model)
+    policy_hash, reward_hash = (chat_template_sha256(directory) for directory in (base, reward_model))
+    if policy_hash != reward_hash:
+        raise SpecError(
+            f"reward_model: {reward_model} has another chat template ({reward_hash[:8]}) than the model to train "
+            f"({policy_hash[:8]}), so its scores would mean nothing: train a reward model from {base.name} "
+            "or from a model with the same template"
+        )
+
+
+def chat_template_sha256(directory: Path) -> str:
+    """Of a model's chat template. Raises SpecError where it has none."""
+    template = _chat_template(directory, _read_config(directory / "tokenizer_config.json"))
+    return hashlib.sha256(template.encode()).hexdigest()
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Method(models.TextChoices):
     DPO = "dpo", _("Direct preference optimisation")
     KTO = "kto", _("Kahneman–Tversky optimisation")
     GRPO = "grpo", _("Group-relative policy optimisation")
+    GRPO_TOKEN_KL = "grpo_token_kl", _("GRPO with KL in the token reward")
     RLOO = "rloo", _("Leave-one-out REINFORCE")
     PPO = "ppo", _("Proximal policy optimisation")
     MERGE = "merge", _("Merging")
@@ -50,6 +51,10 @@ class TrainingJob(LeasedJob):
     method = models.CharField(max_length=20, choices=Method)
     snapshot = models.ForeignKey(DatasetSnapshot, on_delete=models.PROTECT, related_name="jobs")
     base = models.ForeignKey("Checkpoint", on_delete=models.PROTECT, related_name="jobs_from_here")
+    # What scored the completions of an on-policy method; `options` holds its name.
+    reward_model = models.ForeignKey(
+        "Checkpoint", on_delete=models.PROTECT, null=True, blank=True, related_name="jobs_scored_by_this"
+    )
     options = models.JSONField(help_text="Every option of the method, defaults included (rlhf/options.py).")
     # What the rows became before the start: used, too long, ties … (rlhf/preflight.py)
     preflight = models.JSONField(default=dict)

@@ -13,24 +13,27 @@ from typing import Any
 
 from annotation.export import Kind, training_rows
 from rlhf.models import DatasetSnapshot
+from rlhf.options import OnPolicyOptions, TrainingOptions
+from rlhf.preflight.prompts import usable_prompts
 from rlhf.snapshots import SPLITS, snapshot_rows
 from rlhf.token_lengths import TokenCounter
 
 Report = dict[str, Any]
 
 
-def examine(snapshot: DatasetSnapshot, method: str, base_dir: Path, max_tokens: int) -> dict[str, Report]:
+def examine(snapshot: DatasetSnapshot, method: str, base_dir: Path, options: TrainingOptions) -> dict[str, Report]:
     """Counts for both splits: `{"train": {…}, "eval": {…}}`.
 
     Each: judged (comparisons), used (rows), too_long and, of those, too_long_chosen / too_long_rejected; refused
     (by the model's chat template); dropped (verdict or reason → comparisons that give no row); longest_tokens among
-    the used rows; max_tokens.
+    the used rows; max_tokens. Of an on-policy method, used counts prompts, and there are two more: repeated
+    (comparisons whose prompt is there already) and chosen_used (chosen responses, for its KL on these).
     """
     counter = TokenCounter(base_dir)
     report = {}
     for split in SPLITS:
-        report[split] = _empty(max_tokens)
-        for _ in usable_rows(snapshot, split, method, counter, max_tokens, report[split]):
+        report[split] = _empty(options.max_tokens)
+        for _ in usable_rows(snapshot, split, method, counter, options, report[split]):
             pass
     return report
 
@@ -54,11 +57,15 @@ def usable_rows(
     split: str,
     method: str,
     counter: TokenCounter,
-    max_tokens: int,
+    options: TrainingOptions,
     report: Report | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows that a job of this method trains on; `report`, if given, is filled on the way."""
+    max_tokens = options.max_tokens
     report = _empty(max_tokens) if report is None else report
+    if isinstance(options, OnPolicyOptions):
+        yield from usable_prompts(snapshot, split, counter, options, report)
+        return
     dropped: Counter[str] = Counter()
     kind = Kind(method)
 
@@ -92,7 +99,10 @@ def usable_rows(
 
 def describe(report: Report) -> str:
     """One split's counts as a sentence."""
-    parts = [f"{report['used']} of {report['judged']} judged comparisons used"]
+    if "repeated" in report:
+        parts = [f"{report['used']} prompts from {report['judged']} judged comparisons"]
+    else:
+        parts = [f"{report['used']} of {report['judged']} judged comparisons used"]
     if report["too_long"]:
         sides = ""
         if report["too_long_chosen"] or report["too_long_rejected"]:

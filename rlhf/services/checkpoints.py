@@ -13,6 +13,8 @@ from annotation.models import ResponseSource, SourceKind
 from annotation.services import DomainError
 from rlhf import jobspec
 from rlhf.models import Checkpoint, CheckpointKind, TrainingJob
+from rlhf.options import OnPolicyOptions, SpecError, TrainingOptions
+from rlhf.token_lengths import check_same_template
 
 
 def register_base_checkpoint(name: str, directory: Path) -> Checkpoint:
@@ -77,6 +79,26 @@ def find_checkpoint(name_or_directory: str) -> Checkpoint:
     if not (directory / jobspec.MANIFEST_FILE).is_file():
         jobspec.write_manifest(directory)
     return register_base_checkpoint(directory.resolve().name, directory)
+
+
+def find_reward_model(options: TrainingOptions, base: Checkpoint) -> Checkpoint | None:
+    """The reward model that the options name, if they do. Raises DomainError where it cannot score this base."""
+    if not isinstance(options, OnPolicyOptions) or not options.reward_model:
+        return None
+    rewards = Checkpoint.objects.filter(kind=CheckpointKind.REWARD)
+    found = rewards.filter(name=options.reward_model).first()
+    if found is None:
+        known = ", ".join(rewards.order_by("name").values_list("name", flat=True)) or gettext("none yet")
+        raise DomainError(
+            gettext("there is no reward model %(name)s; known: %(known)s")
+            % {"name": options.reward_model, "known": known}
+        )
+    try:
+        jobspec.check_manifest(found.path)
+        check_same_template(base.path, found.path)
+    except SpecError as error:
+        raise DomainError(str(error)) from None
+    return found
 
 
 def publish_checkpoint(checkpoint: Checkpoint) -> ResponseSource:

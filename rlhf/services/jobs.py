@@ -36,7 +36,7 @@ from rlhf.models import (
 )
 from rlhf.options import SpecError, build_options
 from rlhf.services import leases
-from rlhf.services.checkpoints import register_checkpoint
+from rlhf.services.checkpoints import find_reward_model, register_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ def queue_training_job(
 ) -> TrainingJob:
     """Check everything that can be checked before a GPU is taken, store the job and tell the workers.
 
-    Raises DomainError with a sentence for an unknown option, a base that is missing or half-written, a base that
-    cannot be trained on, or a snapshot of which no row is usable.
+    Raises DomainError with a sentence for an unknown option, a base or reward model that is missing or half-written
+    or cannot be used for this, or a snapshot of which no row is usable.
     """
     if base.kind != CheckpointKind.POLICY:
         raise DomainError(
@@ -73,7 +73,8 @@ def queue_training_job(
         jobspec.check_manifest(base.path)
     except SpecError as error:
         raise DomainError(str(error)) from None
-    report = preflight.examine(snapshot, method, base.path, built.max_tokens)
+    reward_model = find_reward_model(built, base)
+    report = preflight.examine(snapshot, method, base.path, built)
     if not report["train"]["used"]:
         raise DomainError(
             gettext("no row of %(name)s can be used for %(method)s: %(counts)s")
@@ -85,6 +86,7 @@ def queue_training_job(
             method=method,
             snapshot=snapshot,
             base=base,
+            reward_model=reward_model,
             options=dataclasses.asdict(built),
             preflight=report,
             code_version=code_version(),

@@ -25,7 +25,10 @@ def checks_of(report: dict[str, Any]) -> list[Check]:
     if not report:
         return []
     train, held_out = report["train"], report["eval"]
-    becoming = gettext("%(used)s of %(judged)s judged comparisons become rows to train on")
+    if "repeated" in train:
+        becoming = gettext("%(used)s prompts to sample from, out of %(judged)s judged comparisons")
+    else:
+        becoming = gettext("%(used)s of %(judged)s judged comparisons become rows to train on")
     checks = [
         Check(
             "passed" if train["used"] else "failed",

@@ -133,7 +133,7 @@ def _check_or_start(request: StaffRequest, launch: LaunchForm, options: OptionsF
             )
             return redirect("job_detail", pk=job.pk)
         check_model_directory(base.path)
-        report = preflight.examine(snapshot, method, base.path, options.options.max_tokens)
+        report = preflight.examine(snapshot, method, base.path, options.options)
     except (DomainError, SpecError) as error:
         launch.add_error(None, as_sentence(error))
     except OSError as error:

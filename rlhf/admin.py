@@ -27,6 +27,13 @@ class GenerationJobAdmin(ReadOnlyAdmin):
     list_select_related = ("project", "source", "against")
 
 
+@admin.register(models.AliasMove)
+class AliasMoveAdmin(ReadOnlyAdmin):
+    list_display = ("alias", "project", "number", "previous", "checkpoint", "moved_by", "moved_at")
+    list_filter = ("alias", "project")
+    list_select_related = ("project", "previous", "checkpoint", "moved_by")
+
+
 @admin.register(models.Checkpoint)
 class CheckpointAdmin(ReadOnlyAdmin):
     list_display = ("name", "kind", "parent", "job", "source", "created_at")

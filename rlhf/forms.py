@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -10,19 +11,93 @@ import itertools
 import re
 import textwrap
 import typing
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from django import forms
 from django.core.validators import validate_slug
+from django.forms.models import ModelChoiceIterator
 from django.utils.html import escape
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from annotation.errors import DomainError
 from annotation.models import Project, ResponseSource, SourceKind
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
 from rlhf.option_words import LABELS
 from rlhf.options import OPTIONS, SpecError, TrainingOptions, build_options
+from rlhf.services import aliases_by_checkpoint, find_checkpoint, resolve_alias
 from rlhf.services.generation import DEFAULT_SAMPLING
+
+
+class _WithAliases(ModelChoiceIterator):
+    def __iter__(self) -> Iterator[Any]:
+        self.field.standing = aliases_by_checkpoint()  # type: ignore[attr-defined]  # one query for all labels
+        return super().__iter__()
+
+
+class CheckpointField(forms.ModelChoiceField):
+    """A checkpoint by id, name or alias; its choices say which aliases stand for them."""
+
+    iterator = _WithAliases
+    standing: dict[int, list[str]] = {}
+
+    def to_python(self, value: Any) -> Checkpoint | None:
+        if isinstance(value, str) and value and not value.isdecimal():
+            try:
+                value = find_checkpoint(value).pk
+            except DomainError as error:
+                raise forms.ValidationError(str(error)) from None
+        return typing.cast("Checkpoint | None", super().to_python(value))
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, str) and value and not value.isdecimal():
+            with contextlib.suppress(DomainError):
+                return find_checkpoint(value).pk
+        return super().prepare_value(value)
+
+    def label_from_instance(self, obj: Any) -> str:
+        names = self.standing.get(obj.pk)
+        return f"{obj.name} ({', '.join(names)})" if names else obj.name
+
+
+class SourceField(forms.ModelChoiceField):
+    """Who writes, by id or by the alias of a published checkpoint."""
+
+    def to_python(self, value: Any) -> ResponseSource | None:
+        return typing.cast("ResponseSource | None", super().to_python(_source_of_alias(value)))
+
+    def prepare_value(self, value: Any) -> Any:
+        return super().prepare_value(_source_of_alias(value))
+
+
+def _source_of_alias(value: Any) -> Any:
+    if isinstance(value, str) and value and not value.isdecimal():
+        with contextlib.suppress(DomainError):
+            checkpoint = resolve_alias(value)
+            if checkpoint and checkpoint.source_id:
+                return checkpoint.source_id
+    return value
+
+
+class AliasForm(forms.Form):
+    """Lets an alias stand for a checkpoint."""
+
+    alias = forms.SlugField(
+        max_length=60,
+        label=_("Alias"),
+        initial="champion",
+        help_text=_(
+            "Such as <code>champion</code> or <code>candidate</code>. It can be named wherever a checkpoint is."
+        ),
+    )
+    project = forms.ModelChoiceField(
+        queryset=Project.objects.order_by("name"), required=False, label=_("In"), empty_label=_("the whole site")
+    )
+    why = forms.CharField(max_length=500, label=_("Why"), help_text=_("Kept for good, with your name and the time."))
+
+    def clean_alias(self) -> str:
+        return self.cleaned_data["alias"].lower()
 
 
 class ProjectForm(forms.Form):
@@ -58,13 +133,13 @@ class ProjectForm(forms.Form):
 
 
 class GenerateForm(forms.Form):
-    source = forms.ModelChoiceField(
+    source = SourceField(
         queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
         label=_("Who writes"),
         empty_label=_("Choose a model"),
         help_text=_("A published checkpoint or another model that can be asked."),
     )
-    against = forms.ModelChoiceField(
+    against = SourceField(
         queryset=ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("-pk"),
         required=False,
         label=_("Compared with"),
@@ -123,7 +198,7 @@ class LaunchForm(forms.Form):
         label=_("Data set"),
         empty_label=_("Choose a data set"),
     )
-    base = forms.ModelChoiceField(
+    base = CheckpointField(
         queryset=Checkpoint.objects.filter(kind=CheckpointKind.POLICY).order_by("-created_at"),
         label=_("Starting from"),
         empty_label=_("Choose a checkpoint"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from rlhf.api import JobMetricsView
-from rlhf.views import checkpoints, jobs, projects, snapshots
+from rlhf.views import aliases, checkpoints, jobs, projects, snapshots
 
 urlpatterns = [
     path("projects/", projects.project_list, name="project_list"),
@@ -25,7 +25,10 @@ urlpatterns = [
     path("training/<int:pk>/log/", jobs.job_log, name="job_log"),
     path("training/<int:pk>/stop/", jobs.job_stop, name="job_stop"),
     path("checkpoints/", checkpoints.checkpoint_list, name="checkpoint_list"),
+    path("checkpoints/aliases/", aliases.alias_list, name="alias_list"),
+    path("checkpoints/aliases/back/", aliases.alias_back, name="alias_back"),
     path("checkpoints/<int:pk>/", checkpoints.checkpoint_detail, name="checkpoint_detail"),
     path("checkpoints/<int:pk>/publish/", checkpoints.checkpoint_publish, name="checkpoint_publish"),
+    path("checkpoints/<int:pk>/alias/", aliases.checkpoint_alias, name="checkpoint_alias"),
     path("api/jobs/<int:pk>/metrics", JobMetricsView.as_view(), name="job_metrics"),
 ]

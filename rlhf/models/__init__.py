@@ -4,6 +4,7 @@ Lineage: DatasetSnapshot → TrainingJob → Checkpoint → annotation.ResponseS
 are written only by the transition functions in `services`.
 """
 
+from rlhf.models.aliases import AliasMove
 from rlhf.models.checkpoints import Checkpoint, CheckpointKind
 from rlhf.models.generation import GenerationJob
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
@@ -14,6 +15,7 @@ from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
 __all__ = [
     "FINAL_STATUSES",
     "AlarmCode",
+    "AliasMove",
     "CancelMode",
     "Checkpoint",
     "CheckpointKind",

@@ -1,5 +1,6 @@
 """Every write of the training side, by concept. Callers import from here."""
 
+from rlhf.services.aliases import aliases_by_checkpoint, move_alias, resolve_alias, roll_back_alias
 from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, register_base_checkpoint
 from rlhf.services.demo import seed_demo
 from rlhf.services.generation import queue_generation_job
@@ -8,10 +9,12 @@ from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, req
 from rlhf.services.snapshots import create_snapshot
 
 __all__ = [
+    "aliases_by_checkpoint",
     "broker_is_up",
     "create_snapshot",
     "dispatch_job",
     "find_checkpoint",
+    "move_alias",
     "publish_checkpoint",
     "queue_generation_job",
     "queue_training_job",
@@ -19,7 +22,9 @@ __all__ = [
     "register_base_checkpoint",
     "request_cancel",
     "request_pause",
+    "resolve_alias",
     "resume_job",
+    "roll_back_alias",
     "seconds_left",
     "seconds_left_by_job",
     "seed_demo",

@@ -9,11 +9,12 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext
 
-from annotation.models import ResponseSource, SourceKind
+from annotation.models import Project, ResponseSource, SourceKind
 from annotation.services import DomainError
 from rlhf import jobspec
 from rlhf.models import Checkpoint, CheckpointKind, TrainingJob
 from rlhf.options import OnPolicyOptions, SpecError, TrainingOptions
+from rlhf.services.aliases import is_alias, resolve_alias
 from rlhf.token_lengths import check_same_template
 
 
@@ -29,6 +30,10 @@ def register_base_checkpoint(name: str, directory: Path) -> Checkpoint:
     sha256 = jobspec.sha256_of_file(directory / jobspec.MANIFEST_FILE)
     known = Checkpoint.objects.filter(name=name).first()
     if known is None:
+        if is_alias(name):
+            raise DomainError(
+                gettext("%(name)s is an alias; bring the directory in under another name") % {"name": name}
+            )
         return register_checkpoint(name=name, kind=CheckpointKind.POLICY, directory=directory)
     if known.manifest_sha256 != sha256:
         raise DomainError(f"checkpoint {name} stands for other weights than those in {directory}; use another name")
@@ -65,15 +70,18 @@ def _stored_path(directory: Path) -> str:
     return str(directory)
 
 
-def find_checkpoint(name_or_directory: str) -> Checkpoint:
-    """The checkpoint of that name, or a local model directory brought in under its folder's name."""
-    known = Checkpoint.objects.filter(name=name_or_directory).first()
+def find_checkpoint(name_or_directory: str, project: Project | None = None) -> Checkpoint:
+    """The checkpoint of that name or alias, or a local model directory brought in under its folder's name.
+
+    project: whose aliases come first. Raises DomainError where there is none.
+    """
+    known = Checkpoint.objects.filter(name=name_or_directory).first() or resolve_alias(name_or_directory, project)
     if known:
         return known
     directory = Path(name_or_directory)
     if not directory.is_dir():
         names = ", ".join(Checkpoint.objects.order_by("name").values_list("name", flat=True)) or "none yet"
-        raise DomainError(f"there is no checkpoint or directory {name_or_directory}; known: {names}")
+        raise DomainError(f"there is no checkpoint, alias or directory {name_or_directory}; known: {names}")
     if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
         raise DomainError(f"{directory} holds no config.json with *.safetensors beside it: not a model directory")
     if not (directory / jobspec.MANIFEST_FILE).is_file():

@@ -36,6 +36,7 @@ from rlhf.models import (
 )
 from rlhf.options import SpecError, build_options
 from rlhf.services import leases
+from rlhf.services.aliases import is_alias
 from rlhf.services.checkpoints import find_reward_model, register_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
 
 def _checkpoint_name(job: TrainingJob) -> str:
     name = job.name or f"{job.method}-{job.pk}"
-    return f"{name}-{job.pk}" if Checkpoint.objects.filter(name=name).exists() else name
+    return f"{name}-{job.pk}" if Checkpoint.objects.filter(name=name).exists() or is_alias(name) else name
 
 
 def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
@@ -13,8 +13,10 @@ from annotation.leaderboard import head_to_head
 from annotation.models import Project, Response
 from annotation.services import DomainError
 from annotation.vote_counts import opponents_of
-from rlhf.models import Checkpoint
-from rlhf.services import publish_checkpoint
+from rlhf.forms import AliasForm
+from rlhf.lineage import lineage_of
+from rlhf.models import AliasMove, Checkpoint
+from rlhf.services import aliases_by_checkpoint, publish_checkpoint
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 
@@ -25,8 +27,13 @@ OPPONENTS_SHOWN = 12
 @require_GET
 def checkpoint_list(request: StaffRequest) -> HttpResponse:
     checkpoints = Checkpoint.objects.select_related("parent", "source", "job__snapshot").order_by("-created_at")
+    standing = aliases_by_checkpoint()
     rows = [
-        (checkpoint, held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None)
+        (
+            checkpoint,
+            held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None,
+            standing.get(checkpoint.pk, []),
+        )
         for checkpoint in checkpoints
     ]
     return render(request, "rlhf/checkpoint_list.html", {"rows": rows})
@@ -47,8 +54,13 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
         projects = projects.annotate(
             is_answered=Exists(here.filter(source=source)), parent_answered=Exists(here.filter(source=parent_source))
         )
+    moves = AliasMove.objects.select_related("project", "previous", "checkpoint", "moved_by")
     context = {
         "checkpoint": checkpoint,
+        "lineage": lineage_of(checkpoint),
+        "aliases": [move for move in moves.current() if move.checkpoint_id == checkpoint.pk],
+        "alias_moves": moves.filter(Q(checkpoint=checkpoint) | Q(previous=checkpoint)).order_by("-moved_at", "-pk"),
+        "alias_form": AliasForm(initial={"project": checkpoint.job.snapshot.project_id if checkpoint.job else None}),
         "accuracy": held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None,
         "records": [
             (project, opponent, head_to_head(project, source, opponent, humans_only=True))

@@ -54,6 +54,7 @@ def test_a_checkpoint_shows_how_it_is_judged_against_its_parent(
         make_judgment(prompt.comparisons.get(), "b" if number < 7 else "a")
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.get(f"/checkpoints/{checkpoint.pk}/").content.decode()))
     assert re.search(r"tiny its parent 70 % \(3\d % to 9\d %\) of 10", text)
+    assert "10 responses in 10 comparisons; 10 judgments on 10 of them" in text
 
 
 def test_a_reward_model_is_not_published(page: Client, base: Checkpoint, tiny_model: Path) -> None:

@@ -5,12 +5,12 @@ from argparse import ArgumentParser
 from typing import Any
 
 from annotation.management.script import ScriptCommand, find_project
-from annotation.models import Comparison, Response, ResponseSource
+from annotation.models import Comparison, Project, Response, ResponseSource
 from annotation.services import DomainError
 from rlhf import generation
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import Checkpoint, GenerationJob
-from rlhf.services import publish_checkpoint, queue_generation_job
+from rlhf.services import publish_checkpoint, queue_generation_job, resolve_alias
 
 
 class Command(ScriptCommand):
@@ -36,14 +36,14 @@ class Command(ScriptCommand):
         project = find_project(options["project"])
         source = ResponseSource.objects.filter(name=options["source"]).first()
         if source is None:
-            source = publish_checkpoint(find_or_fetch_checkpoint(options["source"]))
+            source = publish_checkpoint(find_or_fetch_checkpoint(options["source"], project))
         responses, comparisons = _counts(project.pk, source)
         sampling = {key: options[key] for key in ("temperature", "max_tokens", "seed") if options[key] is not None}
         job = queue_generation_job(
             project=project,
             source=source,
             per_prompt=options["per_prompt"],
-            against=_against(source, options["against"]),
+            against=_against(project, source, options["against"]),
             sampling=sampling,
         )
         self._wait(job)
@@ -70,9 +70,11 @@ class Command(ScriptCommand):
             job.refresh_from_db()
 
 
-def _against(source: ResponseSource, name: str | None) -> ResponseSource | None:
+def _against(project: Project, source: ResponseSource, name: str | None) -> ResponseSource | None:
     if name:
         against = ResponseSource.objects.filter(name=name).first()
+        if against is None and (checkpoint := resolve_alias(name, project)):
+            against = publish_checkpoint(checkpoint)
         if against is None:
             raise DomainError(f"there is no source {name!r} to compare with")
         return against

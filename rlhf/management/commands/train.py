@@ -22,7 +22,9 @@ class Command(ScriptCommand):
         super().add_arguments(parser)
         parser.add_argument("--method", required=True, choices=sorted(OPTIONS))
         parser.add_argument("--snapshot", required=True, metavar="NAME")
-        parser.add_argument("--base", default=settings.STARTER_MODEL, metavar="NAME", help="checkpoint or directory")
+        parser.add_argument(
+            "--base", default=settings.STARTER_MODEL, metavar="NAME", help="checkpoint, alias or directory"
+        )
         parser.add_argument(
             "--set", nargs="+", action="extend", default=[], metavar="key=value", dest="settings_given"
         )
@@ -40,7 +42,7 @@ class Command(ScriptCommand):
         job = queue_training_job(
             snapshot=snapshot,
             method=options["method"],
-            base=find_or_fetch_checkpoint(options["base"]),
+            base=find_or_fetch_checkpoint(options["base"], snapshot.project),
             options=given,
             name=options["name"],
         )

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlhf.options import SpecError, TrainingOptions, build_options
+from rlhf.score_scales import Scale, is_scales
 
 SPEC_FILE = "spec.json"
 TRAIN_FILE = "train.jsonl"
@@ -64,6 +65,8 @@ class JobSpec:
     options: TrainingOptions
     resume_from: str = ""
     """Name of a complete checkpoint directory under checkpoints/, or empty to start afresh."""
+    score_scales: dict[str, Scale] = field(default_factory=dict)
+    """How each aspect's scores in the rows were normalised, for the reward model to give them back."""
     format_version: int = 1
 
     def write(self, directory: Path) -> None:
@@ -95,6 +98,8 @@ class JobSpec:
         resume_from = raw.get("resume_from", "")
         if resume_from != "" and not (isinstance(resume_from, str) and CHECKPOINT_NAME.fullmatch(resume_from)):
             raise SpecError(f"{path}: resume_from must name a checkpoint such as step-50, not {resume_from!r}")
+        if not is_scales(raw.get("score_scales", {})):
+            raise SpecError(f"{path}: score_scales must name aspects with an offset and a width each")
         return cls(**{**raw, "options": build_options(raw["method"], raw["options"])})
 
 

@@ -29,6 +29,12 @@ LABELS: dict[str, str | Promise] = {
     "eval_every_steps": _("Evaluate every … steps"),
     "seed": _("Seed"),
     "packing": _("Packing"),
+    "score_weight": _("Weight of absolute scores"),
+    "score_normalisation": _("Normalisation of absolute scores"),
+    "aspect_heads": _("A score for each aspect"),
+    "soft_labels": _("Learn the share of votes"),
+    "use_ties": _("Keep ties"),
+    "margin_per_strength": _("Margin for each step of strength"),
     "center_rewards_coefficient": _("Center rewards coefficient"),
     "beta": _("Beta"),
     "loss_type": _("Loss type"),
@@ -69,6 +75,16 @@ HELP = (
     gettext_noop("bfloat16 autocast over float32 weights."),
     gettext_noop("Trades about a tenth more time for less memory."),
     gettext_noop("0 evaluates at the end only."),
+    gettext_noop("Weight of the squared distance to people's absolute scores, for responses that have one; 0 is off."),
+    gettext_noop("How absolute scores are brought to one scale: mean 0 and deviation 1, or 0 … 1."),
+    gettext_noop("A score of its own for each aspect that people scored, beside the one that ranks responses."),
+    gettext_noop(
+        "Learn the share of people who preferred the chosen response, instead of taking every pair for certain."
+    ),
+    gettext_noop("Keep ties, as pairs without a better side; needs soft_labels."),
+    gettext_noop(
+        "How far apart the scores should be for each step of people's strength; 0.33 as in Llama 2, 0 is off."
+    ),
     gettext_noop("Pulls the mean reward to 0 (Eisenstein et al. 2023); 0.01 is usual, 0 is off."),
     gettext_noop("How strongly the policy is held to the reference model."),
     gettext_noop("Assumed share of wrong votes, 0 … 0.5; for loss_type robust."),

@@ -58,9 +58,21 @@ class SFTOptions(TrainingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RewardOptions(TrainingOptions):
-    """A Bradley–Terry reward model (TRL RewardTrainer)."""
+    """A Bradley–Terry reward model, pulled to absolute scores where there are some (TRL RewardTrainer, our loss)."""
 
     learning_rate: float = 2e-5
+    score_weight: float = 0.0
+    """Weight of the squared distance to people's absolute scores, for responses that have one; 0 is off."""
+    score_normalisation: Literal["z_score", "min_max"] = "z_score"
+    """How absolute scores are brought to one scale: mean 0 and deviation 1, or 0 … 1."""
+    aspect_heads: bool = False
+    """A score of its own for each aspect that people scored, beside the one that ranks responses."""
+    soft_labels: bool = False
+    """Learn the share of people who preferred the chosen response, instead of taking every pair for certain."""
+    use_ties: bool = False
+    """Keep ties, as pairs without a better side; needs soft_labels."""
+    margin_per_strength: float = 0.0
+    """How far apart the scores should be for each step of people's strength; 0.33 as in Llama 2, 0 is off."""
     center_rewards_coefficient: float = 0.0
     """Pulls the mean reward to 0 (Eisenstein et al. 2023); 0.01 is usual, 0 is off."""
 
@@ -256,6 +268,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "beta": (1e-4, 10),
     "label_smoothing": (0, 0.49),
     "center_rewards_coefficient": (0, 1),
+    "score_weight": (0, 100),
+    "margin_per_strength": (0, 10),
     "desirable_weight": (0.01, 100),
     "undesirable_weight": (0.01, 100),
     "samples_per_prompt": (1, 1024),
@@ -287,6 +301,8 @@ def _check(options: TrainingOptions) -> None:
         raise SpecError(
             f"batch_size {options.batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
         )
+    if isinstance(options, RewardOptions):
+        _check_reward(options)
     # TRL ignores it in silence with the other losses.
     if isinstance(options, DPOOptions) and options.label_smoothing and options.loss_type != "robust":
         raise SpecError(f"label_smoothing has no effect on loss_type {options.loss_type}: choose robust, or 0")
@@ -328,3 +344,12 @@ def _check_on_policy(options: OnPolicyOptions) -> None:
         raise SpecError(
             f"ptx_batch_size {options.ptx_batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
         )
+
+
+def _check_reward(options: RewardOptions) -> None:
+    if options.aspect_heads and not options.score_weight:
+        raise SpecError("aspect_heads learn from absolute scores: set score_weight above 0")
+    if options.use_ties and not options.soft_labels:
+        raise SpecError("use_ties needs soft_labels: a tie has no better side to be certain of")
+    if options.margin_per_strength and options.soft_labels:
+        raise SpecError("margin_per_strength cannot be used with soft_labels: both say how sure people were")

@@ -85,6 +85,7 @@ def _prepare(job: TrainingJob) -> None:
         base_model_dir=str(job.base.path),
         options=options,
         resume_from=job.resume_from,
+        score_scales=preflight.score_scales(job.snapshot, options),
     )
     train, held_out = (
         preflight.usable_rows(job.snapshot, split, job.method, counter, options) for split in ("train", "eval")

@@ -7,18 +7,20 @@ rows; `training` builds the same rows in Python, for data sets that are frozen.
 
 from annotation.export.consensus import ExportError, Rules
 from annotation.export.files import Exported, count_verdicts, export_preferences
-from annotation.export.kinds import TABLE_KINDS, TRAINING_KINDS, Kind
-from annotation.export.training import judged_rows, training_rows
+from annotation.export.kinds import TABLE_KINDS, TRAINING_KINDS, USABLE, Kind
+from annotation.export.training import is_tie, judged_rows, training_rows
 
 __all__ = [
     "TABLE_KINDS",
     "TRAINING_KINDS",
+    "USABLE",
     "ExportError",
     "Exported",
     "Kind",
     "Rules",
     "count_verdicts",
     "export_preferences",
+    "is_tie",
     "judged_rows",
     "training_rows",
 ]

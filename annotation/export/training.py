@@ -84,15 +84,16 @@ def _named(aspects: tuple[str, ...], points: list[float | None] | None) -> dict[
     return dict(zip(aspects, points or [None] * len(aspects), strict=True))
 
 
-def training_rows(kind: str, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def training_rows(kind: str, rows: Iterable[dict[str, Any]], *, ties: bool = False) -> Iterator[dict[str, Any]]:
     """The rows of `judged_rows` as TRL rows of one kind; the same as an exported file holds.
 
     Takes what older data sets hold, too. For sft, a response that several comparisons chose is given once, so pass
-    all rows of a file in one call.
+    all rows of a file in one call. `ties` adds pairs that people found equal or were divided over evenly to those of
+    kind reward; what they say is in `p_chosen`, never below one half.
     """
     if kind in (Kind.DPO, Kind.REWARD):
         for row in rows:
-            if row["verdict"] in USABLE[Kind(kind)] and row["b"] is not None:
+            if (row["verdict"] in USABLE[Kind(kind)] and row["b"] is not None) or (ties and is_tie(row)):
                 yield _pair(row)
         return
     seen: set[tuple[int, bytes]] = set()
@@ -113,10 +114,18 @@ def _common(row: dict[str, Any]) -> dict[str, Any]:
     return {"id": row["id"], "group": row["group"], "group_id": row["id"], "prompt": row["prompt"]}
 
 
+def is_tie(row: dict[str, Any]) -> bool:
+    """Whether people were of two minds about two different texts. Equal texts and bad ones teach no order."""
+    if row["b"] is None or row["a"]["text"] == row["b"]["text"]:
+        return False
+    return row["verdict"] == "tie" or (row["verdict"] == "no_majority" and not row["votes"]["neither"])
+
+
 def _pair(row: dict[str, Any]) -> dict[str, Any]:
-    chosen, rejected = ("a", "b") if row["verdict"] == "a" else ("b", "a")
     votes = row["votes"]
     p_a = row["p_a"] if "p_a" in row else _share(votes)
+    is_a = row["verdict"] == "a" or (row["verdict"] != "b" and p_a >= 0.5)
+    chosen, rejected = ("a", "b") if is_a else ("b", "a")
     found = {
         **_common(row),
         "chosen": _said(row[chosen]["text"]),

@@ -8,6 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from annotation.models import Project
+from annotation.models.checks import json_object
 
 
 class DatasetSnapshot(models.Model):
@@ -22,6 +23,9 @@ class DatasetSnapshot(models.Model):
     prompt_count = models.PositiveIntegerField()
     judgment_count = models.PositiveIntegerField()
     humans_only = models.BooleanField(default=True)
+    score_measures = json_object(
+        help_text="Of each aspect's absolute scores in the training rows (rlhf/score_scales.py): what normalises them."
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 

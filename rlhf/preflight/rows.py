@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from annotation.export import Kind, training_rows
+from django.utils.translation import gettext
+
+from annotation.export import USABLE, Kind, is_tie, training_rows
+from annotation.services import DomainError
 from rlhf.models import DatasetSnapshot
-from rlhf.options import OnPolicyOptions, TrainingOptions
+from rlhf.options import OnPolicyOptions, RewardOptions, TrainingOptions
 from rlhf.preflight.prompts import usable_prompts
+from rlhf.score_scales import Scale, has_score, normalise_row, scales
 from rlhf.snapshots import SPLITS, snapshot_rows
 from rlhf.token_lengths import TokenCounter
 
@@ -27,7 +31,8 @@ def examine(snapshot: DatasetSnapshot, method: str, base_dir: Path, options: Tra
     Each: judged (comparisons), used (rows), too_long and, of those, too_long_chosen / too_long_rejected; refused
     (by the model's chat template); dropped (verdict or reason → comparisons that give no row); longest_tokens among
     the used rows; max_tokens. Of an on-policy method, used counts prompts, and there are two more: repeated
-    (comparisons whose prompt is there already) and chosen_used (chosen responses, for its KL on these).
+    (comparisons whose prompt is there already) and chosen_used (chosen responses, for its KL on these). Of a reward
+    model that learns from absolute scores there is scored, the used pairs of which a response has one.
     """
     counter = TokenCounter(base_dir)
     report = {}
@@ -68,15 +73,19 @@ def usable_rows(
         return
     dropped: Counter[str] = Counter()
     kind = Kind(method)
+    scales = score_scales(snapshot, options)
+    # What a reward model is measured on has a better side.
+    ties = isinstance(options, RewardOptions) and options.use_ties and split == "train"
 
     def judged() -> Iterator[dict[str, Any]]:
         for row in snapshot_rows(snapshot, split):
             report["judged"] += 1
-            if row["verdict"] not in ("a", "b") and (kind, row["verdict"]) != (Kind.KTO, "neither"):
+            is_used = row["verdict"] in USABLE[kind] or (ties and is_tie(row))
+            if not is_used:
                 dropped[row["verdict"]] += 1
             yield row
 
-    for row in training_rows(kind, judged()):
+    for row in training_rows(kind, judged(), ties=ties):
         try:
             lengths = {
                 side: counter.count([*row["prompt"], *row[side]])
@@ -93,8 +102,29 @@ def usable_rows(
             continue
         report["used"] += 1
         report["longest_tokens"] = max(report["longest_tokens"], *lengths.values())
+        if scales:
+            row = normalise_row(row, scales)
+            report["scored"] = report.get("scored", 0) + has_score(row)
         yield row
     report["dropped"] = dict(dropped)
+
+
+def score_scales(snapshot: DatasetSnapshot, options: TrainingOptions) -> dict[str, Scale]:
+    """How the data set's absolute scores are normalised for a job that learns from them; empty for one that does not.
+
+    Raises DomainError where there are none to learn from.
+    """
+    if not isinstance(options, RewardOptions) or not options.score_weight:
+        return {}
+    if not snapshot.score_measures:
+        raise DomainError(
+            gettext(
+                "%(name)s holds no absolute scores, or was frozen before they were measured: set score_weight to 0, "
+                "or freeze the data set anew"
+            )
+            % {"name": snapshot.name}
+        )
+    return scales(snapshot.score_measures, options.score_normalisation)
 
 
 def describe(report: Report) -> str:

@@ -21,6 +21,7 @@ from annotation.export import judged_rows
 from annotation.models import Judgment, Project, Prompt
 from annotation.services import DomainError
 from rlhf.models import DatasetSnapshot
+from rlhf.score_scales import Scores, measure
 from rlhf.snapshots import SPLITS, snapshot_path
 
 
@@ -73,12 +74,18 @@ def _freeze(
         eval_groups = _eval_groups(project, eval_share, humans_only)
         prompts: set[int] = set()
         judgments = 0
+        scores: dict[tuple[int, bytes], Scores] = {}  # once for each response, however many pairs it is in
         for row in judged_rows(project, humans_only=humans_only):
             split = "eval" if row["group"] in eval_groups else "train"
             files[split].write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             counts[split] += 1
             prompts.add(row["prompt_id"])
             judgments += row["judgments"]
+            if split == "train":
+                for side in filter(None, (row["a"], row["b"])):
+                    if "scores" in side:
+                        text = hashlib.sha256(side["text"].encode()).digest()
+                        scores[row["prompt_id"], text] = side["scores"]
         if not counts["train"]:
             raise DomainError(
                 gettext("%(name)s has no judged comparison to freeze; judge some first") % {"name": project.name}
@@ -101,6 +108,7 @@ def _freeze(
                 prompt_count=len(prompts),
                 judgment_count=judgments,
                 humans_only=humans_only,
+                score_measures=measure(scores.values()),
                 created_by=created_by,
             )
         except IntegrityError:

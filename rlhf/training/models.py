@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import (
 from rlhf.jobspec import MODEL_DIR, publish_directory
 from rlhf.model_directory import model_kind
 from rlhf.options import SpecError
+from rlhf.score_scales import Scale
 from rlhf.training.job import Job
 
 # Copied byte for byte, so that a model and its children tokenize and render alike.
@@ -44,13 +46,49 @@ def load_policy(directory: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(directory, **_LOADING)
 
 
-def load_reward_model(directory: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model with one score output in float32; over a language model the score head is new and random (seed it).
+RANKING_HEAD = "preference"
+
+
+def new_reward_model(
+    directory: Path, tokenizer: PreTrainedTokenizerBase, aspects: Sequence[str], scales: Mapping[str, Scale]
+) -> PreTrainedModel:
+    """A reward model to train, in float32: one score that ranks, and after it one for each aspect.
+
+    Over a language model the score heads are new and random (seed them). `scales` is how the aspects' scores were
+    normalised; the model keeps it, so that what its heads say can be turned back.
+    """
+    names = [RANKING_HEAD, *aspects]
+    model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=len(names), **_LOADING)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: index for index, name in enumerate(names)}
+    model.config.score_scales = {aspect: dict(scales[aspect]) for aspect in aspects}
+    return _with_exact_scores(model, tokenizer)
+
+
+def load_reward_model(
+    directory: Path, tokenizer: PreTrainedTokenizerBase, *, with_aspects: bool = False
+) -> PreTrainedModel:
+    """A reward model in float32 with the score that ranks as its only output, or with those of its aspects after it.
 
     The score is read at the last token that is not padding, on either side. Where padding and end-of-turn are one
     token, as in SmolLM2, that is the same token whether a conversation comes alone or in a batch.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=1, **_LOADING)
+    model = AutoModelForSequenceClassification.from_pretrained(directory, **_LOADING)
+    if not with_aspects and model.num_labels > 1:
+        model.score.weight = torch.nn.Parameter(model.score.weight[:1].detach().clone())
+        model.score.out_features = model.num_labels = model.config.num_labels = 1
+    return _with_exact_scores(model, tokenizer)
+
+
+def aspect_scales(model: PreTrainedModel) -> dict[str, Scale]:
+    """The aspects that the heads after the first one score, in order, with the way back to people's own scale."""
+    scales = getattr(model.config, "score_scales", {})
+    labels: Any = model.config.id2label
+    names = [labels[index] for index in sorted(labels)[1:]]
+    return {name: scales[name] for name in names if name in scales}
+
+
+def _with_exact_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     model.config.pad_token_id = tokenizer.pad_token_id
     model.score.__class__ = _Float32Linear
     return model

@@ -1,14 +1,18 @@
-"""A Bradley–Terry reward model: `python -m rlhf.training.reward JOB_DIR`.
+"""A reward model: `python -m rlhf.training.reward JOB_DIR`.
 
-Rows: `{"prompt": messages, "chosen": [assistant message], "rejected": [assistant message]}`.
-Loss: −log σ(score of chosen − score of rejected), the score read after the last token of the whole conversation.
+Rows: `{"prompt": messages, "chosen": [assistant message], "rejected": [assistant message]}`, and, where the options
+ask for them, `"p_chosen"` (share of votes), `"strength"` (mean of people's steps), `"chosen_normalised"` and
+`"rejected_normalised"` ({aspect: score or null}, on the scales that spec.json gives).
+Loss: rlhf/training/reward_loss.py, the score read after the last token of the whole conversation.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+import math
+from typing import TYPE_CHECKING, Any, cast
 
 from rlhf.evaluation.reward_card import pair_metrics
+from rlhf.jobspec import BadDataError
 from rlhf.options import RewardOptions
 from rlhf.training.job import Job, main
 from rlhf.training.rows import RowSet, read_data
@@ -20,34 +24,49 @@ if TYPE_CHECKING:
 def train(job: Job) -> dict[str, float]:
     """Train, evaluate on the held-out pairs and save; gives the metrics of result.json."""
     options = cast(RewardOptions, job.spec.options)
-    train_rows, eval_rows = read_data(job, "chosen", "rejected")
+    train_rows, eval_rows = read_data(job, "chosen", "rejected", keep=_columns(options))
+    aspects = _aspects(job, train_rows)
 
     from datasets import Dataset
     from transformers import set_seed
-    from trl import RewardConfig, RewardTrainer
+    from trl import RewardConfig
 
     from rlhf.training import models
+    from rlhf.training.reward_loss import RewardCollator, ScoredRewardTrainer, targets_of
     from rlhf.training.shared_prompt import share_prompts
     from rlhf.training.trainer import JobTrainer, metrics_row, row_counts, training_arguments
 
-    class JobRewardTrainer(JobTrainer, RewardTrainer):
+    class JobRewardTrainer(JobTrainer, ScoredRewardTrainer):
         pass
+
+    def columns(row: dict[str, Any]) -> dict[str, Any]:
+        found = {side: row[side] for side in ("prompt", "chosen", "rejected")}
+        if options.soft_labels:
+            found["p_chosen"] = row["p_chosen"]
+        if options.margin_per_strength:
+            found["margin"] = options.margin_per_strength * row["strength"]
+        if options.score_weight:
+            for side in ("chosen", "rejected"):
+                found[f"{side}_targets"] = targets_of(row[f"{side}_normalised"], aspects, heads=options.aspect_heads)
+        return found
 
     set_seed(options.seed)  # the score head is drawn here
     tokenizer = models.load_tokenizer(job.base)
-    model = models.load_reward_model(job.base, tokenizer)
+    model = models.new_reward_model(
+        job.base, tokenizer, aspects if options.aspect_heads else (), job.spec.score_scales
+    )
     share_prompts(model)
     trainer = JobRewardTrainer(
         job=job,
+        options=options,
         train_tokens=train_rows.tokens,
         model=model,
-        args=RewardConfig(
-            **training_arguments(job),
-            max_length=None,  # rows that are too long were left out and counted
-            center_rewards_coefficient=options.center_rewards_coefficient or None,
-        ),
-        train_dataset=Dataset.from_list(train_rows.rows),
-        eval_dataset=Dataset.from_list(eval_rows.rows) if eval_rows.rows and options.eval_every_steps else None,
+        args=RewardConfig(**training_arguments(job), max_length=None),  # too long rows were left out and counted
+        data_collator=RewardCollator(pad_token_id=tokenizer.pad_token_id),
+        train_dataset=Dataset.from_list([columns(row) for row in train_rows.rows]),
+        eval_dataset=Dataset.from_list([columns(row) for row in eval_rows.rows])
+        if eval_rows.rows and options.eval_every_steps
+        else None,
         processing_class=tokenizer,
         peft_config=models.lora_config(job, "SEQ_CLS"),
     )
@@ -56,25 +75,65 @@ def train(job: Job) -> dict[str, float]:
         return metrics
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if eval_rows.rows and job.is_main:
-        held_out = held_out_metrics(job, trained, tokenizer, eval_rows)
+        held_out = held_out_metrics(job, trained, tokenizer, eval_rows, aspects)
         job.write_metrics(metrics_row(trainer.state.global_step, trainer.state.max_steps, held_out))
         metrics |= held_out
     models.save_model(job, trained)
     return metrics
 
 
+def _columns(options: RewardOptions) -> tuple[str, ...]:
+    """What the options ask for of each row, beside its texts."""
+    wanted = {
+        "p_chosen": options.soft_labels,
+        "strength": options.margin_per_strength,
+        "chosen_normalised": options.score_weight,
+        "rejected_normalised": options.score_weight,
+    }
+    return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
+
+def _aspects(job: Job, rows: RowSet) -> tuple[str, ...]:
+    """The aspects that are learnt from, in order. Raises BadDataError where there is no score to learn from."""
+    if not cast(RewardOptions, job.spec.options).score_weight:
+        return ()
+    sides = ("chosen_normalised", "rejected_normalised")
+    if not any(score is not None for row in rows.rows for side in sides for score in (row[side] or {}).values()):
+        raise BadDataError("No response in train.jsonl has an absolute score: set score_weight to 0.")
+    return tuple(sorted(job.spec.score_scales))
+
+
 def held_out_metrics(
-    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: RowSet
+    job: Job,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: RowSet,
+    aspects: tuple[str, ...],
 ) -> dict[str, float]:
     """The reward model's card on pairs that it has not seen, each name with `eval_` in front."""
-    from rlhf.training.scoring import score_pairs
+    from rlhf.training.reward_loss import targets_of
+    from rlhf.training.scoring import head_scores
 
+    options = cast(RewardOptions, job.spec.options)
     pairs = [(row["prompt"] + row["chosen"], row["prompt"] + row["rejected"]) for row in rows.rows]
-    scores = score_pairs(model, tokenizer, pairs, bf16=job.spec.options.bf16, on_pass=job.heartbeat)
+    heads = head_scores(model, tokenizer, pairs, bf16=options.bf16, on_pass=job.heartbeat)
     lengths = [[len(side[-1]["content"]) for side in pair] for pair in pairs]
-    card = pair_metrics(*zip(*scores, strict=True), *zip(*lengths, strict=True))
+    ranking = [(chosen[0], rejected[0]) for chosen, rejected in heads]
+    card = pair_metrics(*zip(*ranking, strict=True), *zip(*lengths, strict=True))
+    if options.score_weight:
+        squares = [
+            (score - target) ** 2
+            for row, pair in zip(rows.rows, heads, strict=True)
+            for side, scores in zip(("chosen", "rejected"), pair, strict=True)
+            for score, target in zip(
+                scores, targets_of(row[f"{side}_normalised"], aspects, heads=options.aspect_heads), strict=True
+            )
+            if not math.isnan(target)
+        ]
+        if squares:
+            card["score_error"] = math.sqrt(math.fsum(squares) / len(squares))
     return {f"eval_{name}": value for name, value in card.items()}
 
 
 if __name__ == "__main__":
-    main("reward", train, "A Bradley–Terry reward model over a job directory.")
+    main("reward", train, "A reward model over a job directory.")

@@ -14,6 +14,9 @@ from rlhf.token_lengths import TokenCounter, UncountableRowError
 if TYPE_CHECKING:
     from rlhf.training.job import Job
 
+# What a row says of how people judged it: (smallest, largest).
+_NUMBERS = {"p_chosen": (0.0, 1.0), "strength": (0.0, 10.0)}
+
 
 @dataclass
 class RowSet:
@@ -61,9 +64,16 @@ def read_rows(
                 raise BadDataError(
                     f"{path.name} line {line_number}: {key!r} is not a list of messages (role, content)"
                 )
+        if "chosen" in row and row["chosen"] == row["rejected"]:
+            raise BadDataError(f"{path.name} line {line_number}: chosen and rejected are equal, which teaches nothing")
         for key in keep:
             if key not in row:
                 raise BadDataError(f"{path.name} line {line_number}: {key!r} is missing")
+            if key in _NUMBERS and not _is_between(row[key], *_NUMBERS[key]):
+                smallest, largest = _NUMBERS[key]
+                raise BadDataError(
+                    f"{path.name} line {line_number}: {key} {row[key]!r} is not between {smallest:g} and {largest:g}"
+                )
         row = {key: row[key] for key in ("prompt", *sides, *keep)}
         try:
             tokens = counter.count_row(row)
@@ -76,6 +86,10 @@ def read_rows(
             kept.tokens.append(tokens)
     kept.sort_by_length()
     return kept
+
+
+def _is_between(value: Any, smallest: float, largest: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and smallest <= value <= largest
 
 
 def parsed_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,8 +1,9 @@
 """Score responses with a reward model: `python -m rlhf.training.score MODEL_DIR ROWS.jsonl OUT.jsonl`.
 
 Rows: `{"prompt": messages, "responses": [text, …]}`; further keys pass through. OUT holds the same rows in the same
-order with `"scores": [float, …]`, or `"scores": null` and `"error"` where a row is longer than the model reads. OUT
-appears when it is whole.
+order with `"scores": [float, …]`, or `"scores": null` and `"error"` where a row is longer than the model reads. A
+model with heads for aspects adds `"aspects": {name: [float, …]}`, on the scale that people scored by. OUT appears when
+it is whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from rlhf.jobspec import BadDataError
 from rlhf.model_directory import check_model_directory, model_kind
 from rlhf.options import SpecError
+from rlhf.score_scales import invert
 from rlhf.training.job import die_with_parent, set_environment
 from rlhf.training.rows import is_conversation, parsed_lines
 
@@ -48,11 +50,12 @@ def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool) -> in
 def _add_scores(model_dir: Path, rows: list[dict[str, Any]], bf16: bool) -> None:
     from rlhf.token_lengths import TokenCounter
     from rlhf.training import models
-    from rlhf.training.scoring import Conversation, score_pairs
+    from rlhf.training.scoring import Conversation, head_scores
     from rlhf.training.shared_prompt import share_prompts
 
     tokenizer = models.load_tokenizer(model_dir)
-    model = models.load_reward_model(model_dir, tokenizer)
+    model = models.load_reward_model(model_dir, tokenizer, with_aspects=True)
+    scales = models.aspect_scales(model)
     share_prompts(model)
     counter = TokenCounter(model_dir)
     longest = model.config.max_position_embeddings
@@ -69,9 +72,12 @@ def _add_scores(model_dir: Path, rows: list[dict[str, Any]], bf16: bool) -> None
         for first in range(0, len(sides), 2):
             pairs.append((sides[first], sides[min(first + 1, len(sides) - 1)]))
             places.append((row, first))
-    scores = score_pairs(model, tokenizer, pairs, bf16=bf16)
-    for (row, first), pair in zip(places, scores, strict=True):
-        row["scores"][first : first + 2] = pair[: len(row["scores"]) - first]
+    heads = head_scores(model, tokenizer, pairs, bf16=bf16)
+    for (row, first), pair in zip(places, heads, strict=True):
+        for place, values in enumerate(pair[: len(row["scores"]) - first], start=first):
+            row["scores"][place] = values[0]
+            for (aspect, scale), value in zip(scales.items(), values[1:], strict=False):
+                row.setdefault("aspects", {}).setdefault(aspect, []).append(invert(value, scale))
 
 
 def main() -> int:

@@ -15,7 +15,6 @@ Conversation = list[dict[str, Any]]
 """Messages, the response to be scored last."""
 
 
-@torch.no_grad()
 def score_pairs(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -24,7 +23,20 @@ def score_pairs(
     bf16: bool,
     on_pass: Callable[[], None] = lambda: None,
 ) -> list[tuple[float, float]]:
-    """The two scores of each pair, in order; the sides of a pair share the work on a common prompt.
+    """The two ranking scores of each pair, in order; see `head_scores`."""
+    return [(a[0], b[0]) for a, b in head_scores(model, tokenizer, pairs, bf16=bf16, on_pass=on_pass)]
+
+
+@torch.no_grad()
+def head_scores(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[Conversation, Conversation]],
+    *,
+    bf16: bool,
+    on_pass: Callable[[], None] = lambda: None,
+) -> list[tuple[list[float], list[float]]]:
+    """What each head says of the two sides of each pair, in order; the sides share the work on a common prompt.
 
     Passes hold pairs of like length, longest first, so that memory runs out at once or never. With `bf16` (autocast) a
     score moves by about 0.01 with what shares its pass; without, by rounding only.
@@ -35,7 +47,7 @@ def score_pairs(
     ids = [[token_ids(tokenizer, side) for side in pair] for pair in pairs]
     lengths = [max(map(len, sides)) for sides in ids]
     order = sorted(range(len(ids)), key=lambda index: -lengths[index])
-    scores: list[tuple[float, float]] = [(0.0, 0.0)] * len(ids)
+    scores: list[tuple[list[float], list[float]]] = [([], [])] * len(ids)
     start = 0
     while start < len(order):
         longest = lengths[order[start]]
@@ -48,8 +60,8 @@ def score_pairs(
             input_ids[row, : len(sequence)] = torch.tensor(sequence, device=device)
             attention_mask[row, : len(sequence)] = 1
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # (rows, 1)
-        first, second = logits.float().squeeze(-1).chunk(2)
+            logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # (rows, heads)
+        first, second = logits.float().chunk(2)
         for index, pair in zip(batch, zip(first.tolist(), second.tolist(), strict=True), strict=True):
             scores[index] = pair
         start += len(batch)

@@ -15,6 +15,7 @@ import pytest
 from rlhf import launcher
 from rlhf.jobspec import JobSpec, Result
 from rlhf.options import build_options
+from rlhf.score_scales import Scale
 from tests.tiny_model import build_tiny_model
 
 Row = dict[str, Any]
@@ -65,6 +66,7 @@ class JobRunner:
         train_rows: list[Row] | None = None,
         eval_rows: list[Row] | None = None,
         resume_from: str = "",
+        score_scales: dict[str, Scale] | None = None,
         **options: Any,
     ) -> Path:
         given = {"learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "bf16": False, **options}
@@ -75,6 +77,7 @@ class JobRunner:
             base_model_dir=str(self.base),
             options=build_options(method, given),
             resume_from=resume_from,
+            score_scales=score_scales or {},
         )
         launcher.prepare(
             job_dir,

@@ -5,6 +5,7 @@ import tempfile
 from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from annotation.importers import ImportRefusedError, touchstone
@@ -52,8 +53,21 @@ class Command(ScriptCommand):
             "ece": metrics.get("ece"),
             "longer_chosen_share": metrics.get("longer_chosen_share"),
             "longer_preferred_share": metrics.get("longer_preferred_share"),
+            **({"aspects": aspects} if (aspects := _aspects(pairs)) else {}),
             "skipped": skipped,
         }
+
+
+def _aspects(pairs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean score of the preferred and of the other responses in each aspect that the model has a head for."""
+    names = pairs[0].get("aspects", {}) if pairs else {}
+    return {
+        name: {
+            side: fmean(pair["aspects"][name][place] for pair in pairs)
+            for place, side in enumerate(("preferred", "other"))
+        }
+        for name in names
+    }
 
 
 def _pairs(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

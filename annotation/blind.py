@@ -181,15 +181,21 @@ class BlindRewrite:
 
 def blind_rewrite(task: RewriteTask, annotator_id: int) -> BlindRewrite:
     """Strip a task, loaded with its prompt and comparison, to what whoever rewrites it may see."""
+    responses = rewrite_responses(task, annotator_id)
+    messages = task.prompt.messages
+    turns = [Turn(message["role"], render_markdown(message["content"])) for message in messages]
+    sides = [_side(name, response, messages) for name, response in zip(NAMES, responses, strict=False)]
+    return BlindRewrite(task.pk, turns[:-1], turns[-1], task.prompt.lang, sides, responses)
+
+
+def rewrite_responses(task: RewriteTask, annotator_id: int) -> list[Response]:
+    """The responses that nobody found good, in an order drawn for this person."""
     comparison = task.comparison
     responses = [comparison.response_a, comparison.response_b]
     if comparison.response_count > 2:
         responses += [further.response for further in comparison.further_responses.select_related("response")]
     random.Random(f"{task.pk} {annotator_id}").shuffle(responses)
-    messages = task.prompt.messages
-    turns = [Turn(message["role"], render_markdown(message["content"])) for message in messages]
-    sides = [_side(name, response, messages) for name, response in zip(NAMES, responses, strict=False)]
-    return BlindRewrite(task.pk, turns[:-1], turns[-1], task.prompt.lang, sides, responses)
+    return responses
 
 
 def for_display(assignment_id: UUID, annotator_id: int) -> BlindComparison | None:

@@ -53,6 +53,17 @@ class Item:
     lang: str
 
 
+@dataclass(frozen=True)
+class Rewrite:
+    """A prompt to write a response for, blind; `responses` are those that nobody found good."""
+
+    task: int
+    lease_expires_at: str
+    messages: list[Message]
+    responses: list[str]
+    lang: str
+
+
 class Touchstone:
     """A site, as one person with a token sees it. Usable as a context manager.
 
@@ -102,6 +113,10 @@ class Touchstone:
         """Give a comparison back; somebody else gets it."""
         assignment = item.assignment if isinstance(item, Item) else item
         self.call("POST", f"assignments/{assignment}/skip/", json={"reason": reason})
+
+    def conversation(self, conversation: str) -> Conversation:
+        """A conversation of the token's owner, by its id."""
+        return Conversation(self, self.call("GET", f"conversations/{conversation}/").json())
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request; raises RefusedError with the site's sentence."""
@@ -197,6 +212,46 @@ class Project:
         """What the token's owner holds, topped up to two comparisons; renews the leases."""
         return [Item(**item) for item in self.site.call("POST", self._path + "claim/").json()]
 
+    # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim_rewrite(self, *, after: int = 0) -> Rewrite | None:
+        """The prompt that the token's owner has to write for, or the next one; None: nothing is left.
+
+        after: a task that was skipped; those behind it come first.
+        """
+        answer = self.site.call("POST", self._path + "rewrites/claim/", json={"after": after})
+        return Rewrite(**answer.json()) if answer.status_code == 200 else None
+
+    def save_rewrite(self, task: Rewrite, text: str, *, start: int | None = None, seconds: int = 0) -> None:
+        """start: which of `task.responses` the text was made of; None: none of them."""
+        body = {"text": text, "start": start, "seconds": seconds}
+        self.site.call("POST", f"{self._path}rewrites/{task.task}/text/", json=body)
+
+    def skip_rewrite(self, task: Rewrite) -> None:
+        """Leave it to somebody else."""
+        self.site.call("POST", f"{self._path}rewrites/{task.task}/skip/")
+
+    def drop_rewrite(self, task: Rewrite, reason: str) -> None:
+        """Close it for good without a text."""
+        self.site.call("POST", f"{self._path}rewrites/{task.task}/drop/", json={"reason": reason})
+
+    # ── Conversations ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start_conversation(
+        self, text: str = "", *, prompt: int | None = None, sources: Iterable[str] = (), task: str = "", lang: str = ""
+    ) -> Conversation:
+        """Start with a message, or with a prompt of the project by its id.
+
+        sources: names of those whose responses the caller posts itself (admins); without, models are drawn and asked.
+        """
+        body = {"conversation": str(uuid.uuid4()), "text": text, "prompt": prompt, "task": task, "lang": lang}
+        answer = self.site.call("POST", self._path + "conversations/", json={**body, "sources": list(sources)})
+        return Conversation(self.site, answer.json())
+
+    def conversations(self) -> Iterator[dict[str, Any]]:
+        """Those of the token's owner, newest first."""
+        return self.site.pages(self._path + "conversations/")
+
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def prompts(self, **filters: str) -> Iterator[dict[str, Any]]:
@@ -235,3 +290,67 @@ class Project:
             params={"humans_only": str(humans_only).lower()},
         )
         return out.write_bytes(answer.content)
+
+
+class Conversation:
+    """One conversation of the token's owner; `state` is how it stands, as in the API's schema."""
+
+    def __init__(self, site: Touchstone, state: dict[str, Any]) -> None:
+        self.site, self.state = site, state
+
+    @property
+    def id(self) -> str:
+        return self.state["conversation"]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last turn."""
+        return self.state["turns"][-1]
+
+    def refresh(self) -> Conversation:
+        self.state = self.site.call("GET", f"conversations/{self.id}/").json()
+        return self
+
+    def ask(self, *, wait_seconds: float = 120.0) -> Conversation:
+        """Have the models answer, and wait until both have, or one broke off."""
+        end = time.monotonic() + wait_seconds
+        self._send("ask/")
+        pause = 0.1
+        while self.last["state"] == "writing" and time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2.0, 1.5 * pause)
+            self.refresh()
+        return self
+
+    def post_responses(self, *responses: tuple[str, str]) -> Conversation:
+        """Bring the responses oneself, each as (source, text)."""
+        rows = [{"source": source, "text": text} for source, text in responses]
+        return self._send("responses/", position=self.last["position"], responses=rows)
+
+    def choose(self, choice: str, *, judgment: str | None = None, **more: Any) -> Conversation:
+        """choice: as of a comparison, with the sides as in `last["sides"]`; before both are there, it waits."""
+        judgment = judgment or str(uuid.uuid4())
+        return self._send("choice/", position=self.last["position"], judgment=judgment, choice=choice, **more)
+
+    def keep(self) -> Conversation:
+        """Go on with the only response that came to its end."""
+        return self._send("keep/", position=self.last["position"])
+
+    def feedback(self, text: str, *, own_text: str = "", **more: Any) -> Conversation:
+        """Answer what was kept: the next turn begins.
+
+        own_text: the kept response as edited, or one's own where neither was good. `more`: scenario, deficiency_types,
+        feedback_types, uptake, edit_seconds; without a scenario it is a further question.
+        """
+        return self._send("feedback/", position=self.last["position"], text=text, own_text=own_text, **more)
+
+    def end(self, **uptake: str) -> Conversation:
+        """uptake: whether the last responses took up the feedback, as A="yes", B="no"."""
+        return self._send("end/", uptake=uptake)
+
+    def reopen(self) -> Conversation:
+        return self._send("reopen/")
+
+    def _send(self, path: str, **body: Any) -> Conversation:
+        self.state = self.site.call("POST", f"conversations/{self.id}/{path}", json=body).json()
+        return self

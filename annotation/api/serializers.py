@@ -169,31 +169,37 @@ class MarkedSpanSerializer(serializers.Serializer):
     note = serializers.CharField(required=False, default="", allow_blank=True, max_length=10_000)
 
 
-class AnswerSerializer(serializers.Serializer):
+class PickSerializer(serializers.Serializer):
     """A verdict with sides and orders as shown. `judgment` is made by the caller: sent twice, it counts once."""
 
     judgment = serializers.UUIDField()
     choice = serializers.CharField(
         max_length=20, help_text="A strength, −3 … 3 (negative: left), left, right, neither."
     )
-    ranking = serializers.ListField(child=serializers.IntegerField(), required=False, allow_null=True)
     ratings = serializers.DictField(
         child=serializers.ListField(child=serializers.IntegerField(allow_null=True)), required=False
     )
     axes = serializers.DictField(child=serializers.IntegerField(), required=False)
     chips = serializers.ListField(child=serializers.CharField(max_length=60), required=False)
     note = serializers.CharField(required=False, allow_blank=True, max_length=10_000)
-    spans = MarkedSpanSerializer(many=True, required=False)
-    edited_text = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False, max_length=1_000_000)
-    edit_seconds = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
     guideline_version = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
     decided_in_ms = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
 
     def answer(self) -> Answer:
-        given: dict[str, Any] = {key: value for key, value in self.validated_data.items() if key != "judgment"}
+        others = ("judgment", "position")
+        given: dict[str, Any] = {key: value for key, value in self.validated_data.items() if key not in others}
         if "spans" in given:
             given["spans"] = [MarkedSpan(**span) for span in given["spans"]]
         return Answer(**given)
+
+
+class AnswerSerializer(PickSerializer):
+    """All that a comparison can be answered with."""
+
+    ranking = serializers.ListField(child=serializers.IntegerField(), required=False, allow_null=True)
+    spans = MarkedSpanSerializer(many=True, required=False)
+    edited_text = serializers.CharField(required=False, allow_blank=True, trim_whitespace=False, max_length=1_000_000)
+    edit_seconds = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
 
 
 class StoredJudgmentSerializer(serializers.Serializer):

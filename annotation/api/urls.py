@@ -5,9 +5,11 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from annotation.api import data, data_jobs, projects, review, work
+from annotation.api import conversations, data, data_jobs, projects, review, rewrites, work
 
 PROJECT = "v1/projects/<slug:slug>/"
+REWRITE = PROJECT + "rewrites/<int:task>/"
+TALK = "v1/conversations/<uuid:conversation_id>/"
 urlpatterns = [
     path("schema/", SpectacularAPIView.as_view(), name="api_schema"),
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api_schema"), name="api_docs"),
@@ -44,6 +46,20 @@ urlpatterns = [
     path(PROJECT + "annotators/", review.Annotators.as_view()),
     path(PROJECT + "claim/", work.Claim.as_view()),
     path(PROJECT + "renew/", work.Renew.as_view()),
+    path(PROJECT + "conversations/", conversations.Conversations.as_view()),
+    path(TALK, conversations.ConversationDetail.as_view()),
+    path(TALK + "ask/", conversations.AskModels.as_view()),
+    path(TALK + "responses/", conversations.PostResponses.as_view()),
+    path(TALK + "choice/", conversations.Choose.as_view()),
+    path(TALK + "keep/", conversations.KeepComplete.as_view()),
+    path(TALK + "feedback/", conversations.GiveFeedback.as_view()),
+    path(TALK + "end/", conversations.EndConversation.as_view()),
+    path(TALK + "reopen/", conversations.ReopenConversation.as_view()),
+    path(PROJECT + "rewrites/claim/", rewrites.ClaimRewrite.as_view()),
+    path(REWRITE + "text/", rewrites.SaveRewrite.as_view()),
+    path(REWRITE + "skip/", rewrites.SkipRewrite.as_view()),
+    path(REWRITE + "drop/", rewrites.DropRewrite.as_view()),
+    path(REWRITE + "renew/", rewrites.RenewRewrite.as_view()),
     path("v1/assignments/<uuid:assignment_id>/judgment/", work.Judge.as_view()),
     path("v1/assignments/<uuid:assignment_id>/skip/", work.Skip.as_view()),
     path("v1/assignments/<uuid:assignment_id>/undo/", work.Undo.as_view()),

@@ -110,8 +110,8 @@ def show_conversation(conversation: Conversation, *, since: int = 0) -> ShownCon
         .select_related("prompt", "kept_response__source", "comparison")
         .prefetch_related("sides__response")
     )
-    verdicts = _verdicts(conversation, turns, protocol)
-    uptakes = _uptakes(conversation, turns)
+    verdicts = stored_verdicts(conversation, turns, protocol)
+    uptakes = stored_uptakes(conversation, turns)
     last = conversation.turns.count() - 1
     shown = []
     for index, turn in enumerate(turns):
@@ -138,10 +138,10 @@ def show_conversation(conversation: Conversation, *, since: int = 0) -> ShownCon
 
 def show_sides(turn: Turn) -> dict[int, ShownSide]:
     """The turn's sides by their position in content order, with the names that the person knows them by."""
-    return {side.position: _show_side(side, name, {}) for name, side in _named(turn)}
+    return {side.position: _show_side(side, name, {}) for name, side in named_sides(turn)}
 
 
-def _named(turn: Turn) -> list[tuple[str, TurnSide]]:
+def named_sides(turn: Turn) -> list[tuple[str, TurnSide]]:
     """The sides from left to right, as they were drawn."""
     sides = list(turn.sides.all())
     return list(zip("AB", sides if turn.a_shown_on_left else sides[::-1], strict=False))
@@ -156,7 +156,7 @@ def _show_turn(
     asks_uptake: bool,
     protocol: Protocol,
 ) -> ShownTurn:
-    named = _named(turn)
+    named = named_sides(turn)
     sides = [side for _, side in named]
     kept = turn.kept_response
     complete = [side for side in sides if side.status == SideStatus.DONE]
@@ -167,7 +167,7 @@ def _show_turn(
         position=turn.position,
         question=render_markdown(turn.prompt.messages[-1]["content"]),
         sides=[_show_side(side, name, uptakes) for name, side in named],
-        state="past" if is_past else _state(turn, sides),
+        state="past" if is_past else turn_state(turn, sides),
         verdict=verdict,
         is_vote_waiting=bool(turn.early_vote),
         kept=render_markdown(kept.text) if kept else None,
@@ -183,7 +183,8 @@ def _show_turn(
     )
 
 
-def _state(turn: Turn, sides: Sequence[TurnSide]) -> str:
+def turn_state(turn: Turn, sides: Sequence[TurnSide]) -> str:
+    """Of a last turn: writing, broken, choosing, own (neither was good) or kept."""
     if turn.kept_response_id:
         return "kept"
     if any(side.status == SideStatus.OPEN for side in sides):
@@ -195,16 +196,21 @@ def _state(turn: Turn, sides: Sequence[TurnSide]) -> str:
 
 def _show_side(side: TurnSide, name: str, uptakes: dict[int, str]) -> ShownSide:
     response = side.response
-    trouble = side.error.partition(":")[0]
     return ShownSide(
         name=name,
         status=side.status,
         text=render_markdown(response.text) if response else None,
         arrived=side.text,
-        trouble=(Trouble(trouble) if trouble in Trouble.values else Trouble.BROKEN).label,
+        trouble=trouble_of(side),
         was_cut=bool(response and response.finish_reason == "length"),
         uptake=uptakes.get(side.response_id or 0, ""),
     )
+
+
+def trouble_of(side: TurnSide) -> str | Promise:
+    """Why the response broke off; names no model."""
+    trouble = side.error.partition(":")[0]
+    return (Trouble(trouble) if trouble in Trouble.values else Trouble.BROKEN).label
 
 
 def feedback_words(turn: Turn) -> list[str | Promise]:
@@ -218,7 +224,7 @@ def feedback_words(turn: Turn) -> list[str | Promise]:
     ]
 
 
-def _verdicts(conversation: Conversation, turns: Sequence[Turn], protocol: Protocol) -> dict[int, Verdict]:
+def stored_verdicts(conversation: Conversation, turns: Sequence[Turn], protocol: Protocol) -> dict[int, Verdict]:
     """What the person said of each compared turn, by turn, as they saw the sides."""
     judgments = Judgment.objects.filter(
         comparison__in=[turn.comparison_id for turn in turns if turn.comparison_id],
@@ -245,7 +251,7 @@ def _value(judgment: Judgment, is_straight: bool) -> str:
     return "left" if (judgment.preference == Preference.A) == is_straight else "right"
 
 
-def _uptakes(conversation: Conversation, turns: Sequence[Turn]) -> dict[int, str]:
+def stored_uptakes(conversation: Conversation, turns: Sequence[Turn]) -> dict[int, str]:
     """Whether each response took up the feedback, by response."""
     ids = [side.response_id for turn in turns for side in turn.sides.all() if side.response_id]
     words = {value: word for word, value in UPTAKE_VALUES.items()}

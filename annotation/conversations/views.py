@@ -83,7 +83,7 @@ def converse(request: MemberRequest, project: Project) -> HttpResponse:
                     project=project,
                     annotator=annotator,
                     conversation_id=data["conversation_id"],
-                    text=_suggested(project, data["suggested"]) if data["suggested"] else data["text"],
+                    text=services.question_of(project, data["suggested"]) if data["suggested"] else data["text"],
                     task=data["task"],
                     lang=data["lang"],
                 )
@@ -128,13 +128,6 @@ def _suggestions(project: Project) -> list[Prompt]:
     start = random.randint(0, project.prompts.aggregate(last=Max("pk"))["last"] or 0)
     found = list(asked.filter(pk__gte=start)[:SUGGESTIONS])
     return found + list(asked.filter(pk__lt=start)[: SUGGESTIONS - len(found)])
-
-
-def _suggested(project: Project, prompt_id: int) -> str:
-    prompt = project.prompts.filter(pk=prompt_id).first()
-    if prompt is None:
-        raise DomainError(_("This question is not there any more. Choose another one."))
-    return prompt.messages[-1]["content"]
 
 
 @require_role(Role.ADMIN)

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import Error, connection
 
 from annotation.chat import SAMPLING, ChatError, stream_chat
-from annotation.models import SideStatus, Turn, TurnSide
+from annotation.models import SideStatus, SourceKind, Turn, TurnSide
 from annotation.services import turns as services
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,9 @@ class Writer(threading.Thread):
 
 def start_writing(turn: Turn) -> None:
     """Have every open side of the turn written. Raises BusyError where too much is being written already."""
-    open_ids = list(turn.sides.filter(status=SideStatus.OPEN).values_list("pk", flat=True))
+    # What a program brings itself has no model to be asked.
+    to_write = turn.sides.filter(status=SideStatus.OPEN, source__kind=SourceKind.MODEL)
+    open_ids = list(to_write.values_list("pk", flat=True))
     with _room.news:
         new = [Writer(pk) for pk in open_ids if pk not in _room.writers]
         if len(_room.writers) + len(new) > 2 * settings.OPEN_STREAMS:

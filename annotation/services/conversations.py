@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from annotation.errors import ConflictError, DomainError
 from annotation.feedback import UPTAKE_ASPECT, UPTAKE_VALUES
@@ -71,13 +72,52 @@ def _draw_sources(project: Project, protocol: Protocol) -> tuple[ResponseSource,
     return sources[0], sources[1 % len(sources)]
 
 
+def _named_sources(names: Sequence[str], protocol: Protocol) -> tuple[ResponseSource, ResponseSource | None]:
+    if len(names) != protocol.responses_per_turn:
+        raise DomainError(
+            ngettext(
+                "Every turn has %(count)d response here; name %(count)d source.",
+                "Every turn has %(count)d responses here; name %(count)d sources.",
+                protocol.responses_per_turn,
+            )
+            % {"count": protocol.responses_per_turn}
+        )
+    sources = [
+        ResponseSource.objects.get_or_create(name=name, defaults={"kind": SourceKind.IMPORTED})[0] for name in names
+    ]
+    for source in sources:
+        if source.kind == SourceKind.PERSON:
+            raise DomainError(_("%(name)s stands for what people write here; name a model.") % {"name": source.name})
+    return sources[0], sources[1] if len(sources) == 2 else None
+
+
+def question_of(project: Project, prompt_id: int) -> str:
+    """A prompt of the project as the first message of a conversation. Raises DomainError where it cannot be one."""
+    prompt = project.prompts.filter(pk=prompt_id).first()
+    if prompt is None:
+        raise DomainError(_("This question is not there any more. Choose another one."))
+    if len(prompt.messages) > 1:
+        raise DomainError(_("This prompt has a history of its own; a conversation starts from a single message."))
+    return prompt.messages[0]["content"]
+
+
 # ── Starting, ending ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def start_conversation(
-    *, project: Project, annotator: Annotator, conversation_id: UUID, text: str, task: str = "", lang: str = ""
+    *,
+    project: Project,
+    annotator: Annotator,
+    conversation_id: UUID,
+    text: str,
+    task: str = "",
+    lang: str = "",
+    sources: Sequence[str] = (),
 ) -> Conversation:
-    """Open a conversation with its first user message; the same conversation_id again gives the one that stands."""
+    """Open a conversation with its first user message; the same conversation_id again gives the one that stands.
+
+    sources: the names of those who write the responses, where a program brings them; else models are drawn.
+    """
     protocol = Protocol.of(project)
     if not protocol.conversations:
         raise DomainError(_("%(name)s holds no conversations.") % {"name": project.name})
@@ -91,7 +131,7 @@ def start_conversation(
             if known.annotator_id != annotator.pk or known.project_id != project.pk:
                 raise ConflictError(_("This form is out of date. Reload the page and start again."))
             return known
-        source_a, source_b = _draw_sources(project, protocol)
+        source_a, source_b = _named_sources(sources, protocol) if sources else _draw_sources(project, protocol)
         conversation = Conversation.objects.create(
             public_id=conversation_id,
             project=project,

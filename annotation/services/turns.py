@@ -8,7 +8,7 @@ message. Only the last turn of a conversation changes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from annotation.answer import Answer
+from annotation.content_order import check_text
 from annotation.errors import ConflictError, DomainError
 from annotation.feedback import Feedback
 from annotation.models import (
@@ -52,6 +53,8 @@ from annotation.services.texts import add_response, add_written_response
 
 logger = logging.getLogger(__name__)
 
+MAX_RESPONSE_CHARS = 200_000
+
 
 # ── What models write ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -81,6 +84,30 @@ def finish_side(side_id: int, text: str, finish_reason: str, *, sampling: dict[s
         side.status, side.text, side.error = SideStatus.DONE, "", ""
         side.save(update_fields=["response", "status", "text", "error"])
         _settle(turn)
+
+
+def post_responses(conversation: Conversation, position: int, texts: Sequence[tuple[str, str]]) -> Turn:
+    """Store what a program brings as (source, text) for sides that are not complete; all or none.
+
+    What stands already with this text is left alone. Raises DomainError for a source that does not write here,
+    ConflictError where another text stands.
+    """
+    with transaction.atomic():
+        turn = lock_turn(conversation, position)
+        sides = list(turn.sides.select_related("source", "response"))
+        for name, text in texts:
+            side = next((side for side in sides if side.source.name == name), None)
+            if side is None:
+                raise DomainError(
+                    _("%(name)s writes none of the responses of this turn that were not given yet.") % {"name": name}
+                )
+            sides.remove(side)
+            check_text(name, text, MAX_RESPONSE_CHARS)
+            if side.response is None:
+                finish_side(side.pk, text, "stop", sampling={})
+            elif side.response.text != text:
+                raise ConflictError(_("Another response of %(name)s stands here already.") % {"name": name})
+    return turn
 
 
 def break_side(side_id: int, text: str, error: str) -> None:

@@ -29,6 +29,9 @@ urlpatterns = [
     path("checkpoints/aliases/back/", aliases.alias_back, name="alias_back"),
     path("checkpoints/<int:pk>/", checkpoints.checkpoint_detail, name="checkpoint_detail"),
     path("checkpoints/<int:pk>/publish/", checkpoints.checkpoint_publish, name="checkpoint_publish"),
+    path("checkpoints/<int:pk>/card/", checkpoints.checkpoint_card, name="checkpoint_card"),
+    path("checkpoints/<int:pk>/card.md", checkpoints.checkpoint_card_file, name="checkpoint_card_file"),
+    path("checkpoints/<int:pk>/model.tar", checkpoints.checkpoint_download, name="checkpoint_download"),
     path("checkpoints/<int:pk>/alias/", aliases.checkpoint_alias, name="checkpoint_alias"),
     path("api/jobs/<int:pk>/metrics", JobMetricsView.as_view(), name="job_metrics"),
 ]

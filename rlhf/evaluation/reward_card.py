@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist, fmean
 
 
@@ -16,6 +16,13 @@ def wilson_interval(successes: float, trials: int, confidence: float = 0.95) -> 
     centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
     return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def meetings(votes: Iterable[int]) -> tuple[int, int]:
+    """Of one item's votes by verdict: the pairs of votes that are equal, and all pairs."""
+    counts = list(votes)
+    total = sum(counts)
+    return sum(count * (count - 1) // 2 for count in counts), total * (total - 1) // 2
 
 
 def pair_metrics(

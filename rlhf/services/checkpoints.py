@@ -94,8 +94,8 @@ def find_reward_model(options: TrainingOptions, base: Checkpoint) -> Checkpoint 
     if not isinstance(options, OnPolicyOptions) or not options.reward_model:
         return None
     rewards = Checkpoint.objects.filter(kind=CheckpointKind.REWARD)
-    found = rewards.filter(name=options.reward_model).first()
-    if found is None:
+    found = rewards.filter(name=options.reward_model).first() or resolve_alias(options.reward_model)
+    if found is None or found.kind != CheckpointKind.REWARD:
         known = ", ".join(rewards.order_by("name").values_list("name", flat=True)) or gettext("none yet")
         raise DomainError(
             gettext("there is no reward model %(name)s; known: %(known)s")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.db.models import Exists, OuterRef, Q
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
 from annotation.leaderboard import head_to_head
+from annotation.markdown import render_markdown
 from annotation.models import Project, Response
 from annotation.services import DomainError
 from annotation.vote_counts import opponents_of
 from rlhf.forms import AliasForm
 from rlhf.lineage import lineage_of
+from rlhf.model_archive import ModelArchive
+from rlhf.model_card import model_card
 from rlhf.models import AliasMove, Checkpoint
+from rlhf.options import SpecError
 from rlhf.services import aliases_by_checkpoint, publish_checkpoint
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
@@ -89,3 +94,45 @@ def checkpoint_publish(request: StaffRequest, pk: int) -> HttpResponse:
             gettext("%(name)s is published: it can write responses that people judge.") % {"name": checkpoint.name},
         )
     return redirect("checkpoint_detail", pk=pk)
+
+
+def _find(pk: int) -> Checkpoint:
+    return get_object_or_404(
+        Checkpoint.objects.select_related("parent", "source", "job__snapshot__project", "job__base"), pk=pk
+    )
+
+
+@staff_required
+@require_GET
+def checkpoint_card(request: StaffRequest, pk: int) -> HttpResponse:
+    checkpoint = _find(pk)
+    text = model_card(checkpoint).split("---\n", 2)[2]
+    context = {"checkpoint": checkpoint, "card": render_markdown(text)}
+    return render(request, "rlhf/checkpoint_card.html", context)
+
+
+@staff_required
+@require_GET
+def checkpoint_card_file(request: StaffRequest, pk: int) -> HttpResponse:
+    checkpoint = _find(pk)
+    response = HttpResponse(model_card(checkpoint), content_type="text/markdown; charset=utf-8")
+    response["Content-Disposition"] = content_disposition_header(True, f"{checkpoint.name}.md")
+    return response
+
+
+@staff_required
+@require_GET
+def checkpoint_download(request: StaffRequest, pk: int) -> HttpResponseBase:
+    """The whole model as a tar file; unpacked, it is a directory that transformers loads."""
+    checkpoint = _find(pk)
+    try:
+        archive = ModelArchive(
+            checkpoint.name, checkpoint.path, model_card(checkpoint), checkpoint.created_at.timestamp()
+        )
+    except SpecError as error:
+        messages.error(request, as_sentence(error))
+        return redirect("checkpoint_detail", pk=pk)
+    response = StreamingHttpResponse(archive, content_type="application/x-tar")
+    response["Content-Length"] = archive.size
+    response["Content-Disposition"] = content_disposition_header(True, f"{checkpoint.name}.tar")
+    return response

@@ -7,8 +7,11 @@ split a character, texts without end.
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -42,9 +45,11 @@ class Trouble(models.TextChoices):
 class ChatError(Exception):
     """No complete response came; `str(error)` is for the log only."""
 
-    def __init__(self, trouble: Trouble, detail: str) -> None:
+    def __init__(self, trouble: Trouble, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.trouble = trouble
+        self.retry_after = retry_after
+        """Seconds after which a busy server wants to be asked again, where it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,22 @@ def model_name(source: ResponseSource) -> str:
     return import_string(settings.SERVED_MODEL)(source)
 
 
-def stream_chat(source: ResponseSource, messages: list[dict[str, str]], *, seed: int) -> Iterator[Piece]:
-    """The source's response to the messages, piece by piece. Raises ChatError."""
+def stream_chat(
+    source: ResponseSource,
+    messages: list[dict[str, str]],
+    *,
+    seed: int,
+    sampling: dict[str, Any] = SAMPLING,
+    silence_seconds: float = SILENCE_SECONDS,
+    model: str = "",
+) -> Iterator[Piece]:
+    """The source's response to the messages, piece by piece. Raises ChatError.
+
+    model: what `model_name` gives, where it has been asked before: it reads the database.
+    """
     base_url = (source.base_url or settings.MODEL_SERVER_URL).rstrip("/")
-    body = {"model": model_name(source), "messages": messages, "stream": True, "seed": seed, **SAMPLING}
-    timeout = httpx.Timeout(SILENCE_SECONDS, connect=CONNECT_SECONDS)
+    body = {"model": model or model_name(source), "messages": messages, "stream": True, "seed": seed, **sampling}
+    timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
     try:
         with (
             httpx.Client(timeout=timeout) as client,
@@ -91,8 +107,20 @@ def _refusal(answer: httpx.Response) -> ChatError:
             break
     detail = f"{answer.url} answered {answer.status_code}: {start[:300].decode(errors='replace')}"
     if answer.status_code in (429, 502, 503, 504):
-        return ChatError(Trouble.BUSY, detail)
+        return ChatError(Trouble.BUSY, detail, _seconds(answer.headers.get("Retry-After", "")))
     return ChatError(Trouble.REFUSED if answer.status_code < 500 else Trouble.BROKEN, detail)
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What a Retry-After header asks for: a number of seconds or a date (RFC 9110 §10.2.3)."""
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, TypeError):
+            return None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _pieces(answer: httpx.Response) -> Iterator[Piece]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
-from rlhf import generation, supervisor
+from rlhf import benchmarking, generation, supervisor
 from rlhf.services import jobs
 
 
@@ -17,6 +17,11 @@ def run_training_job(job_id: int) -> None:
 @shared_task
 def run_generation_job(job_id: int) -> None:
     generation.run_generation_job(job_id)
+
+
+@shared_task
+def run_benchmark(run_id: int) -> None:
+    benchmarking.run_benchmark(run_id)
 
 
 @shared_task

@@ -131,7 +131,7 @@ def parse_item(value: Any) -> Item:
     if not isinstance(value, dict):
         raise UnusableItemError("it is not a JSON object")
     try:
-        scenario = Scenario(value.get("bench_type"))
+        scenario = Scenario(str(value.get("bench_type")))
     except ValueError:
         known = " or ".join(repr(str(name)) for name in Scenario)
         raise UnusableItemError(f"bench_type: {value.get('bench_type')!r} is not {known}") from None

@@ -6,6 +6,17 @@ are written only by the transition functions in `services`.
 
 from rlhf.models.aliases import AliasMove
 from rlhf.models.checkpoints import Checkpoint, CheckpointKind
+from rlhf.models.evaluation import (
+    BenchmarkAnswer,
+    BenchmarkItem,
+    BenchmarkJudgment,
+    BenchmarkRun,
+    BenchmarkSet,
+    BenchmarkTicks,
+    Checklist,
+    JudgmentFailure,
+    PromptLanguage,
+)
 from rlhf.models.generation import GenerationJob
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.snapshots import DatasetSnapshot
@@ -16,7 +27,14 @@ __all__ = [
     "FINAL_STATUSES",
     "AlarmCode",
     "AliasMove",
+    "BenchmarkAnswer",
+    "BenchmarkItem",
+    "BenchmarkJudgment",
+    "BenchmarkRun",
+    "BenchmarkSet",
+    "BenchmarkTicks",
     "CancelMode",
+    "Checklist",
     "Checkpoint",
     "CheckpointKind",
     "DatasetSnapshot",
@@ -27,8 +45,10 @@ __all__ = [
     "JobInsight",
     "JobMetric",
     "JobStatus",
+    "JudgmentFailure",
     "LeasedJob",
     "Method",
+    "PromptLanguage",
     "TrainingJob",
     "leased_job_constraints",
 ]

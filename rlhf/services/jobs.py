@@ -23,6 +23,7 @@ from annotation.services import DomainError
 from rlhf import jobspec, preflight
 from rlhf.jobspec import Result
 from rlhf.models import (
+    BenchmarkRun,
     CancelMode,
     Checkpoint,
     CheckpointKind,
@@ -31,6 +32,7 @@ from rlhf.models import (
     GenerationJob,
     JobMetric,
     JobStatus,
+    LeasedJob,
     Method,
     TrainingJob,
 )
@@ -255,7 +257,8 @@ def reconcile() -> dict[str, int]:
                 leases.finish_job(job, JobStatus.CANCELLED)
             else:
                 fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost")
-        for generation in leases.expired(GenerationJob):
+        asking: list[LeasedJob] = [*leases.expired(GenerationJob), *leases.expired(BenchmarkRun)]
+        for generation in asking:
             counts["lost"] += 1
             if generation.cancel_requested_at:
                 leases.finish_job(generation, JobStatus.CANCELLED)

@@ -26,7 +26,7 @@ from django.utils.translation import gettext
 from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
-from rlhf.models import FINAL_STATUSES, CancelMode, GenerationJob, JobStatus, LeasedJob, TrainingJob
+from rlhf.models import FINAL_STATUSES, BenchmarkRun, CancelMode, GenerationJob, JobStatus, LeasedJob, TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ def dispatch_job(job: LeasedJob) -> bool:
     """Tell the workers that the job waits. False where the broker is away: the reconciler will tell them later."""
     if isinstance(job, TrainingJob):
         task, queue = "rlhf.tasks.run_training_job", "train"
+    elif isinstance(job, BenchmarkRun):
+        task, queue = "rlhf.tasks.run_benchmark", "generate"
     else:
         task, queue = "rlhf.tasks.run_generation_job", "generate"
     type(job).objects.filter(pk=job.pk).update(dispatched_at=timezone.now())  # type: ignore[attr-defined]
@@ -183,4 +185,4 @@ def waiting_unheard(model: type[Job]) -> QuerySet[Job]:
     return queued.filter(dispatched_at=None) | queued.filter(dispatched_at__lt=stale)
 
 
-JOB_MODELS: tuple[type[LeasedJob], ...] = (TrainingJob, GenerationJob)
+JOB_MODELS: tuple[type[LeasedJob], ...] = (TrainingJob, GenerationJob, BenchmarkRun)

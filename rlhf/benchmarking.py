@@ -1,0 +1,233 @@
+"""What a worker does with an FB-Bench run: have every item answered, then every answer judged.
+
+Answers and judgments are stored one by one as they come, so a crash loses only what was under way. Each item ends in
+an answer or a stated failure, and each answer in a judgment or a stated failure; nothing is left out silently.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from rlhf import benchmark_figures as figures
+from rlhf.asking import AskedInVainError, Endpoint, EndpointAwayError, StoppedError
+from rlhf.evaluation import fb_bench
+from rlhf.evaluation.fb_bench import Failure, UnusableJudgmentError, Verdict
+from rlhf.evaluation.fb_bench_judge import judge_messages, read_judgment
+from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkRun, Checkpoint, Checklist, JobStatus
+from rlhf.options import SpecError
+from rlhf.services import benchmarks, leases
+from rlhf.supervisor import LeaseKeeper, worker_is_stopping, worker_name
+from rlhf.token_lengths import TokenCounter, UncountableRowError
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+"""How often the main thread looks whether the run was cancelled while nothing comes."""
+TOKENS_KEPT_FREE = 100
+"""The authors' margin between prompt and answer."""
+
+
+def run_benchmark(run_id: int) -> bool:
+    """Run a queued run to its end; False where there was nothing to claim."""
+    run = leases.claim_job(BenchmarkRun, run_id, worker_name())
+    if run is None:
+        return False
+    logger.info("benchmark run claimed: run=%s attempt=%s", run.pk, run.attempt)
+    error = ""
+    with LeaseKeeper(run) as lease:
+        work = _Work(run, lease)
+        try:
+            work.answer_all()
+            work.judge_all()
+        except EndpointAwayError as away:
+            error = str(away)
+        except StoppedError:
+            pass
+        if lease.is_lost:
+            return True
+        run.refresh_from_db(fields=["cancel_requested_at"])
+        report = figures.report_of(run)
+        if run.cancel_requested_at:
+            benchmarks.finish_benchmark_run(run, JobStatus.CANCELLED, report=report)
+        elif worker_is_stopping.is_set():
+            leases.requeue_job(run, waiting_for="")
+        elif error:
+            benchmarks.finish_benchmark_run(run, JobStatus.FAILED, report=report, error=error)
+        else:
+            benchmarks.finish_benchmark_run(run, JobStatus.SUCCEEDED, report=report)
+    return True
+
+
+class _Work:
+    def __init__(self, run: BenchmarkRun, lease: LeaseKeeper) -> None:
+        self.run = run
+        self.lease = lease
+        self.stop = threading.Event()
+        self.checklists = {
+            checklist.item_id: checklist
+            for checklist in Checklist.objects.filter(item__data_set=run.data_set_id).order_by("version")
+        }  # the newest version of each wins
+
+    def answer_all(self) -> None:
+        """Ask the source for every answer that is missing."""
+        if self.run.answers_from_id:
+            return
+        endpoint = Endpoint(self.run.source, self.stop)
+        budget = TokenBudget.of(self.run)
+
+        def answer(item: BenchmarkItem) -> Callable[[], None]:
+            asked: list[dict[str, str]] = item.as_item([]).messages
+            sampling: dict[str, Any] = {"temperature": fb_bench.temperature_of(item.task)}
+            seed = benchmarks.benchmark_seed(self.run.source, item)
+            fields: dict[str, Any]
+            try:
+                sampling["max_tokens"] = budget.tokens_for(asked)
+                completion = endpoint.ask(asked, sampling=sampling, seed=seed)
+            except (AskedInVainError, TooLongError) as failure:
+                fields = {"error": benchmarks.storable(str(failure))}
+            else:
+                fields = {
+                    "text": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "seconds": completion.seconds,
+                }
+            return lambda: _discard(
+                benchmarks.store_answer(self.run, item, sampling={**sampling, "seed": seed}, **fields)
+            )
+
+        missing = BenchmarkItem.objects.filter(data_set=self.run.data_set_id).exclude(answers__run=self.run)
+        self._do_all(endpoint, answer, list(missing))
+
+    def judge_all(self) -> None:
+        """Have the judge tick every answer that it has not ticked yet."""
+        endpoint = Endpoint(self.run.judge, self.stop)
+
+        def judge(answer: BenchmarkAnswer) -> Callable[[], None]:
+            outcome = self._judge(endpoint, answer)
+            checklist = self.checklists[answer.item_id]
+            return lambda: _discard(benchmarks.store_judgment(self.run, answer, checklist, **outcome))
+
+        missing = (
+            BenchmarkAnswer.objects.filter(run=self.run.answering_run_id)
+            .exclude(item__judgments__run=self.run)
+            .select_related("item")
+            .order_by("item__position")
+        )
+        self._do_all(endpoint, judge, list(missing))
+
+    def _judge(self, endpoint: Endpoint, answer: BenchmarkAnswer) -> dict[str, Any]:
+        """What `store_judgment` keeps of up to so many tries."""
+        if answer.error:
+            return {"failure": Failure.NO_ANSWER, "note": answer.error, "attempts": 0}
+        item = answer.item.as_item(self.checklists[answer.item_id].criteria)
+        asked = judge_messages(item, answer.text, self.run.prompt_language)
+        sampling = {"temperature": 0.0, "max_tokens": self.run.judge_max_tokens}
+        seconds = 0.0
+        failed: dict[str, Any] = {}
+        for attempt in range(1, self.run.judge_attempts + 1):
+            seed = benchmarks.benchmark_seed(self.run.judge, answer.item, attempt)
+            try:
+                completion = endpoint.ask(asked, sampling=sampling, seed=seed)
+            except AskedInVainError as failure:
+                if failure.was_refused and "repetitive pattern" in str(failure).lower():
+                    verdicts = [Verdict(False) for _ in item.checklist]
+                    return {"verdicts": verdicts, "is_repetitive": True, "note": str(failure), "attempts": attempt}
+                # The endpoint has tried on its own already; the same request would be refused again.
+                kind = Failure.REFUSED if failure.was_refused else Failure.UNREADABLE
+                return {"failure": kind, "note": str(failure), "attempts": attempt, "seconds": seconds}
+            seconds += completion.seconds
+            kept = {"raw": completion.text, "attempts": attempt, "seconds": seconds}
+            try:
+                return {"verdicts": read_judgment(completion.text, item), **kept}
+            except UnusableJudgmentError as error:
+                failed = {"failure": error.failure, "note": str(error), **kept}
+        return failed
+
+    def _do_all(self, endpoint: Endpoint, ask: Callable[[Any], Callable[[], None]], things: Iterable[Any]) -> None:
+        """Ask in threads, store in this one. Raises EndpointAwayError, StoppedError."""
+        pool = ThreadPoolExecutor(self.run.parallel)
+        pending: set[Future[Callable[[], None]]] = {pool.submit(ask, thing) for thing in things}
+        looked_at = time.monotonic()
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+                for future in done:
+                    store = future.result()
+                    if self.lease.is_lost:
+                        raise StoppedError
+                    store()
+                if time.monotonic() - looked_at > LOOK_SECONDS or not done:
+                    looked_at = time.monotonic()
+                    self._look(endpoint)
+        except BaseException:
+            self.stop.set()
+            # Not waited for: a server that reads a long prompt says nothing for minutes.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+        leases.held(self.run).update(waiting_for="")
+
+    def _look(self, endpoint: Endpoint) -> None:
+        """Say why nothing comes, and stop where somebody wants that."""
+        if self.lease.is_lost or worker_is_stopping.is_set():
+            raise StoppedError
+        rows = leases.held(self.run)
+        if endpoint.waiting_for != self.run.waiting_for:
+            self.run.waiting_for = endpoint.waiting_for
+            rows.update(waiting_for=endpoint.waiting_for)
+        if rows.filter(cancel_requested_at__isnull=False).exists():
+            raise StoppedError
+
+
+def _discard(_: object) -> None:
+    """For callables that must give nothing."""
+
+
+class TooLongError(Exception):
+    """The conversation leaves no room for an answer, or the model's chat template refuses it."""
+
+
+class TokenBudget:
+    """How many tokens an answer may have: the run's cap, or less where the model reads no more.
+
+    Only a checkpoint of our own has its tokenizer here; what others read, their servers know.
+    """
+
+    def __init__(self, cap: int, counter: TokenCounter | None = None, context: int = 0) -> None:
+        self.cap, self.counter, self.context = cap, counter, context
+
+    @classmethod
+    def of(cls, run: BenchmarkRun) -> TokenBudget:
+        checkpoint = Checkpoint.objects.filter(source=run.source).first()
+        if checkpoint is None or run.source.base_url:
+            return cls(run.max_tokens)
+        try:
+            config = json.loads((Path(checkpoint.path) / "config.json").read_text(encoding="utf-8"))
+            context = config.get("max_position_embeddings")
+            counter = TokenCounter(Path(checkpoint.path))
+        except (OSError, ValueError, SpecError) as error:
+            logger.warning("tokens are not counted: source=%s error=%s", run.source_id, error)
+            return cls(run.max_tokens)
+        return cls(run.max_tokens, counter, context) if isinstance(context, int) else cls(run.max_tokens)
+
+    def tokens_for(self, messages: list[dict[str, str]]) -> int:
+        """Source: FB-Bench, gen_answer: min(cap, context − prompt − 100). Raises TooLongError."""
+        if self.counter is None:
+            return self.cap
+        try:
+            prompt = self.counter.count(messages)
+        except UncountableRowError as error:
+            raise TooLongError(str(error)) from None
+        room = self.context - prompt - TOKENS_KEPT_FREE
+        if room < 1:
+            raise TooLongError(
+                f"the conversation has {prompt} tokens and the model reads {self.context}: no room for an answer"
+            )
+        return min(self.cap, room)

@@ -1,0 +1,260 @@
+"""FB-Bench's data sets, checklists and runs: every write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Max
+from django.db.models.functions import Now
+from django.utils.translation import gettext
+
+from annotation.models import Annotator, ResponseSource, SourceKind
+from annotation.services import DomainError
+from rlhf.evaluation import fb_bench
+from rlhf.evaluation.fb_bench import DataSet, Item, Verdict
+from rlhf.models import (
+    BenchmarkAnswer,
+    BenchmarkItem,
+    BenchmarkJudgment,
+    BenchmarkRun,
+    BenchmarkSet,
+    BenchmarkTicks,
+    Checklist,
+    JobStatus,
+    JudgmentFailure,
+)
+from rlhf.models.evaluation import key_of
+from rlhf.services import leases
+
+RAW_CHARS_KEPT = 20_000
+
+
+# ── Data sets and checklists ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def import_benchmark_set(data_set: DataSet, *, name: str, by: User | None = None) -> tuple[BenchmarkSet, bool]:
+    """(the stored data set, whether it is new): the same file is the same data set, whatever it is called."""
+    known = BenchmarkSet.objects.filter(sha256=data_set.sha256).first()
+    if known:
+        return known, False
+    name = name.strip()[:180] or "FB-Bench"
+    if BenchmarkSet.objects.filter(name=name).exists():
+        name = f"{name} ({data_set.sha256[:6]})"
+    with transaction.atomic():
+        stored = BenchmarkSet.objects.create(name=name, sha256=data_set.sha256, created_by=by)
+        add_items(stored, data_set.items, by=by)
+    return stored, True
+
+
+def add_items(
+    data_set: BenchmarkSet, items: Sequence[Item], *, by: User | None = None, drafted_by: ResponseSource | None = None
+) -> list[BenchmarkItem]:
+    """Append items with the first versions of their checklists."""
+    last = data_set.items.aggregate(last=Max("position"))["last"] or 0
+    rows = BenchmarkItem.objects.bulk_create(
+        BenchmarkItem(
+            data_set=data_set,
+            position=position,
+            key=item.key,
+            scenario=key_of(item.scenario),
+            task=item.task,
+            sub_task=item.sub_task,
+            query=item.query,
+            first_response=item.first_response,
+            feedback=item.feedback,
+            deficiency_types=[key_of(label) for label in item.deficiencies],
+            feedback_types=[key_of(label) for label in item.feedback_types],
+            reference=item.reference,
+        )
+        for position, item in enumerate(items, last + 1)
+    )
+    Checklist.objects.bulk_create(
+        Checklist(item=row, criteria=_stored(item.checklist), created_by=by, drafted_by=drafted_by)
+        for row, item in zip(rows, items, strict=True)
+    )
+    return rows
+
+
+def revise_checklist(
+    item: BenchmarkItem,
+    criteria: Sequence[tuple[str, float | None]],
+    *,
+    based_on: int,
+    by: User,
+    drafted_by: ResponseSource | None = None,
+) -> Checklist:
+    """A new version of an item's checklist.
+
+    Raises DomainError for one that breaks the rules of its scenario, and where somebody saved after version
+    `based_on`.
+    """
+    value = [text if weight is None else [text, weight] for text, weight in criteria]
+    try:
+        checked = fb_bench.parse_checklist(value, item.as_item([]).scenario)
+    except fb_bench.UnusableItemError as error:
+        raise DomainError(str(error)) from None
+    with transaction.atomic():
+        BenchmarkItem.objects.select_for_update().get(pk=item.pk)
+        newest = item.checklists.last()
+        version = newest.version if newest else 0
+        if version != based_on:
+            raise DomainError(
+                gettext("Somebody saved version %(version)s meanwhile. Load it and make your change there.")
+                % {"version": version}
+            )
+        if newest and newest.criteria == _stored(checked):
+            return newest
+        return Checklist.objects.create(
+            item=item, version=version + 1, criteria=_stored(checked), created_by=by, drafted_by=drafted_by
+        )
+
+
+def _stored(checklist: Sequence[fb_bench.Criterion]) -> list[list[Any]]:
+    return [[criterion.text, criterion.weight] for criterion in checklist]
+
+
+# ── Runs ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def queue_benchmark_run(
+    *,
+    data_set: BenchmarkSet,
+    source: ResponseSource,
+    judge: ResponseSource,
+    answers_from: BenchmarkRun | None = None,
+    created_by: User | None = None,
+    **limits: Any,
+) -> BenchmarkRun:
+    """Have a source answer a data set and a judge tick the checklists; with `answers_from`, only the ticking.
+
+    limits: prompt_language, max_tokens, judge_max_tokens, judge_attempts, parallel. Raises DomainError.
+    """
+    for asked in (judge,) if answers_from else (source, judge):
+        if asked.kind != SourceKind.MODEL:
+            raise DomainError(
+                gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": asked.name}
+            )
+    if not data_set.items.exists():
+        raise DomainError(gettext("%(name)s has no items yet; add some first") % {"name": data_set.name})
+    if answers_from is not None:
+        if answers_from.data_set_id != data_set.pk or answers_from.source_id != source.pk:
+            raise DomainError(gettext("These answers are of another data set or another model."))
+        answers_from = answers_from.answers_from or answers_from
+    with transaction.atomic():
+        run = BenchmarkRun(
+            data_set=data_set, source=source, judge=judge, answers_from=answers_from, created_by=created_by, **limits
+        )
+        run.clean_fields(exclude=["owner", "lease_expires_at", "created_by"])
+        run.save()
+        transaction.on_commit(lambda: leases.dispatch_job(run))
+    return run
+
+
+def reopen_benchmark_run(run: BenchmarkRun, *, retry_failures: bool = False) -> bool:
+    """Put a failed or cancelled run back into the queue, to fill what is missing.
+
+    retry_failures: also throw away answers and judgments that failed, so that they are asked for again; a finished
+    run may be reopened for that. False where the run is under way.
+    """
+    states = [JobStatus.FAILED, JobStatus.CANCELLED] + ([JobStatus.SUCCEEDED] if retry_failures else [])
+    with transaction.atomic():
+        reopened = BenchmarkRun.objects.filter(pk=run.pk, status__in=states, is_imported=False).update(
+            status=JobStatus.QUEUED,
+            attempt=0,
+            finished_at=None,
+            cancel_requested_at=None,
+            dispatched_at=None,
+            queued_at=Now(),
+            error="",
+        )
+        if not reopened:
+            return False
+        if retry_failures:
+            run.judgments.exclude(failure="").delete()
+            if run.answers_from_id is None:
+                run.answers.exclude(error="").filter(judgments=None).delete()
+        transaction.on_commit(lambda: leases.dispatch_job(run))
+    return True
+
+
+def benchmark_seed(source: ResponseSource, item: BenchmarkItem, attempt: int = 0) -> int:
+    """The same for the same source, item and try."""
+    return int.from_bytes(hashlib.sha256(f"{source.name}\n{item.key}\n{attempt}".encode()).digest()[:4], "big") >> 1
+
+
+def store_answer(run: BenchmarkRun, item: BenchmarkItem, **fields: Any) -> bool:
+    """Keep an answer or its failure; False where there is one already."""
+    _answer, is_new = BenchmarkAnswer.objects.get_or_create(run=run, item=item, defaults=fields)
+    return is_new
+
+
+def store_judgment(
+    run: BenchmarkRun,
+    answer: BenchmarkAnswer,
+    checklist: Checklist,
+    verdicts: Sequence[Verdict] = (),
+    *,
+    failure: str = "",
+    note: str = "",
+    raw: str = "",
+    is_repetitive: bool = False,
+    **fields: Any,
+) -> bool:
+    """Keep a judge's verdicts with the score they make, or their failure; False where there is a judgment already."""
+    if not failure:
+        fields["met"] = [verdict.is_met for verdict in verdicts]
+        fields["reasons"] = [storable(verdict.reason) for verdict in verdicts]
+        fields["score"] = fb_bench.item_score(checklist.as_criteria, fields["met"])
+    _judgment, is_new = BenchmarkJudgment.objects.get_or_create(
+        run=run,
+        item_id=answer.item_id,
+        defaults={
+            "answer": answer,
+            "checklist": checklist,
+            "failure": JudgmentFailure(failure) if failure else "",
+            "note": storable(note)[:2000],
+            "raw": storable(raw)[:RAW_CHARS_KEPT],
+            "is_repetitive": is_repetitive,
+            **fields,
+        },
+    )
+    return is_new
+
+
+def storable(text: str) -> str:
+    """With U+FFFD for what no database keeps: NUL, and halves of characters."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "�")
+
+
+def finish_benchmark_run(run: BenchmarkRun, status: JobStatus, *, report: dict[str, Any], error: str = "") -> bool:
+    """End the run; False where its lease was lost."""
+    return leases.finish_job(run, status, report=report, error=error, waiting_for="")
+
+
+def store_ticks(
+    answer: BenchmarkAnswer, checklist: Checklist, annotator: Annotator, met: Sequence[bool], note: str = ""
+) -> bool:
+    """Keep a person's ticks; False where they ticked this answer before. Raises DomainError."""
+    if len(met) != len(checklist.criteria):
+        raise DomainError(gettext("Say yes or no to every criterion."))
+    _ticks, is_new = BenchmarkTicks.objects.get_or_create(
+        answer=answer,
+        annotator=annotator,
+        defaults={"checklist": checklist, "met": list(met), "note": storable(note)[:2000]},
+    )
+    return is_new
+
+
+def source_named(name: str) -> ResponseSource:
+    """The source that imported files name; made where there is none."""
+    name = storable(name.strip())[:200] or "unknown"
+    return ResponseSource.objects.get_or_create(name=name, defaults={"kind": SourceKind.IMPORTED})[0]
+
+
+def set_name_of(path: Path) -> str:
+    return path.stem.replace("_", " ")

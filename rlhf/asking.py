@@ -55,13 +55,10 @@ class Completion:
 class Endpoint:
     """A source as many threads ask it. `waiting_for` says why nothing comes just now, and is empty otherwise."""
 
-    def __init__(
-        self, source: ResponseSource, stop: threading.Event, *, patience_seconds: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, source: ResponseSource, stop: threading.Event) -> None:
         self.source = source
         self.model = model_name(source)  # here, and not in the threads, which have no database connection
         self.stop = stop
-        self.patience_seconds = patience_seconds
         self.waiting_for = ""
         self._heard_at = time.monotonic()
 
@@ -84,9 +81,9 @@ class Endpoint:
             logger.info("no text: source=%s trouble=%s detail=%s", self.source.pk, trouble, detail)
             if trouble in (Trouble.AWAY, Trouble.BUSY):
                 self.waiting_for = f"{self.source.name}: {detail[:300]}"
-                if time.monotonic() - max(self._heard_at, began) > self.patience_seconds:
+                if time.monotonic() - max(self._heard_at, began) > PATIENCE_SECONDS:
                     raise EndpointAwayError(
-                        f"{self.source.name} has given nothing for {self.patience_seconds / 60:.0f} minutes "
+                        f"{self.source.name} has given nothing for {PATIENCE_SECONDS / 60:.0f} minutes "
                         f"({detail[:300]}); what was stored is kept: start its server and go on"
                     )
                 self.stop.wait(_pause(pause, retry_after))

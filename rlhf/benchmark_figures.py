@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from django.db.models import Count, Q
@@ -66,7 +67,7 @@ def _seconds_left(run: BenchmarkRun, answers_left: int, judgments_left: int) -> 
 def _pace(run: BenchmarkRun, rows: Any) -> float | None:
     """Seconds between the last rows of this attempt, without the pauses that a crash made."""
     times = list(rows.order_by("-created_at").values_list("created_at", flat=True)[: PACE_ROWS + 1])
-    gaps = [(later - earlier).total_seconds() for later, earlier in zip(times, times[1:], strict=False)]
+    gaps = [(later - earlier).total_seconds() for later, earlier in pairwise(times)]
     if len(gaps) < 3:
         return None
     longest_counted = 5 * sorted(gaps)[len(gaps) // 2] + 30

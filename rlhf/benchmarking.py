@@ -20,7 +20,7 @@ from rlhf.asking import AskedInVainError, Endpoint, EndpointAwayError, StoppedEr
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench import Failure, UnusableJudgmentError, Verdict
 from rlhf.evaluation.fb_bench_judge import judge_messages, read_judgment
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkRun, Checkpoint, Checklist, JobStatus
+from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkRun, Checklist, Checkpoint, JobStatus
 from rlhf.options import SpecError
 from rlhf.services import benchmarks, leases
 from rlhf.supervisor import LeaseKeeper, worker_is_stopping, worker_name
@@ -82,7 +82,7 @@ class _Work:
         endpoint = Endpoint(self.run.source, self.stop)
         budget = TokenBudget.of(self.run)
 
-        def answer(item: BenchmarkItem) -> Callable[[], None]:
+        def answer(item: BenchmarkItem) -> Callable[[], object]:
             asked: list[dict[str, str]] = item.as_item([]).messages
             sampling: dict[str, Any] = {"temperature": fb_bench.temperature_of(item.task)}
             seed = benchmarks.benchmark_seed(self.run.source, item)
@@ -98,9 +98,7 @@ class _Work:
                     "finish_reason": completion.finish_reason,
                     "seconds": completion.seconds,
                 }
-            return lambda: _discard(
-                benchmarks.store_answer(self.run, item, sampling={**sampling, "seed": seed}, **fields)
-            )
+            return lambda: benchmarks.store_answer(self.run, item, sampling={**sampling, "seed": seed}, **fields)
 
         missing = BenchmarkItem.objects.filter(data_set=self.run.data_set_id).exclude(answers__run=self.run)
         self._do_all(endpoint, answer, list(missing))
@@ -109,10 +107,10 @@ class _Work:
         """Have the judge tick every answer that it has not ticked yet."""
         endpoint = Endpoint(self.run.judge, self.stop)
 
-        def judge(answer: BenchmarkAnswer) -> Callable[[], None]:
+        def judge(answer: BenchmarkAnswer) -> Callable[[], object]:
             outcome = self._judge(endpoint, answer)
             checklist = self.checklists[answer.item_id]
-            return lambda: _discard(benchmarks.store_judgment(self.run, answer, checklist, **outcome))
+            return lambda: benchmarks.store_judgment(self.run, answer, checklist, **outcome)
 
         missing = (
             BenchmarkAnswer.objects.filter(run=self.run.answering_run_id)
@@ -150,19 +148,19 @@ class _Work:
                 failed = {"failure": error.failure, "note": str(error), **kept}
         return failed
 
-    def _do_all(self, endpoint: Endpoint, ask: Callable[[Any], Callable[[], None]], things: Iterable[Any]) -> None:
+    def _do_all(self, endpoint: Endpoint, ask: Callable[[Any], Callable[[], object]], things: Iterable[Any]) -> None:
         """Ask in threads, store in this one. Raises EndpointAwayError, StoppedError."""
         pool = ThreadPoolExecutor(self.run.parallel)
-        pending: set[Future[Callable[[], None]]] = {pool.submit(ask, thing) for thing in things}
+        pending: set[Future[Callable[[], object]]] = {pool.submit(ask, thing) for thing in things}
         looked_at = time.monotonic()
         try:
             while pending:
                 done, pending = wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    store = future.result()
-                    if self.lease.is_lost:
-                        raise StoppedError
-                    store()
+                if self.lease.is_lost:
+                    raise StoppedError
+                # What came is stored before the one that failed is heard.
+                for future in sorted(done, key=lambda future: future.exception() is not None):
+                    future.result()()
                 if time.monotonic() - looked_at > LOOK_SECONDS or not done:
                     looked_at = time.monotonic()
                     self._look(endpoint)
@@ -184,10 +182,6 @@ class _Work:
             rows.update(waiting_for=endpoint.waiting_for)
         if rows.filter(cancel_requested_at__isnull=False).exists():
             raise StoppedError
-
-
-def _discard(_: object) -> None:
-    """For callables that must give nothing."""
 
 
 class TooLongError(Exception):

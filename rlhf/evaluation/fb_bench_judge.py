@@ -1,4 +1,4 @@
-"""What an FB-Bench judge is asked, and how its answer is read. The wording is our own; the structure is the authors'."""
+"""What an FB-Bench judge is asked, in our own words and the authors' structure, and how its answer is read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ How to answer:
 5. Reply with one JSON object and nothing before or after it, in this form:
 {skeleton}"""
 
-_CHINESE = """你是一名严格的对话评审员。用户提出了问题，模型作了回答，用户给出反馈后，模型又作了第二轮回答。请只针对第二轮回答，逐条依据评判标准给出结论。
+_CHINESE = """你是一名严格的对话评审员。用户提出了问题，模型作了回答，用户给出反馈后，模型又作了第二轮回答。\
+请只针对第二轮回答，逐条依据评判标准给出结论。
 
 【用户的问题】
 {query}

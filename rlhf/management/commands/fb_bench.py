@@ -56,7 +56,9 @@ class Command(ScriptCommand):
         run.add_argument("--max-tokens", type=int, default=4096, help="of an answer (default 4096)")
         run.add_argument("--judge-max-tokens", type=int, default=4096, help="of a judgment (default 4096)")
         run.add_argument("--judge-attempts", type=int, default=3, help="tries of a judgment (default 3)")
-        run.add_argument("--prompt-language", choices=PromptLanguage.values, default="zh", help="of the judge's prompt")
+        run.add_argument(
+            "--prompt-language", choices=PromptLanguage.values, default="zh", help="of the judge's prompt"
+        )
         run.add_argument("--parallel", type=int, default=8, help="requests at a time (default 8)")
         run.add_argument("--new", action="store_true", help="begin anew instead of taking up the last such run")
 
@@ -90,14 +92,15 @@ class Command(ScriptCommand):
 
     def _find_or_queue(self, data_set: BenchmarkSet, options: dict[str, Any]) -> BenchmarkRun:
         limits = {name: options[name] for name in LIMITS}
-        same = {"data_set": data_set, "source": _find(options["source"]), "judge": _find(options["judge"])}
+        source, judge = _find(options["source"]), _find(options["judge"])
+        alike = {name: limits[name] for name in LIMITS if name != "parallel"}
         known = BenchmarkRun.objects.filter(
-            **same, **{name: limits[name] for name in LIMITS if name != "parallel"}, answers_from=None, is_imported=False
+            data_set=data_set, source=source, judge=judge, answers_from=None, is_imported=False, **alike
         )
         run = None if options["new"] else known.order_by("pk").last()
         if run is None:
             try:
-                return queue_benchmark_run(**same, **limits)
+                return queue_benchmark_run(data_set=data_set, source=source, judge=judge, **limits)
             except ValidationError as error:
                 field, sentences = next(iter(error.message_dict.items()))
                 raise DomainError(f"{field}: {sentences[0]}") from None
@@ -120,10 +123,9 @@ class Command(ScriptCommand):
                         worker = threading.Thread(target=_work, args=[run.pk])
                         worker.start()
                         queued_since = time.monotonic()
-                elif run.status == JobStatus.RUNNING and run.lease_expires_at and worker is None:
-                    if run.lease_expires_at < timezone.now():
-                        reconcile()
-                        queued_since = time.monotonic()
+                elif worker is None and run.lease_expires_at and run.lease_expires_at < timezone.now():
+                    reconcile()  # whoever had it is gone
+                    queued_since = time.monotonic()
                 if (line := _state(run)) != said:
                     self.progress(line)
                     said = line

@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('annotation', '0014_rankings_that_reviewers_settle'),
-        ('rlhf', '0006_aliases'),
+        ('rlhf', '0007_snapshot_score_measures'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

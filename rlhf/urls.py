@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from rlhf.api import JobMetricsView
-from rlhf.views import aliases, checkpoints, jobs, projects, snapshots
+from rlhf.views import aliases, checkpoints, job_figures, jobs, projects, snapshots
 
 urlpatterns = [
     path("projects/", projects.project_list, name="project_list"),
@@ -22,6 +22,7 @@ urlpatterns = [
     path("training/new/", jobs.job_new, name="job_new"),
     path("training/<int:pk>/", jobs.job_detail, name="job_detail"),
     path("training/<int:pk>/progress/", jobs.job_progress, name="job_progress"),
+    path("training/<int:pk>/curves/", job_figures.job_curves, name="job_curves"),
     path("training/<int:pk>/log/", jobs.job_log, name="job_log"),
     path("training/<int:pk>/stop/", jobs.job_stop, name="job_stop"),
     path("checkpoints/", checkpoints.checkpoint_list, name="checkpoint_list"),

@@ -20,7 +20,7 @@ from rlhf.models.evaluation import (
 from rlhf.models.generation import GenerationJob
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.snapshots import DatasetSnapshot
-from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, TrainingJob
+from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, Point, TrainingJob
 from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "JudgmentFailure",
     "LeasedJob",
     "Method",
+    "Point",
     "PromptLanguage",
     "TrainingJob",
     "leased_job_constraints",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from django.conf import settings
-from django.db import models
+from django.db import connection, models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -13,6 +16,15 @@ from django.utils.translation import gettext_lazy as _
 from annotation.models.checks import one_of
 from rlhf.models.leased import LeasedJob, leased_job_constraints
 from rlhf.models.snapshots import DatasetSnapshot
+
+
+class Point(NamedTuple):
+    """The values of one metric between two steps, up to `step`."""
+
+    step: int
+    mean: float
+    low: float
+    high: float
 
 
 class Method(models.TextChoices):
@@ -101,6 +113,30 @@ class TrainingJob(LeasedJob):
         return settings.JOBS_DIR / str(self.pk)
 
 
+class JobMetricQuerySet(models.QuerySet["JobMetric"]):
+    def curves(self, job_ids: Sequence[int], buckets: int) -> dict[int, dict[str, list[Point]]]:
+        """Every number that these jobs logged, by job and name, at most `buckets` points a job over equal steps."""
+        last = self.filter(job__in=job_ids).aggregate(last=models.Max("step"))["last"] or 0
+        width = max(1, math.ceil(last / buckets))
+        found: dict[int, dict[str, list[Point]]] = {job_id: {} for job_id in job_ids}
+        with connection.cursor() as cursor:
+            cursor.execute(_CURVES, {"jobs": list(job_ids), "width": width})
+            for job_id, name, step, mean, low, high in cursor.fetchall():
+                found[job_id].setdefault(name, []).append(Point(step, mean, low, high))
+        return found
+
+
+# A line may name a step that was done before a job came back from a checkpoint: a row holds one step, the newest.
+_CURVES = """
+    SELECT metric.job_id, value.key, max(metric.step),
+           avg(value.value::float8), min(value.value::float8), max(value.value::float8)
+    FROM rlhf_jobmetric AS metric, jsonb_each(metric.values) AS value
+    WHERE metric.job_id = ANY(%(jobs)s) AND jsonb_typeof(value.value) = 'number'
+    GROUP BY metric.job_id, value.key, (metric.step - 1) / %(width)s
+    ORDER BY metric.job_id, value.key, max(metric.step)
+"""
+
+
 class JobMetric(models.Model):
     """What the training process logged at one step; a retry from a checkpoint writes a step anew."""
 
@@ -108,6 +144,8 @@ class JobMetric(models.Model):
     step = models.PositiveIntegerField()
     values = models.JSONField()
     logged_at = models.DateTimeField(default=timezone.now)
+
+    objects = JobMetricQuerySet.as_manager()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["job", "step"], name="jobmetric_step_once")]

@@ -15,7 +15,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
-from annotation.agreement import measure_agreement
 from annotation.services import DomainError
 from rlhf import launcher, preflight
 from rlhf.forms import LaunchForm, OptionsForm, format_number
@@ -26,7 +25,8 @@ from rlhf.options import OPTIONS, SpecError
 from rlhf.services import broker_is_up, queue_training_job, request_cancel, seconds_left, seconds_left_by_job
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
-from rlhf.views.job_words import CHART_WORDS, checks_of, what_to_do
+from rlhf.views.job_figures import figures_of
+from rlhf.views.job_words import checks_of, what_to_do
 
 JOBS_SHOWN = 100
 METRIC_ROWS_SHOWN = 20
@@ -187,20 +187,10 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
     tab = tab if tab in TABS else "curves"
     context = _progress(job) | {"tab": tab, "tabs": TABS}
     if tab == "curves":
-        agreement = measure_agreement(job.snapshot.project, humans_only=True)
-        newest = list(job.job_metrics.order_by("-step")[:METRIC_ROWS_SHOWN])
-        context |= {
+        context |= figures_of(job) | {
             "checks": checks_of(job.preflight),
             "accuracy": held_out_accuracy(job.metrics),
-            "metric_rows": newest,
-            "chart_facts": {
-                "method": job.method,
-                "lossType": job.options.get("loss_type"),
-                "peopleAgree": agreement.raw_agreement_no_ties,
-                "agreementPairs": agreement.pairs,
-                "heldOutRows": job.preflight.get("eval", {}).get("used"),
-            },
-            "page_data": {"words": {name: str(words) for name, words in CHART_WORDS.items()}},
+            "metric_rows": list(job.job_metrics.order_by("-step")[:METRIC_ROWS_SHOWN]),
         }
     elif tab == "log":
         context |= {"log": read_log(job), "log_lines": LOG_LINES}

@@ -102,18 +102,26 @@ def test_the_page_of_a_job_draws_its_curves_follows_it_and_ends_with_it(
     log(running_job, *range(1, 6))
     page = open_staff_page(f"/training/{running_job.pk}/")
     loss = page.get_by_role("img", name="Loss: ")
-    expect(loss).to_have_attribute("aria-label", "Loss: train 0.64 at the last logged step")
+    expect(loss).to_have_attribute("aria-label", "Loss: 0.64 at the last logged step")
     expect(
         page.get_by_role("img", name="Log-probability: chosen, rejected: chosen −105, rejected −110")
     ).to_be_visible()
     expect(page.locator(".chart")).to_have_count(2)  # only what was logged is drawn
-    assert page.evaluate("""() => [...document.querySelectorAll(".chart canvas")].every(canvas => {
-        const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-        return pixels.some((value, index) => index % 4 === 3 && value > 0);
-    })""")
+    plot = page.locator("#plot-loss")
+    plot.press("Home")
+    expect(page.locator("#plot-loss ~ [data-reading]")).to_have_text("step 1: 0.68")
+    plot.press("ArrowRight")
+    reading = page.locator("#plot-loss ~ [data-reading]")
+    expect(reading).to_have_text("step 2: 0.67")
     log(running_job, 6, 7)
     log(running_job, 7, eval_loss=0.5)  # a measurement that is added to a step which is there already
     expect(loss).to_have_attribute("aria-label", "Loss: train 0.62, held-out 0.50 at the last logged step")
+    expect(plot).to_be_focused()  # what was read stays, though the figure was drawn anew
+    expect(reading).to_have_text("step 2: train 0.67")
+    box = plot.locator("svg").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 7 / 40, box["y"] + box["height"] / 2)
+    expect(reading).to_have_text("step 7: train 0.62, held-out 0.50")
     expect(page.locator(".progress-figures")).to_contain_text("7 / 40")
     leases.finish_job(running_job, "succeeded", metrics={"steps": 40})
     expect(page.locator(".page-head .badge")).to_have_text("succeeded")
@@ -124,13 +132,13 @@ def test_curves_start_anew_with_another_attempt(open_staff_page: Open, running_j
     log(running_job, *range(1, 9))
     page = open_staff_page(f"/training/{running_job.pk}/")
     loss = page.get_by_role("img", name="Loss: ")
-    expect(loss).to_have_attribute("aria-label", "Loss: train 0.61 at the last logged step")
+    expect(loss).to_have_attribute("aria-label", "Loss: 0.61 at the last logged step")
     leases.requeue_job(running_job)
     again = leases.claim_job(TrainingJob, running_job.pk, "node:2:b")
     assert again is not None
     for step in range(1, 9):
         jobs.record_progress(again, [{"step": step, "total_steps": 40, "loss": 0.3}])
-    expect(loss).to_have_attribute("aria-label", "Loss: train 0.30 at the last logged step")
+    expect(loss).to_have_attribute("aria-label", "Loss: 0.30 at the last logged step")
 
 
 def test_a_job_is_launched_and_watched_without_scripts(
@@ -151,6 +159,7 @@ def test_a_job_is_launched_and_watched_without_scripts(
     assert claimed is not None
     log(claimed, 1, 2)
     page.reload()
+    expect(page.get_by_role("img", name="Loss: 0.67 at the last logged step")).to_be_visible()
     page.get_by_text("The numbers behind the curves").click()
     expect(page.get_by_role("row", name="2 loss 0.67")).to_be_visible()
     page.get_by_role("link", name="Stop and keep").click()

@@ -37,6 +37,7 @@ app.conf.update(
     task_default_queue="default",
     task_routes={
         "rlhf.tasks.run_training_job": {"queue": "train"},
+        "rlhf.tasks.run_probe": {"queue": "train"},
         "rlhf.tasks.run_generation_job": {"queue": "generate"},
     },
     beat_schedule={

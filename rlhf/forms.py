@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy as _
 from annotation.errors import DomainError
 from annotation.models import Project, ResponseSource, SourceKind
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
-from rlhf.option_words import LABELS
+from rlhf.option_words import LABELS, format_number
 from rlhf.options import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.services import aliases_by_checkpoint, find_checkpoint, resolve_alias
 from rlhf.services.generation import DEFAULT_SAMPLING
@@ -291,11 +291,6 @@ def _option_field(name: str, kind: Any, default: Any) -> forms.Field:
 def _reward_models() -> list[tuple[str, str]]:
     rewards = Checkpoint.objects.filter(kind=CheckpointKind.REWARD).order_by("-created_at")
     return [("", gettext("no reward model")), *((name, name) for name in rewards.values_list("name", flat=True))]
-
-
-def format_number(value: Any) -> str:
-    """1e-05 as 1e-5, everything else as Python writes it."""
-    return re.sub(r"e([+-])0+(?=\d)", r"e\1", f"{value:g}" if isinstance(value, float) else str(value))
 
 
 def _split_error(sentence: str, names: set[str]) -> tuple[str | None, str]:

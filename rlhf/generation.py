@@ -11,7 +11,6 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,10 +18,11 @@ from django.conf import settings
 
 from annotation import services as annotation
 from annotation.models import Comparison, Prompt, ResponseSource
-from rlhf.jobspec import sha256_of_file
 from rlhf.models import Checkpoint, GenerationJob, JobStatus
+from rlhf.options import SpecError
 from rlhf.services import generation, leases
 from rlhf.supervisor import LeaseKeeper, worker_is_stopping, worker_name
+from rlhf.token_lengths import chat_template_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +77,10 @@ def template_sha256(source: ResponseSource) -> str:
     checkpoint = Checkpoint.objects.filter(source=source).first()
     if checkpoint is None:
         return ""
-    for name in ("chat_template.jinja", "tokenizer_config.json"):
-        if (path := Path(checkpoint.path) / name).is_file():
-            return sha256_of_file(path)
-    return ""
+    try:
+        return chat_template_sha256(checkpoint.path)
+    except SpecError:
+        return ""
 
 
 def run_generation_job(job_id: int) -> bool:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rlhf.options import SpecError, TrainingOptions, build_options
+from rlhf.options import CHANGEABLE_ON_RESUME, SpecError, TrainingOptions, build_options
 from rlhf.score_scales import Scale, is_scales
 
 SPEC_FILE = "spec.json"
@@ -46,6 +46,9 @@ CancelMode = Literal["keep", "discard", "pause"]
 
 
 CHECKPOINT_NAME = re.compile(r"step-\d+")
+CHECKPOINTS_KEPT = 2
+OPTIONS_FILE = "options.json"
+"""In a checkpoint: the options that it was written with."""
 
 
 class BadDataError(ValueError):
@@ -205,3 +208,17 @@ def complete_checkpoints(directory: Path) -> list[str]:
     return sorted(
         (name for name in names if CHECKPOINT_NAME.fullmatch(name)), key=lambda name: int(name.removeprefix("step-"))
     )
+
+
+def check_resumable(checkpoint: Path, options: TrainingOptions) -> None:
+    """Raise SpecError, naming the option, where a job cannot go on from this checkpoint with these options."""
+    try:
+        written_with = json.loads((checkpoint / OPTIONS_FILE).read_text())
+    except FileNotFoundError:
+        return
+    for name, value in dataclasses.asdict(options).items():
+        if name in written_with and written_with[name] != value and name not in CHANGEABLE_ON_RESUME:
+            raise SpecError(
+                f"{name} is {value!r}, and {checkpoint.name} was written with {written_with[name]!r}: a job that goes "
+                f"on from a checkpoint may change only {', '.join(CHANGEABLE_ON_RESUME)}. Start a new job instead"
+            )

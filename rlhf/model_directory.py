@@ -25,15 +25,19 @@ def check_model_directory(directory: Path) -> None:
         check_manifest(directory)
     _read_json(directory / "config.json")
     _read_json(directory / "tokenizer.json")
+    for file in weight_files(directory):
+        safetensors_header(file)
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The model's safetensors files, whether they exist or not. Raises SpecError."""
     index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        if not shards:
-            raise SpecError(f"{index} names no weights: the model was not written to the end")
-    else:
-        shards = ["model.safetensors"]
-    for shard in shards:
-        _check_safetensors(directory / shard)
+    if not index.exists():
+        return [directory / "model.safetensors"]
+    shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    if not shards:
+        raise SpecError(f"{index} names no weights: the model was not written to the end")
+    return [directory / shard for shard in shards]
 
 
 def model_kind(directory: Path) -> Literal["policy", "reward"]:
@@ -58,8 +62,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _check_safetensors(path: Path) -> None:
-    """A safetensors file is 8 bytes of header length, a JSON header, then exactly the bytes that the header spans."""
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """Name → dtype, shape and offsets of each tensor, of a file that is whole. Raises SpecError.
+
+    A safetensors file is 8 bytes of header length, a JSON header, then exactly the bytes that the header spans.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -77,3 +84,4 @@ def _check_safetensors(path: Path) -> None:
     expected = 8 + header_length + max(spans, default=0)
     if size != expected:
         raise SpecError(f"{path} holds {size} of {expected} bytes: it was not written to the end")
+    return header

@@ -6,6 +6,9 @@ sentence, so the copies here only tell makemessages of them; tests/test_language
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import gettext_noop
@@ -119,3 +122,8 @@ HELP = (
     gettext_noop("How far the critic may move from what it said of a token when it was sampled."),
     gettext_noop("Of the value head, which starts at 0."),
 )
+
+
+def format_number(value: Any) -> str:
+    """1e-05 as 1e-5, everything else as Python writes it."""
+    return re.sub(r"e([+-])0+(?=\d)", r"e\1", f"{value:g}" if isinstance(value, float) else str(value))

@@ -14,6 +14,16 @@ class SpecError(ValueError):
     """A spec or an option that cannot be used; the sentence names the key and says what to do."""
 
 
+# Neither what is learnt nor the schedule depends on these. A job that goes on from a checkpoint with another
+# micro_batch_size takes the rest of its epoch in another order, and no row twice.
+CHANGEABLE_ON_RESUME = (
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "checkpoint_every_steps",
+    "eval_every_steps",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """What every method understands."""

@@ -6,12 +6,18 @@ from celery import shared_task
 from celery.signals import worker_shutting_down
 
 from rlhf import benchmarking, generation, supervisor
-from rlhf.services import jobs
+from rlhf.preflight import probe
+from rlhf.services import jobs, launching
 
 
 @shared_task
 def run_training_job(job_id: int) -> None:
     supervisor.run_training_job(job_id)
+
+
+@shared_task
+def run_probe(check_id: int) -> None:
+    launching.take_probe(check_id, probe.run_probe)
 
 
 @shared_task

@@ -6,9 +6,11 @@ agree. It needs only `tokenizers` and `jinja2`; importing transformers costs 250
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import jinja2
 import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from rlhf.options import SpecError
 
@@ -25,6 +27,24 @@ _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_toke
 
 class UncountableRowError(SpecError):
     """Messages that the model's chat template refuses."""
+
+
+@dataclass(frozen=True)
+class Token:
+    text: str
+    """Empty where a character is made of several tokens and stands with the first."""
+    is_special: bool
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A conversation as a method with a loss on completions sees it."""
+
+    tokens: list[Token]
+    start: int
+    """The loss is taken on tokens[start:]."""
+    prompt_is_prefix: bool
+    """Whether the template renders the prompt the same alone and with its answer."""
 
 
 class TokenCounter:
@@ -41,8 +61,10 @@ class TokenCounter:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         config = _read_config(directory / "tokenizer_config.json")
+        template = _chat_template(directory, config)
+        self.template_sha256 = hashlib.sha256(template.encode()).hexdigest()
         try:
-            self._template = _environment().from_string(_chat_template(directory, config))
+            self._template = _environment().from_string(template)
         except jinja2.TemplateSyntaxError as error:
             raise SpecError(f"{directory}: the chat template cannot be parsed: {error}") from None
         self._special_tokens = {
@@ -50,6 +72,15 @@ class TokenCounter:
             for name in _SPECIAL_TOKENS
             if (token := config.get(name))
         }
+
+    @property
+    def end_of_text(self) -> str | None:
+        """The token that ends a text, as the tokenizer's own settings name it."""
+        return self._special_tokens.get("eos_token")
+
+    @property
+    def padding(self) -> str | None:
+        return self._special_tokens.get("pad_token")
 
     def render(self, messages: list[dict[str, str]], *, for_completion: bool = False) -> str:
         """The text that the model sees; with what opens its turn where it is `for_completion`.
@@ -69,9 +100,42 @@ class TokenCounter:
 
     def count(self, messages: list[dict[str, str]], *, for_completion: bool = False) -> int:
         """Tokens of a conversation, special ones included. Raises UncountableRowError."""
-        text = self.render(messages, for_completion=for_completion)
+        return len(self._encode(self.render(messages, for_completion=for_completion)).ids)
+
+    def _encode(self, text: str) -> Encoding:
         # The template writes the special tokens itself; the tokenizer must not add them again.
-        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def learnt_from(self, prompt: list[dict[str, str]], completion: list[dict[str, str]]) -> Trained:
+        """One conversation token by token, and where the completion begins that the loss is taken on.
+
+        TRL 1.16 cuts where the prompt alone (with a generation prompt) and the whole part ways, which is earlier than
+        the end of the prompt where the template renders the two unlike. Raises UncountableRowError.
+        """
+        alone = self._encode(self.render(prompt, for_completion=True)).ids
+        text = self.render(prompt + completion)
+        whole = self._encode(text)
+        start = next(
+            (place for place, (one, other) in enumerate(zip(alone, whole.ids, strict=False)) if one != other),
+            min(len(alone), len(whole.ids)),
+        )
+        return Trained(tokens=self._tokens(text, whole), start=start, prompt_is_prefix=start == len(alone))
+
+    def prompt_tokens(self, prompt: list[dict[str, str]]) -> list[Token]:
+        """A prompt token by token, up to where the model begins to answer. Raises UncountableRowError."""
+        text = self.render(prompt, for_completion=True)
+        return self._tokens(text, self._encode(text))
+
+    def _tokens(self, text: str, encoding: Encoding) -> list[Token]:
+        tokens, shown = [], 0
+        for number, (_, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            tokens.append(Token(text[shown:end], number in self._special_ids))
+            shown = max(shown, end)
+        return tokens
+
+    @functools.cached_property
+    def _special_ids(self) -> set[int]:
+        return {number for number, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
 
     def count_row(self, row: dict[str, Any]) -> int:
         """Tokens of the longest conversation in a training row: with `chosen`, `rejected` or `completion`."""

@@ -13,6 +13,7 @@ from annotation.services import DomainError
 from rlhf import preflight
 from rlhf.models import DatasetSnapshot
 from rlhf.options import SpecError, build_options
+from rlhf.preflight.rows import empty_report
 from rlhf.score_scales import invert
 from rlhf.services import create_snapshot, queue_training_job, register_base_checkpoint
 from rlhf.token_lengths import TokenCounter
@@ -68,10 +69,12 @@ def test_ties_are_pairs_without_a_better_side_where_they_are_asked_for(
     assert [row["p_chosen"] for row in with_ties] == [1.0] * 4 + [0.5, 0.5]
     same = {"text": "Same."}
     assert not is_tie({"a": same, "b": same, "verdict": "tie"})
-    report = preflight.examine(
-        snapshot, "reward", tiny_model, build_options("reward", {"soft_labels": True, "use_ties": True})
+    report = empty_report(512)
+    options = build_options("reward", {"soft_labels": True, "use_ties": True})
+    assert (
+        len(list(preflight.usable_rows(snapshot, "train", "reward", TokenCounter(tiny_model), options, report))) == 6
     )
-    assert (report["train"]["used"], report["train"]["dropped"]) == (6, {})
+    assert (report["used"], report["dropped"]) == (6, {})
 
 
 def test_a_job_that_wants_scores_where_there_are_none_is_refused(tiny_model: Path) -> None:

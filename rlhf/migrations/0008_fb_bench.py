@@ -9,222 +9,606 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('annotation', '0014_rankings_that_reviewers_settle'),
-        ('rlhf', '0007_snapshot_score_measures'),
+        ("annotation", "0014_rankings_that_reviewers_settle"),
+        ("rlhf", "0007_snapshot_score_measures"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='BenchmarkItem',
+            name="BenchmarkItem",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('position', models.PositiveIntegerField(help_text='1, 2, … in the file')),
-                ('key', models.CharField(help_text='sha256 of the query', max_length=64)),
-                ('scenario', models.CharField(choices=[('error_correction', 'error correction'), ('response_maintenance', 'response maintenance')], max_length=30)),
-                ('task', models.CharField(max_length=200)),
-                ('sub_task', models.CharField(blank=True, max_length=200)),
-                ('query', models.TextField()),
-                ('first_response', models.TextField()),
-                ('feedback', models.TextField()),
-                ('deficiency_types', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=60), blank=True, db_default=models.Value([], output_field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=60), size=None)), default=list, size=None)),
-                ('feedback_types', django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=60), blank=True, db_default=models.Value([], output_field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=60), size=None)), default=list, size=None)),
-                ('reference', models.TextField(blank=True, help_text='A good second answer; judges never see it.', null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("position", models.PositiveIntegerField(help_text="1, 2, … in the file")),
+                ("key", models.CharField(help_text="sha256 of the query", max_length=64)),
+                (
+                    "scenario",
+                    models.CharField(
+                        choices=[
+                            ("error_correction", "error correction"),
+                            ("response_maintenance", "response maintenance"),
+                        ],
+                        max_length=30,
+                    ),
+                ),
+                ("task", models.CharField(max_length=200)),
+                ("sub_task", models.CharField(blank=True, max_length=200)),
+                ("query", models.TextField()),
+                ("first_response", models.TextField()),
+                ("feedback", models.TextField()),
+                (
+                    "deficiency_types",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=60),
+                        blank=True,
+                        db_default=models.Value(
+                            [],
+                            output_field=django.contrib.postgres.fields.ArrayField(
+                                base_field=models.CharField(max_length=60), size=None
+                            ),
+                        ),
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                (
+                    "feedback_types",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=60),
+                        blank=True,
+                        db_default=models.Value(
+                            [],
+                            output_field=django.contrib.postgres.fields.ArrayField(
+                                base_field=models.CharField(max_length=60), size=None
+                            ),
+                        ),
+                        default=list,
+                        size=None,
+                    ),
+                ),
+                (
+                    "reference",
+                    models.TextField(blank=True, help_text="A good second answer; judges never see it.", null=True),
+                ),
             ],
             options={
-                'ordering': ['position'],
+                "ordering": ["position"],
             },
         ),
         migrations.CreateModel(
-            name='BenchmarkRun',
+            name="BenchmarkRun",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('status', models.CharField(choices=[('queued', 'waiting for a worker'), ('running', 'a worker holds the lease'), ('paused', 'stopped with its checkpoint, to go on when somebody asks'), ('succeeded', 'finished; its result stands'), ('failed', 'ended by an error that another try would not mend, or whose tries are spent'), ('cancelled', 'stopped because somebody asked')], default='queued', max_length=20)),
-                ('owner', models.CharField(blank=True, help_text='host:pid:token of the worker that holds the lease', max_length=200)),
-                ('attempt', models.PositiveIntegerField(default=0)),
-                ('lease_expires_at', models.DateTimeField(blank=True, null=True)),
-                ('dispatched_at', models.DateTimeField(blank=True, help_text='When a message was last sent for it.', null=True)),
-                ('cancel_requested_at', models.DateTimeField(blank=True, null=True)),
-                ('error', models.TextField(blank=True)),
-                ('queued_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('started_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('is_imported', models.BooleanField(db_default=False, default=False)),
-                ('prompt_language', models.CharField(choices=[('zh', 'Chinese'), ('en', 'English')], default='zh', max_length=2)),
-                ('max_tokens', models.PositiveIntegerField(default=4096, help_text='of an answer')),
-                ('judge_max_tokens', models.PositiveIntegerField(default=4096, help_text='of a judgment')),
-                ('judge_attempts', models.PositiveSmallIntegerField(default=3, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(10)])),
-                ('parallel', models.PositiveSmallIntegerField(default=8, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(64)])),
-                ('waiting_for', models.TextField(blank=True, db_default='', help_text='Why nothing comes just now.')),
-                ('report', models.JSONField(blank=True, db_default=models.Value({}, output_field=models.JSONField()), default=dict, help_text='The figures at its end.')),
-                ('answers_from', models.ForeignKey(blank=True, help_text='The run whose answers another judge ticks here.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='judged_again', to='rlhf.benchmarkrun')),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('judge', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotation.responsesource')),
-                ('source', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotation.responsesource')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "waiting for a worker"),
+                            ("running", "a worker holds the lease"),
+                            ("paused", "stopped with its checkpoint, to go on when somebody asks"),
+                            ("succeeded", "finished; its result stands"),
+                            ("failed", "ended by an error that another try would not mend, or whose tries are spent"),
+                            ("cancelled", "stopped because somebody asked"),
+                        ],
+                        default="queued",
+                        max_length=20,
+                    ),
+                ),
+                (
+                    "owner",
+                    models.CharField(
+                        blank=True, help_text="host:pid:token of the worker that holds the lease", max_length=200
+                    ),
+                ),
+                ("attempt", models.PositiveIntegerField(default=0)),
+                ("lease_expires_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "dispatched_at",
+                    models.DateTimeField(blank=True, help_text="When a message was last sent for it.", null=True),
+                ),
+                ("cancel_requested_at", models.DateTimeField(blank=True, null=True)),
+                ("error", models.TextField(blank=True)),
+                ("queued_at", models.DateTimeField(default=django.utils.timezone.now)),
+                ("started_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                ("is_imported", models.BooleanField(db_default=False, default=False)),
+                (
+                    "prompt_language",
+                    models.CharField(choices=[("zh", "Chinese"), ("en", "English")], default="zh", max_length=2),
+                ),
+                ("max_tokens", models.PositiveIntegerField(default=4096, help_text="of an answer")),
+                ("judge_max_tokens", models.PositiveIntegerField(default=4096, help_text="of a judgment")),
+                (
+                    "judge_attempts",
+                    models.PositiveSmallIntegerField(
+                        default=3,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(10),
+                        ],
+                    ),
+                ),
+                (
+                    "parallel",
+                    models.PositiveSmallIntegerField(
+                        default=8,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(64),
+                        ],
+                    ),
+                ),
+                ("waiting_for", models.TextField(blank=True, db_default="", help_text="Why nothing comes just now.")),
+                (
+                    "report",
+                    models.JSONField(
+                        blank=True,
+                        db_default=models.Value({}, output_field=models.JSONField()),
+                        default=dict,
+                        help_text="The figures at its end.",
+                    ),
+                ),
+                (
+                    "answers_from",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="The run whose answers another judge ticks here.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="judged_again",
+                        to="rlhf.benchmarkrun",
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "judge",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="annotation.responsesource"
+                    ),
+                ),
+                (
+                    "source",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="annotation.responsesource"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='BenchmarkAnswer',
+            name="BenchmarkAnswer",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('text', models.TextField(blank=True)),
-                ('error', models.TextField(blank=True, help_text='Why the model gave no answer.')),
-                ('finish_reason', models.CharField(blank=True, max_length=20)),
-                ('sampling', models.JSONField(blank=True, db_default=models.Value({}, output_field=models.JSONField()), default=dict, help_text='temperature, max_tokens, seed as sent')),
-                ('seconds', models.FloatField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='answers', to='rlhf.benchmarkitem')),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='answers', to='rlhf.benchmarkrun')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("text", models.TextField(blank=True)),
+                ("error", models.TextField(blank=True, help_text="Why the model gave no answer.")),
+                ("finish_reason", models.CharField(blank=True, max_length=20)),
+                (
+                    "sampling",
+                    models.JSONField(
+                        blank=True,
+                        db_default=models.Value({}, output_field=models.JSONField()),
+                        default=dict,
+                        help_text="temperature, max_tokens, seed as sent",
+                    ),
+                ),
+                ("seconds", models.FloatField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="answers", to="rlhf.benchmarkitem"
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="answers", to="rlhf.benchmarkrun"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='BenchmarkSet',
+            name="BenchmarkSet",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=200, unique=True)),
-                ('sha256', models.CharField(blank=True, help_text='Of the imported file; empty where items grow.', max_length=64)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('project', models.ForeignKey(blank=True, help_text='Whose talks it grows of.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotation.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=200, unique=True)),
+                (
+                    "sha256",
+                    models.CharField(
+                        blank=True, help_text="Of the imported file; empty where items grow.", max_length=64
+                    ),
+                ),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "project",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Whose talks it grows of.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="annotation.project",
+                    ),
+                ),
             ],
         ),
         migrations.AddField(
-            model_name='benchmarkrun',
-            name='data_set',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='rlhf.benchmarkset'),
+            model_name="benchmarkrun",
+            name="data_set",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT, related_name="runs", to="rlhf.benchmarkset"
+            ),
         ),
         migrations.AddField(
-            model_name='benchmarkitem',
-            name='data_set',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='items', to='rlhf.benchmarkset'),
+            model_name="benchmarkitem",
+            name="data_set",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE, related_name="items", to="rlhf.benchmarkset"
+            ),
         ),
         migrations.CreateModel(
-            name='Checklist',
+            name="Checklist",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('version', models.PositiveIntegerField(default=1)),
-                ('criteria', models.JSONField(help_text='[[text, weight or null] …]')),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('created_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('drafted_by', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotation.responsesource')),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='checklists', to='rlhf.benchmarkitem')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("version", models.PositiveIntegerField(default=1)),
+                ("criteria", models.JSONField(help_text="[[text, weight or null] …]")),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "drafted_by",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="annotation.responsesource",
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="checklists", to="rlhf.benchmarkitem"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['version'],
+                "ordering": ["version"],
             },
         ),
         migrations.CreateModel(
-            name='BenchmarkTicks',
+            name="BenchmarkTicks",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('met', django.contrib.postgres.fields.ArrayField(base_field=models.BooleanField(), size=None)),
-                ('note', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotation.annotator')),
-                ('answer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='ticks', to='rlhf.benchmarkanswer')),
-                ('checklist', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='ticks', to='rlhf.checklist')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("met", django.contrib.postgres.fields.ArrayField(base_field=models.BooleanField(), size=None)),
+                ("note", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "annotator",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to="annotation.annotator"
+                    ),
+                ),
+                (
+                    "answer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="ticks", to="rlhf.benchmarkanswer"
+                    ),
+                ),
+                (
+                    "checklist",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="ticks", to="rlhf.checklist"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='BenchmarkJudgment',
+            name="BenchmarkJudgment",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('met', django.contrib.postgres.fields.ArrayField(base_field=models.BooleanField(), blank=True, default=list, help_text="By criterion, in the checklist's order.", size=None)),
-                ('reasons', django.contrib.postgres.fields.ArrayField(base_field=models.TextField(), blank=True, default=list, size=None)),
-                ('score', models.FloatField(blank=True, null=True)),
-                ('is_repetitive', models.BooleanField(db_default=False, default=False, help_text='The endpoint refused the answer for its repetitions: score 0.')),
-                ('failure', models.CharField(blank=True, choices=[('nothing', 'nothing was said'), ('prose', 'prose instead of JSON'), ('half_json', 'JSON that breaks off'), ('wrong_shape', 'JSON in another shape'), ('invented_criterion', 'an invented criterion'), ('missing_criterion', 'a criterion left out'), ('partial_credit', 'partial credit'), ('other_word', 'neither yes nor no, or another language'), ('no_reason', 'no reason given'), ('weight', 'an impossible weight'), ('refused', 'the endpoint refused the request'), ('unreadable', 'the endpoint sent what cannot be read'), ('no_answer', 'there was no answer to judge')], max_length=30)),
-                ('note', models.TextField(blank=True, help_text='The failure in words.')),
-                ('raw', models.TextField(blank=True, help_text='The last thing that the judge said.')),
-                ('attempts', models.PositiveSmallIntegerField(default=1)),
-                ('seconds', models.FloatField(blank=True, null=True)),
-                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('answer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='judgments', to='rlhf.benchmarkanswer')),
-                ('item', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='judgments', to='rlhf.benchmarkitem')),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='judgments', to='rlhf.benchmarkrun')),
-                ('checklist', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='judgments', to='rlhf.checklist')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "met",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BooleanField(),
+                        blank=True,
+                        default=list,
+                        help_text="By criterion, in the checklist's order.",
+                        size=None,
+                    ),
+                ),
+                (
+                    "reasons",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.TextField(), blank=True, default=list, size=None
+                    ),
+                ),
+                ("score", models.FloatField(blank=True, null=True)),
+                (
+                    "is_repetitive",
+                    models.BooleanField(
+                        db_default=False,
+                        default=False,
+                        help_text="The endpoint refused the answer for its repetitions: score 0.",
+                    ),
+                ),
+                (
+                    "failure",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("nothing", "nothing was said"),
+                            ("prose", "prose instead of JSON"),
+                            ("half_json", "JSON that breaks off"),
+                            ("wrong_shape", "JSON in another shape"),
+                            ("invented_criterion", "an invented criterion"),
+                            ("missing_criterion", "a criterion left out"),
+                            ("partial_credit", "partial credit"),
+                            ("other_word", "neither yes nor no, or another language"),
+                            ("no_reason", "no reason given"),
+                            ("weight", "an impossible weight"),
+                            ("refused", "the endpoint refused the request"),
+                            ("unreadable", "the endpoint sent what cannot be read"),
+                            ("no_answer", "there was no answer to judge"),
+                        ],
+                        max_length=30,
+                    ),
+                ),
+                ("note", models.TextField(blank=True, help_text="The failure in words.")),
+                ("raw", models.TextField(blank=True, help_text="The last thing that the judge said.")),
+                ("attempts", models.PositiveSmallIntegerField(default=1)),
+                ("seconds", models.FloatField(blank=True, null=True)),
+                ("created_at", models.DateTimeField(default=django.utils.timezone.now)),
+                (
+                    "answer",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="judgments",
+                        to="rlhf.benchmarkanswer",
+                    ),
+                ),
+                (
+                    "item",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="judgments", to="rlhf.benchmarkitem"
+                    ),
+                ),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="judgments", to="rlhf.benchmarkrun"
+                    ),
+                ),
+                (
+                    "checklist",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="judgments", to="rlhf.checklist"
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='benchmarkanswer',
-            constraint=models.UniqueConstraint(fields=('run', 'item'), name='benchmarkanswer_once'),
+            model_name="benchmarkanswer",
+            constraint=models.UniqueConstraint(fields=("run", "item"), name="benchmarkanswer_once"),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkanswer',
-            constraint=models.CheckConstraint(condition=models.Q(('error', ''), ('text', ''), _connector='OR'), name='benchmarkanswer_text_or_error'),
+            model_name="benchmarkanswer",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("error", ""), ("text", ""), _connector="OR"), name="benchmarkanswer_text_or_error"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkset',
-            constraint=models.UniqueConstraint(condition=models.Q(('sha256', ''), _negated=True), fields=('sha256',), name='benchmarkset_file_once'),
+            model_name="benchmarkset",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("sha256", ""), _negated=True), fields=("sha256",), name="benchmarkset_file_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkset',
-            constraint=models.CheckConstraint(condition=models.Q(('sha256', ''), ('sha256__length', 64), _connector='OR'), name='benchmarkset_sha256_length'),
+            model_name="benchmarkset",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("sha256", ""), ("sha256__length", 64), _connector="OR"),
+                name="benchmarkset_sha256_length",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkrun',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled'])), name='benchmarkrun_status_known'),
+            model_name="benchmarkrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["queued", "running", "paused", "succeeded", "failed", "cancelled"])
+                ),
+                name="benchmarkrun_status_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkrun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('lease_expires_at__isnull', False), ('status', 'running'), models.Q(('owner', ''), _negated=True)), models.Q(models.Q(('status', 'running'), _negated=True), ('lease_expires_at__isnull', True), ('owner', '')), _connector='OR'), name='benchmarkrun_running_has_lease'),
+            model_name="benchmarkrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("lease_expires_at__isnull", False),
+                        ("status", "running"),
+                        models.Q(("owner", ""), _negated=True),
+                    ),
+                    models.Q(
+                        models.Q(("status", "running"), _negated=True),
+                        ("lease_expires_at__isnull", True),
+                        ("owner", ""),
+                    ),
+                    _connector="OR",
+                ),
+                name="benchmarkrun_running_has_lease",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkrun',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('finished_at__isnull', False), ('status__in', ('succeeded', 'failed', 'cancelled'))), models.Q(models.Q(('status__in', ('succeeded', 'failed', 'cancelled')), _negated=True), ('finished_at__isnull', True)), _connector='OR'), name='benchmarkrun_finished_has_time'),
+            model_name="benchmarkrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("finished_at__isnull", False), ("status__in", ("succeeded", "failed", "cancelled"))),
+                    models.Q(
+                        models.Q(("status__in", ("succeeded", "failed", "cancelled")), _negated=True),
+                        ("finished_at__isnull", True),
+                    ),
+                    _connector="OR",
+                ),
+                name="benchmarkrun_finished_has_time",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkrun',
-            constraint=models.CheckConstraint(condition=models.Q(('prompt_language__in', ['zh', 'en'])), name='benchmarkrun_language_known'),
+            model_name="benchmarkrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("prompt_language__in", ["zh", "en"])), name="benchmarkrun_language_known"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkrun',
-            constraint=models.CheckConstraint(condition=models.Q(('judge_max_tokens__gte', 1), ('max_tokens__gte', 1), ('parallel__gte', 1), ('judge_attempts__gte', 1), ('judge_attempts__lte', 10)), name='benchmarkrun_limits_positive'),
+            model_name="benchmarkrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("judge_max_tokens__gte", 1),
+                    ("max_tokens__gte", 1),
+                    ("parallel__gte", 1),
+                    ("judge_attempts__gte", 1),
+                    ("judge_attempts__lte", 10),
+                ),
+                name="benchmarkrun_limits_positive",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkitem',
-            constraint=models.UniqueConstraint(fields=('data_set', 'key'), name='benchmarkitem_once'),
+            model_name="benchmarkitem",
+            constraint=models.UniqueConstraint(fields=("data_set", "key"), name="benchmarkitem_once"),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkitem',
-            constraint=models.UniqueConstraint(fields=('data_set', 'position'), name='benchmarkitem_position_once'),
+            model_name="benchmarkitem",
+            constraint=models.UniqueConstraint(fields=("data_set", "position"), name="benchmarkitem_position_once"),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkitem',
-            constraint=models.CheckConstraint(condition=models.Q(('scenario__in', ['error_correction', 'response_maintenance'])), name='benchmarkitem_scenario_known'),
+            model_name="benchmarkitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("scenario__in", ["error_correction", "response_maintenance"])),
+                name="benchmarkitem_scenario_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkitem',
-            constraint=models.CheckConstraint(condition=models.Q(('key__length', 64)), name='benchmarkitem_key_length'),
+            model_name="benchmarkitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("key__length", 64)), name="benchmarkitem_key_length"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkitem',
-            constraint=models.CheckConstraint(condition=models.Q(('deficiency_types__contained_by', ['logical_error', 'not_following_instructions', 'factual_error', 'incomplete_answer', 'unprofessional_answer']), models.Q(('scenario', 'error_correction'), ('deficiency_types', []), _connector='OR')), name='benchmarkitem_deficiencies_known'),
+            model_name="benchmarkitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "deficiency_types__contained_by",
+                        [
+                            "logical_error",
+                            "not_following_instructions",
+                            "factual_error",
+                            "incomplete_answer",
+                            "unprofessional_answer",
+                        ],
+                    ),
+                    models.Q(("scenario", "error_correction"), ("deficiency_types", []), _connector="OR"),
+                ),
+                name="benchmarkitem_deficiencies_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkitem',
-            constraint=models.CheckConstraint(condition=models.Q(('feedback_types__contained_by', ['pointing_out_errors', 'simple_questioning', 'clarifying_intent', 'detailed_explanation', 'hinting_guidance', 'raising_objections', 'misinformation', 'credibility_support', 'unreasonable_requests'])), name='benchmarkitem_feedback_known'),
+            model_name="benchmarkitem",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    (
+                        "feedback_types__contained_by",
+                        [
+                            "pointing_out_errors",
+                            "simple_questioning",
+                            "clarifying_intent",
+                            "detailed_explanation",
+                            "hinting_guidance",
+                            "raising_objections",
+                            "misinformation",
+                            "credibility_support",
+                            "unreasonable_requests",
+                        ],
+                    )
+                ),
+                name="benchmarkitem_feedback_known",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='checklist',
-            constraint=models.UniqueConstraint(fields=('item', 'version'), name='checklist_version_once'),
+            model_name="checklist",
+            constraint=models.UniqueConstraint(fields=("item", "version"), name="checklist_version_once"),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkticks',
-            constraint=models.UniqueConstraint(fields=('answer', 'annotator'), name='benchmarkticks_once'),
+            model_name="benchmarkticks",
+            constraint=models.UniqueConstraint(fields=("answer", "annotator"), name="benchmarkticks_once"),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkjudgment',
-            constraint=models.UniqueConstraint(fields=('run', 'item'), name='benchmarkjudgment_once'),
+            model_name="benchmarkjudgment",
+            constraint=models.UniqueConstraint(fields=("run", "item"), name="benchmarkjudgment_once"),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkjudgment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('failure', ''), ('score__gte', 0), ('score__lte', 1)), models.Q(models.Q(('failure', ''), _negated=True), ('met', []), ('score__isnull', True)), _connector='OR'), name='benchmarkjudgment_score_or_failure'),
+            model_name="benchmarkjudgment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("failure", ""), ("score__gte", 0), ("score__lte", 1)),
+                    models.Q(models.Q(("failure", ""), _negated=True), ("met", []), ("score__isnull", True)),
+                    _connector="OR",
+                ),
+                name="benchmarkjudgment_score_or_failure",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkjudgment',
-            constraint=models.CheckConstraint(condition=models.Q(('failure', ''), ('failure__in', ['nothing', 'prose', 'half_json', 'wrong_shape', 'invented_criterion', 'missing_criterion', 'partial_credit', 'other_word', 'no_reason', 'weight', 'refused', 'unreadable', 'no_answer']), _connector='OR'), name='benchmarkjudgment_failure_known'),
+            model_name="benchmarkjudgment",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("failure", ""),
+                    (
+                        "failure__in",
+                        [
+                            "nothing",
+                            "prose",
+                            "half_json",
+                            "wrong_shape",
+                            "invented_criterion",
+                            "missing_criterion",
+                            "partial_credit",
+                            "other_word",
+                            "no_reason",
+                            "weight",
+                            "refused",
+                            "unreadable",
+                            "no_answer",
+                        ],
+                    ),
+                    _connector="OR",
+                ),
+                name="benchmarkjudgment_failure_known",
+            ),
         ),
     ]

@@ -18,6 +18,7 @@ from rlhf.models.evaluation import (
     PromptLanguage,
 )
 from rlhf.models.generation import GenerationJob
+from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, Point, TrainingJob
@@ -46,9 +47,11 @@ __all__ = [
     "JobMetric",
     "JobStatus",
     "JudgmentFailure",
+    "LaunchCheck",
     "LeasedJob",
     "Method",
     "Point",
+    "ProbeStatus",
     "PromptLanguage",
     "TrainingJob",
     "leased_job_constraints",

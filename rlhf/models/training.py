@@ -68,8 +68,13 @@ class TrainingJob(LeasedJob):
         "Checkpoint", on_delete=models.PROTECT, null=True, blank=True, related_name="jobs_scored_by_this"
     )
     options = models.JSONField(help_text="Every option of the method, defaults included (rlhf/options.py).")
-    # What the rows became before the start: used, too long, ties … (rlhf/preflight.py)
+    # What the rows became before the start, and what else was found (rlhf/preflight).
     preflight = models.JSONField(default=dict)
+    # Set where it was started over warnings or against a check that blocked.
+    proceeded_at = models.DateTimeField(null=True, blank=True)
+    proceeded_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     code_version = models.CharField(max_length=80, blank=True)
     failure_class = models.CharField(max_length=20, choices=FailureClass, default=FailureClass.NONE, blank=True)
     infrastructure_failures = models.PositiveSmallIntegerField(default=0)
@@ -97,6 +102,10 @@ class TrainingJob(LeasedJob):
                 condition=Q(cancel_mode="", cancel_requested_at__isnull=True)
                 | Q(cancel_mode__in=["keep", "discard", "pause"], cancel_requested_at__isnull=False),
                 name="trainingjob_cancel_has_mode",
+            ),
+            models.CheckConstraint(
+                condition=Q(proceeded_by__isnull=True) | Q(proceeded_at__isnull=False),
+                name="trainingjob_proceeded_has_time",
             ),
         ]
         indexes = [

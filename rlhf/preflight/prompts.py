@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from annotation.export import Kind, training_rows
@@ -15,10 +15,15 @@ from rlhf.token_lengths import TokenCounter
 
 
 def usable_prompts(
-    snapshot: DatasetSnapshot, split: str, counter: TokenCounter, options: OnPolicyOptions, report: dict[str, Any]
+    snapshot: DatasetSnapshot,
+    split: str,
+    counter: TokenCounter,
+    options: OnPolicyOptions,
+    report: dict[str, Any],
+    observe: Callable[[dict[str, Any], dict[str, int]], None] = lambda _row, _lengths: None,
 ) -> Iterator[dict[str, Any]]:
     """`{"id", "group", "prompt"}` of each prompt that leaves room for a completion, whatever was judged of it; then,
-    for the KL on chosen responses, rows that have a `completion`, too. Fills `report` (see rows.examine)."""
+    for the KL on chosen responses, rows that have a `completion`, too. Fills `report` (see rows.empty_report)."""
     report |= {"repeated": 0, "chosen_used": 0}
     seen: set[bytes] = set()
     for row in snapshot_rows(snapshot, split):
@@ -33,6 +38,7 @@ def usable_prompts(
         except ValueError:  # the model's chat template refuses these roles
             report["refused"] += 1
             continue
+        observe(row, {"prompt": tokens})
         if tokens > options.max_tokens:
             report["too_long"] += 1
             continue

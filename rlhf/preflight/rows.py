@@ -7,8 +7,7 @@ nothing is cut or dropped later in silence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django.utils.translation import gettext
@@ -17,33 +16,32 @@ from annotation.export import USABLE, Kind, is_tie, training_rows
 from annotation.services import DomainError
 from rlhf.models import DatasetSnapshot
 from rlhf.options import OnPolicyOptions, RewardOptions, TrainingOptions
+from rlhf.preflight.findings import Finding, by_share, passed, refused, warned
 from rlhf.preflight.prompts import usable_prompts
 from rlhf.score_scales import Scale, has_score, normalise_row, scales
-from rlhf.snapshots import SPLITS, snapshot_rows
+from rlhf.snapshots import snapshot_rows
 from rlhf.token_lengths import TokenCounter
 
 Report = dict[str, Any]
+Row = dict[str, Any]
+Lengths = dict[str, int]
+"""Tokens of each side of a row: completion, or chosen and rejected; the prompt counted with each."""
+
+# More than this share of a data set lost to its length, or lost on one side rather than the other, changes what is
+# learnt: a reward model that never sees a long chosen response learns that short is good.
+_LOST_BLOCKS_ABOVE = 0.05
+_UNEVEN_BLOCKS_ABOVE = 0.01
 
 
-def examine(snapshot: DatasetSnapshot, method: str, base_dir: Path, options: TrainingOptions) -> dict[str, Report]:
-    """Counts for both splits: `{"train": {…}, "eval": {…}}`.
+def empty_report(max_tokens: int) -> Report:
+    """The counts of one split, to be filled by `usable_rows`.
 
-    Each: judged (comparisons), used (rows), too_long and, of those, too_long_chosen / too_long_rejected; refused
-    (by the model's chat template); dropped (verdict or reason → comparisons that give no row); longest_tokens among
-    the used rows; max_tokens. Of an on-policy method, used counts prompts, and there are two more: repeated
-    (comparisons whose prompt is there already) and chosen_used (chosen responses, for its KL on these). Of a reward
+    judged (comparisons), used (rows), too_long and, of those, too_long_chosen / too_long_rejected; refused (by the
+    model's chat template); dropped (verdict or reason → comparisons that give no row); longest_tokens among the used
+    rows; max_tokens. Of an on-policy method, used counts prompts, and there are two more: repeated (comparisons whose
+    prompt is there already) and chosen_used (chosen responses, for its KL on these). Of a reward
     model that learns from absolute scores there is scored, the used pairs of which a response has one.
     """
-    counter = TokenCounter(base_dir)
-    report = {}
-    for split in SPLITS:
-        report[split] = _empty(options.max_tokens)
-        for _ in usable_rows(snapshot, split, method, counter, options, report[split]):
-            pass
-    return report
-
-
-def _empty(max_tokens: int) -> Report:
     return {
         "judged": 0,
         "used": 0,
@@ -64,12 +62,16 @@ def usable_rows(
     counter: TokenCounter,
     options: TrainingOptions,
     report: Report | None = None,
-) -> Iterator[dict[str, Any]]:
-    """The rows that a job of this method trains on; `report`, if given, is filled on the way."""
+    observe: Callable[[Row, Lengths], None] = lambda _row, _lengths: None,
+) -> Iterator[Row]:
+    """The rows that a job of this method trains on; `report`, if given, is filled on the way.
+
+    `observe` is told of every row whose tokens could be counted, those that are too long included.
+    """
     max_tokens = options.max_tokens
-    report = _empty(max_tokens) if report is None else report
+    report = empty_report(max_tokens) if report is None else report
     if isinstance(options, OnPolicyOptions):
-        yield from usable_prompts(snapshot, split, counter, options, report)
+        yield from usable_prompts(snapshot, split, counter, options, report, observe)
         return
     dropped: Counter[str] = Counter()
     kind = Kind(method)
@@ -77,7 +79,7 @@ def usable_rows(
     # What a reward model is measured on has a better side.
     ties = isinstance(options, RewardOptions) and options.use_ties and split == "train"
 
-    def judged() -> Iterator[dict[str, Any]]:
+    def judged() -> Iterator[Row]:
         for row in snapshot_rows(snapshot, split):
             report["judged"] += 1
             is_used = row["verdict"] in USABLE[kind] or (ties and is_tie(row))
@@ -87,7 +89,7 @@ def usable_rows(
 
     for row in training_rows(kind, judged(), ties=ties):
         try:
-            lengths = {
+            lengths: Lengths = {
                 side: counter.count([*row["prompt"], *row[side]])
                 for side in ("completion", "chosen", "rejected")
                 if side in row
@@ -95,6 +97,7 @@ def usable_rows(
         except ValueError:  # the model's chat template refuses these roles
             report["refused"] += 1
             continue
+        observe(row, lengths)
         if max(lengths.values()) > max_tokens:
             report["too_long"] += 1
             for side in ("chosen", "rejected"):
@@ -144,3 +147,45 @@ def describe(report: Report) -> str:
     if reasons:
         parts.append(f"without a usable verdict: {reasons}")
     return "; ".join(parts)
+
+
+def check_rows(report: dict[str, Report]) -> Iterator[Finding]:
+    """What the counts of both splits mean for a job."""
+    train, held_out = report["train"], report["eval"]
+    if train["used"] and "repeated" in train:
+        yield passed("prompts_used", used=train["used"], judged=train["judged"])
+    elif train["used"]:
+        yield passed("rows_used", used=train["used"], judged=train["judged"])
+    elif train["too_long"]:
+        yield refused("all_too_long", count=train["too_long"], tokens=train["max_tokens"])
+    else:
+        yield refused("no_rows", judged=train["judged"])
+    for code, split in (("too_long", train), ("too_long_held_out", held_out)):
+        rows = split["used"] + split["too_long"]
+        if not split["too_long"]:
+            continue
+        by_side = split["too_long_chosen"] or split["too_long_rejected"]
+        yield by_share(
+            f"{code}_by_side" if by_side else code,
+            split["too_long"],
+            rows,
+            _LOST_BLOCKS_ABOVE,
+            tokens=split["max_tokens"],
+            chosen=split["too_long_chosen"],
+            rejected=split["too_long_rejected"],
+        )
+        uneven = abs(split["too_long_chosen"] - split["too_long_rejected"])
+        if split is train and uneven > _UNEVEN_BLOCKS_ABOVE * rows:
+            chosen, rejected = split["too_long_chosen"], split["too_long_rejected"]
+            yield by_share("uneven_loss", uneven, rows, _UNEVEN_BLOCKS_ABOVE, chosen=chosen, rejected=rejected)
+    if not train["too_long"] and not held_out["too_long"] and train["used"]:
+        yield passed("none_cut", longest=train["longest_tokens"], tokens=train["max_tokens"])
+    if count := train["refused"] + held_out["refused"]:
+        total = count + sum(split["used"] + split["too_long"] for split in (train, held_out))
+        yield by_share("template_refuses", count, total, _LOST_BLOCKS_ABOVE)
+    if train["dropped"]:
+        yield passed("no_side", reasons=train["dropped"])
+    if held_out["used"]:
+        yield passed("held_out", count=held_out["used"])
+    else:
+        yield warned("no_held_out")

@@ -5,12 +5,14 @@ from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, regis
 from rlhf.services.demo import seed_demo
 from rlhf.services.generation import queue_generation_job
 from rlhf.services.jobs import queue_training_job, reconcile, seconds_left, seconds_left_by_job
+from rlhf.services.launching import check_launch, request_probe, start_checked_job
 from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause, resume_job
 from rlhf.services.snapshots import create_snapshot
 
 __all__ = [
     "aliases_by_checkpoint",
     "broker_is_up",
+    "check_launch",
     "create_snapshot",
     "dispatch_job",
     "find_checkpoint",
@@ -22,10 +24,12 @@ __all__ = [
     "register_base_checkpoint",
     "request_cancel",
     "request_pause",
+    "request_probe",
     "resolve_alias",
     "resume_job",
     "roll_back_alias",
     "seconds_left",
     "seconds_left_by_job",
     "seed_demo",
+    "start_checked_job",
 ]

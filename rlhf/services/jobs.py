@@ -22,6 +22,7 @@ from django.utils.translation import gettext
 from annotation.services import DomainError
 from rlhf import jobspec, preflight
 from rlhf.jobspec import Result
+from rlhf.model_directory import check_model_directory
 from rlhf.models import (
     BenchmarkRun,
     CancelMode,
@@ -36,7 +37,7 @@ from rlhf.models import (
     Method,
     TrainingJob,
 )
-from rlhf.options import SpecError, build_options
+from rlhf.options import SpecError, TrainingOptions, build_options
 from rlhf.services import leases
 from rlhf.services.aliases import is_alias
 from rlhf.services.checkpoints import find_reward_model, register_checkpoint
@@ -61,28 +62,26 @@ def queue_training_job(
     options: dict[str, Any],
     name: str = "",
     created_by: User | None = None,
+    proceed: bool = False,
+    found: dict[str, Any] | None = None,
 ) -> TrainingJob:
     """Check everything that can be checked before a GPU is taken, store the job and tell the workers.
 
-    Raises DomainError with a sentence for an unknown option, a base or reward model that is missing or half-written
-    or cannot be used for this, or a snapshot of which no row is usable.
+    found: what was found of exactly this launch before (`preflight.Outcome.as_json`), not to look twice.
+    proceed: start over what warns and against what blocks; who did so is stored.
+    Raises DomainError with a sentence for an unknown option, a base or reward model that is missing or
+    half-written or cannot be used for this, and for each check that refuses or blocks.
     """
-    if base.kind != CheckpointKind.POLICY:
-        raise DomainError(
-            gettext("%(name)s is a reward model; choose a checkpoint that writes responses") % {"name": base.name}
-        )
-    try:
-        built = build_options(method, options)
-        jobspec.check_manifest(base.path)
-    except SpecError as error:
-        raise DomainError(str(error)) from None
+    built = checked_options(method, base, options)
     reward_model = find_reward_model(built, base)
-    report = preflight.examine(snapshot, method, base.path, built)
-    if not report["train"]["used"]:
-        raise DomainError(
-            gettext("no row of %(name)s can be used for %(method)s: %(counts)s")
-            % {"name": snapshot.name, "method": method, "counts": preflight.describe(report["train"])}
-        )
+    if found is None:
+        try:
+            found = preflight.run_checks(snapshot, method, base, built).as_json()
+        except SpecError as error:
+            raise DomainError(str(error)) from None
+    findings = [preflight.Finding.from_json(stored) for stored in found["checks"]]
+    _refuse_what_is_wrong(findings, proceed)
+    overridden = proceed and preflight.worst(findings) > preflight.Level.PASSED
     with transaction.atomic():
         job = TrainingJob.objects.create(
             name=name,
@@ -91,12 +90,36 @@ def queue_training_job(
             base=base,
             reward_model=reward_model,
             options=dataclasses.asdict(built),
-            preflight=report,
+            preflight=found,
+            proceeded_at=timezone.now() if overridden else None,
+            proceeded_by=created_by if overridden else None,
             code_version=code_version(),
             created_by=created_by,
         )
         transaction.on_commit(lambda: leases.dispatch_job(job))
     return job
+
+
+def checked_options(method: str, base: Checkpoint, options: dict[str, Any]) -> TrainingOptions:
+    """The method's options, where they can be used and the base is there to be trained from. Raises DomainError."""
+    if base.kind != CheckpointKind.POLICY:
+        raise DomainError(
+            gettext("%(name)s is a reward model; choose a checkpoint that writes responses") % {"name": base.name}
+        )
+    try:
+        built = build_options(method, options)
+        check_model_directory(base.path)
+    except SpecError as error:
+        raise DomainError(str(error)) from None
+    return built
+
+
+def _refuse_what_is_wrong(findings: list[preflight.Finding], proceed: bool) -> None:
+    for level in (preflight.Level.REFUSED, preflight.Level.BLOCKED):
+        wrong = [preflight.sentence(finding) for finding in findings if finding.level == level]
+        if not wrong or (level == preflight.Level.BLOCKED and proceed):
+            continue
+        raise DomainError("; ".join(wrong))
 
 
 def half_micro_batch(job: TrainingJob) -> int | None:
@@ -138,6 +161,7 @@ def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None
             options={**job.options, "micro_batch_size": rows},
             name=job.name,
             created_by=created_by,
+            proceed=job.proceeded_at is not None,
         )
         retry.retry_of = job
         retry.save(update_fields=["retry_of"])

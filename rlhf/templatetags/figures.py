@@ -11,8 +11,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from rlhf.forms import format_number
 from rlhf.models import JobStatus
+from rlhf.option_words import format_number
 
 register = template.Library()
 
@@ -21,6 +21,12 @@ register = template.Library()
 def number(value: float | None) -> str:
     """1440 as 1,440."""
     return "–" if value is None else f"{value:,.0f}"
+
+
+@register.filter
+def unlocalised(value: float) -> str:
+    """For attributes of drawings, which know no decimal comma."""
+    return f"{value:g}"
 
 
 @register.filter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import time
@@ -17,12 +18,21 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 
-from rlhf.jobspec import CHECKPOINTS_DIR, BadDataError, check_manifest, complete_checkpoints, publish_directory
+from rlhf.jobspec import (
+    CHECKPOINTS_DIR,
+    CHECKPOINTS_KEPT,
+    OPTIONS_FILE,
+    BadDataError,
+    check_manifest,
+    check_resumable,
+    complete_checkpoints,
+    publish_directory,
+    write_json_atomically,
+)
 from rlhf.options import SpecError
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
 from rlhf.training.rows import RowSet
 
-CHECKPOINTS_KEPT = 2
 # Batches of like length are drawn from this many at a time: enough to save the padding, few enough to stay mixed.
 _BATCHES_SORTED_TOGETHER = 32
 _STOP_CODES: list[StopReason | None] = [None, "keep", "discard", "terminated"]
@@ -76,6 +86,7 @@ def checkpoint_to_resume(job: Job) -> str | None:
         return None
     directory = job.directory / CHECKPOINTS_DIR / job.spec.resume_from
     check_manifest(directory)
+    check_resumable(directory, job.spec.options)
     return str(directory)
 
 
@@ -147,6 +158,7 @@ class JobTrainer:
                 step = self.state.global_step  # type: ignore[attr-defined]
                 draft = unfinished / f"checkpoint-{step}"
                 (draft / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
+                write_json_atomically(draft / OPTIONS_FILE, dataclasses.asdict(self.job.spec.options))
                 publish_directory(draft, self.job.directory / CHECKPOINTS_DIR / f"step-{step}")
                 for name in complete_checkpoints(self.job.directory)[:-CHECKPOINTS_KEPT]:
                     shutil.rmtree(self.job.directory / CHECKPOINTS_DIR / name)

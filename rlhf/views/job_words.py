@@ -6,83 +6,38 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from rlhf.models import FailureClass
+from rlhf.preflight.findings import Finding, Level
+from rlhf.preflight.rows import check_rows
+from rlhf.preflight.sentences import LEVEL_WORDS, concern, sentence
 
 
 @dataclass(frozen=True)
 class Check:
     """One line of "Checks before the start"."""
 
-    tone: Literal["passed", "warned", "failed"]
+    tone: Literal["good", "warning", "error"]
+    word: str
     text: str
+    concern: str
+
+
+_TONES: dict[Level, Literal["good", "warning", "error"]] = {Level.PASSED: "good", Level.WARNED: "warning"}
 
 
 def checks_of(report: dict[str, Any]) -> list[Check]:
-    """A preflight report (rlhf/preflight.py) as lines to read."""
+    """What was found before the start (rlhf/preflight) as lines to read."""
     if not report:
         return []
-    train, held_out = report["train"], report["eval"]
-    if "repeated" in train:
-        becoming = gettext("%(used)s prompts to sample from, out of %(judged)s judged comparisons")
-    else:
-        becoming = gettext("%(used)s of %(judged)s judged comparisons become rows to train on")
-    checks = [
-        Check(
-            "passed" if train["used"] else "failed",
-            becoming % {"used": f"{train['used']:,}", "judged": f"{train['judged']:,}"},
-        )
+    # Older jobs have the counts alone.
+    stored = report.get("checks")
+    findings = [Finding.from_json(one) for one in stored] if stored is not None else check_rows(report)
+    return [
+        Check(_TONES.get(finding.level, "error"), str(LEVEL_WORDS[finding.level]), sentence(finding), concern(finding))
+        for finding in findings
     ]
-    for split, left_out in (
-        (train, gettext("%(count)s training rows longer than %(tokens)s tokens left out")),
-        (held_out, gettext("%(count)s held-out rows longer than %(tokens)s tokens left out")),
-    ):
-        if not split["too_long"]:
-            continue
-        text = left_out % {"count": f"{split['too_long']:,}", "tokens": f"{split['max_tokens']:,}"}
-        if split["too_long_chosen"] or split["too_long_rejected"]:
-            text += gettext(" (%(chosen)s chosen, %(rejected)s rejected)") % {
-                "chosen": f"{split['too_long_chosen']:,}",
-                "rejected": f"{split['too_long_rejected']:,}",
-            }
-        checks.append(Check("warned", text))
-    if not train["too_long"] and not held_out["too_long"]:
-        uncut = gettext("No row is cut: the longest has %(longest)s of %(tokens)s tokens")
-        checks.append(
-            Check("passed", uncut % {"longest": f"{train['longest_tokens']:,}", "tokens": f"{train['max_tokens']:,}"})
-        )
-    if refused := train["refused"] + held_out["refused"]:
-        text = gettext("%(count)s rows refused by the model's chat template") % {"count": f"{refused:,}"}
-        checks.append(Check("warned", text))
-    if train["dropped"]:
-        reasons = gettext(", ").join(
-            f"{count:,} {_reason(reason)}" for reason, count in sorted(train["dropped"].items())
-        )
-        text = gettext("Comparisons without a side to learn from left out: %(reasons)s") % {"reasons": reasons}
-        checks.append(Check("passed", text))
-    if held_out["used"]:
-        text = gettext("%(count)s held-out rows to measure on, none of their prompts is trained on")
-        checks.append(Check("passed", text % {"count": f"{held_out['used']:,}"}))
-    else:
-        text = gettext("No held-out row: the result will have no accuracy. Freeze a data set with a held-out share")
-        checks.append(Check("warned", text))
-    return checks
-
-
-_REASONS: dict[str, str | Promise] = {
-    "tie": _("about the same"),
-    "neither": _("neither acceptable"),
-    "no_majority": _("without a majority"),
-    "different_histories": _("to different conversations"),
-    "identical_responses": _("between equal texts"),
-    "empty": _("with a blank response preferred"),
-}
-
-
-def _reason(reason: str) -> str:
-    return str(_REASONS.get(reason, reason.replace("_", " ")))
 
 
 _ADVICE: dict[FailureClass, str | Promise] = {

@@ -1,4 +1,4 @@
-"""Training jobs: the list, launching one in two steps, and the page that watches it."""
+"""Training jobs: the list, and the page that watches one."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from typing import Any
 from django.contrib import messages
 from django.db.models import F, Window
 from django.db.models.functions import RowNumber
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
-from rlhf import launcher, preflight
-from rlhf.forms import LaunchForm, OptionsForm, format_number
+from rlhf import launcher
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
-from rlhf.model_directory import check_model_directory
-from rlhf.models import CancelMode, FailureClass, JobStatus, Method, TrainingJob
+from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
+from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError
-from rlhf.services import broker_is_up, queue_training_job, request_cancel, seconds_left, seconds_left_by_job
+from rlhf.services import broker_is_up, request_cancel, seconds_left, seconds_left_by_job
 from rlhf.shares import held_out_accuracy
-from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
+from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.job_figures import figures_of
 from rlhf.views.job_words import checks_of, what_to_do
 
@@ -63,94 +62,6 @@ def job_list(request: StaffRequest) -> HttpResponse:
 def job_rows(request: StaffRequest) -> HttpResponse:
     """The table alone, for a page that is watching it."""
     return render(request, "rlhf/_job_rows.html", _job_rows())
-
-
-# ── Launching ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@staff_required
-@require_http_methods(["GET", "POST"])
-def job_new(request: StaffRequest) -> HttpResponse:
-    if request.method == "GET":
-        launch, options = _opening_forms(request)
-        if is_htmx(request):
-            return render(request, "rlhf/_job_options.html", {"options": options})
-        return _form_page(request, launch, options)
-    step = request.POST.get("step", "check")
-    launch = LaunchForm(request.POST)
-    method = request.POST.get("method", "")
-    if method not in OPTIONS:
-        launch.is_valid()  # says so on the field
-        return _form_page(request, launch, OptionsForm(Method.DPO), status=422)
-    if step == "method":  # without scripts a button shows the chosen method's options
-        given = {name: request.POST.get(name, "") for name in ("snapshot", "base", "name", "method")}
-        return _form_page(request, LaunchForm(initial=given), OptionsForm(method))
-    options = OptionsForm(method, request.POST)
-    if not (launch.is_valid() & options.is_valid()):
-        return _form_page(request, launch, options, status=422)
-    if step == "change":
-        return _form_page(request, launch, options)
-    return _check_or_start(request, launch, options, step)
-
-
-def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
-    """The forms as the address asks for them: a job to clone, or a data set, base or method to begin with."""
-    clone = request.GET.get("clone", "")
-    source = TrainingJob.objects.filter(pk=clone).first() if clone.isdecimal() else None
-    if source is not None:
-        given: dict[str, Any] = {
-            "snapshot": source.snapshot_id,
-            "base": source.base_id,
-            "method": source.method,
-            "name": "",
-        }
-        chosen = {
-            name: value if isinstance(value, bool) else format_number(value) for name, value in source.options.items()
-        }
-        return LaunchForm(initial=given), OptionsForm(source.method, initial=chosen)
-    method = request.GET.get("method", Method.DPO)
-    method = method if method in OPTIONS else Method.DPO
-    given = {name: request.GET[name] for name in ("snapshot", "base", "name") if name in request.GET}
-    return LaunchForm(initial={**given, "method": method}), OptionsForm(method)
-
-
-def _form_page(request: HttpRequest, launch: LaunchForm, options: OptionsForm, status: int = 200) -> HttpResponse:
-    return render(request, "rlhf/job_new.html", {"launch": launch, "options": options}, status=status)
-
-
-def _check_or_start(request: StaffRequest, launch: LaunchForm, options: OptionsForm, step: str) -> HttpResponse:
-    snapshot, base = launch.cleaned_data["snapshot"], launch.cleaned_data["base"]
-    method = launch.cleaned_data["method"]
-    try:
-        if step == "start":
-            job = queue_training_job(
-                snapshot=snapshot,
-                method=method,
-                base=base,
-                options=options.cleaned_data,
-                name=launch.cleaned_data["name"],
-                created_by=request.user,
-            )
-            return redirect("job_detail", pk=job.pk)
-        check_model_directory(base.path)
-        report = preflight.examine(snapshot, method, base.path, options.options)
-    except (DomainError, SpecError) as error:
-        launch.add_error(None, as_sentence(error))
-    except OSError as error:
-        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
-        launch.add_error(None, problem % {"reason": error.strerror or error})
-    else:
-        context = {
-            "launch": launch,
-            "options": options,
-            "snapshot": snapshot,
-            "base": base,
-            "report": report,
-            "checks": checks_of(report),
-            "can_start": report["train"]["used"] > 0,
-        }
-        return render(request, "rlhf/job_check.html", context)
-    return _form_page(request, launch, options, status=422)
 
 
 # ── One job ──────────────────────────────────────────────────────────────────────────────────────────────────────

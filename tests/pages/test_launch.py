@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from django.test import Client
 
 from rlhf import options
 from rlhf.forms import OptionsForm, option_help
-from rlhf.models import Checkpoint, TrainingJob
+from rlhf.models import Checkpoint, LaunchCheck, TrainingJob
 from rlhf.services import (
     create_snapshot,
     register_base_checkpoint,
@@ -44,15 +43,16 @@ def test_a_job_is_checked_first_and_stored_only_when_started(page: Client, base:
     make_judgment(make_comparison(project), "tie")
     snapshot = create_snapshot(project, "set", eval_share=0)
     form = launch_form(snapshot, base, name="round-1", max_tokens="256", learning_rate="2e-5", use_lora=None)
-    text = page.post("/training/new/", form).content.decode()
+    answer = page.post("/training/new/", form)
+    check = LaunchCheck.objects.get()
+    assert answer["Location"] == f"/training/checks/{check.pk}/"
+    text = page.get(answer["Location"]).content.decode()
     assert "12 of 14 judged comparisons become rows to train on" in text
     assert "1 training rows longer than 256 tokens left out (1 chosen, 0 rejected)" in text
     assert "1 about the same" in text
     assert "No held-out row" in text
     assert not TrainingJob.objects.exists()
-    hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', text)) | {"step": "start"}
-    hidden.pop("csrfmiddlewaretoken")
-    answer = page.post("/training/new/", hidden)
+    answer = page.post(answer["Location"], {"step": "start", "proceed": "on"})
     job = TrainingJob.objects.get()
     assert answer["Location"] == f"/training/{job.pk}/"
     assert (job.name, job.options["learning_rate"], job.options["use_lora"]) == ("round-1", 2e-5, False)
@@ -85,10 +85,9 @@ def test_a_half_written_base_is_refused_before_the_start(page: Client, tiny_mode
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     snapshot = create_snapshot(make_judged_project(), "set")
-    for step in ("check", "start"):
-        answer = page.post("/training/new/", launch_form(snapshot, base) | {"step": step})
-        assert answer.status_code == 422
-        assert "model.safetensors is not the file that its manifest describes" in answer.content.decode()
+    answer = page.post("/training/new/", launch_form(snapshot, base))
+    assert answer.status_code == 422
+    assert "model.safetensors is not the file that its manifest describes" in answer.content.decode()
     assert not TrainingJob.objects.exists()
 
 
@@ -112,5 +111,6 @@ def test_clone_fills_the_form_and_change_brings_it_back(page: Client, base: Chec
     assert 'value="3e-5"' in text
     assert 'value="300"' in text
     assert answer.context["options"].method == "reward"
-    form = launch_form(job.snapshot, base, "reward", learning_rate="4e-5") | {"step": "change"}
-    assert 'value="4e-5"' in page.post("/training/new/", form).content.decode()
+    page.post("/training/new/", launch_form(job.snapshot, base, "reward", learning_rate="4e-5"))
+    change = f"/training/new/?check={LaunchCheck.objects.get().pk}"
+    assert 'value="4e-5"' in page.get(change).content.decode()

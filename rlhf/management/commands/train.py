@@ -12,7 +12,9 @@ from rlhf import preflight, supervisor
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
 from rlhf.options import OPTIONS
-from rlhf.services import queue_training_job, seconds_left
+from rlhf.preflight.probe import run_probe
+from rlhf.services import check_launch, seconds_left, start_checked_job
+from rlhf.services.launching import findings_of, measure_launch
 
 
 class Command(ScriptCommand):
@@ -30,6 +32,10 @@ class Command(ScriptCommand):
         )
         parser.add_argument("--name", default="", help="name of the job and of its checkpoint")
         parser.add_argument(
+            "--measure", action="store_true", help="load the model here first and take one step on the longest rows"
+        )
+        parser.add_argument("--proceed", action="store_true", help="start even where a check blocks")
+        parser.add_argument(
             "--wait", action="store_true", help="stay until the job ends; runs it here if no worker does"
         )
 
@@ -39,15 +45,19 @@ class Command(ScriptCommand):
             known = ", ".join(DatasetSnapshot.objects.values_list("name", flat=True)) or "none yet"
             raise DomainError(f"there is no data set {options['snapshot']!r}; known: {known}")
         given = dict(_key_value(text) for text in options["settings_given"])
-        job = queue_training_job(
+        check = check_launch(
             snapshot=snapshot,
             method=options["method"],
             base=find_or_fetch_checkpoint(options["base"], snapshot.project),
             options=given,
             name=options["name"],
         )
-        for split, report in job.preflight.items():
-            self.progress(f"{split}: {preflight.describe(report)}")
+        if options["measure"]:
+            measure_launch(check, run_probe)
+        findings = findings_of(check)
+        for finding in findings:
+            self.progress(f"{finding.level.name.lower()}: {preflight.sentence(finding)}")
+        job = start_checked_job(check, proceed=options["proceed"])
         if options["wait"]:
             self._wait(job)
         job.refresh_from_db()
@@ -59,6 +69,7 @@ class Command(ScriptCommand):
             "status": job.status,
             "checkpoint": checkpoint.name if checkpoint else None,
             "metrics": job.metrics,
+            "checks": [finding.as_json() | {"text": preflight.sentence(finding)} for finding in findings],
         }
 
     def _wait(self, job: TrainingJob) -> None:

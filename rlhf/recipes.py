@@ -1,0 +1,216 @@
+"""Settings that worked for others, by method and size of the model, each with its source.
+
+Standard library only. `BANDS` are wider: outside of them a launch is warned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SMALL = 1_000_000_000
+"""Below this many weights a model is small; most published recipes are for larger ones."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options to begin with; what it does not name keeps the method's default."""
+
+    key: str
+    method: str
+    name: str
+    options: dict[str, Any]
+    source: str
+    smallest: int = 0
+    largest: int = 10**13
+    """Weights of the models that it is meant for."""
+
+    def suits(self, parameters: int) -> bool:
+        return self.smallest <= parameters < self.largest
+
+
+_LARGE = {"smallest": SMALL}
+_SMALL = {"largest": SMALL}
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "sft-small",
+        "sft",
+        "Small model, full",
+        {"learning_rate": 2e-5, "epochs": 2.0, "batch_size": 16, "micro_batch_size": 4, "max_tokens": 1024},
+        "TRL 1.16: the default learning rate of SFTConfig, two epochs",
+        **_SMALL,
+    ),
+    Recipe(
+        "sft-baichuan",
+        "sft",
+        "Baichuan Alignment report",
+        {"learning_rate": 1e-5, "epochs": 2.0, "packing": True, "max_tokens": 4096, "batch_size": 64,
+         "micro_batch_size": 1},
+        "arXiv 2410.14940, section 2.1: 1e-5, 2 to 6 epochs by size, always packed; batch size not given there",
+        **_LARGE,
+    ),
+    Recipe(
+        "reward-small",
+        "reward",
+        "Small model, full",
+        {"learning_rate": 5e-5, "epochs": 2.0, "batch_size": 16, "micro_batch_size": 4},
+        "The RLHF Book’s example: Qwen3-0.6B on 5,000 pairs; lower the epochs if held-out accuracy falls",
+        **_SMALL,
+    ),
+    Recipe(
+        "reward-full",
+        "reward",
+        "Full, centred",
+        {"learning_rate": 5e-6, "epochs": 1.0, "batch_size": 64, "micro_batch_size": 1, "max_tokens": 2048,
+         "center_rewards_coefficient": 0.01},
+        "Between Tülu 3 (3e-6) and OpenRLHF (9e-6); centring as Eisenstein et al. 2023",
+        **_LARGE,
+    ),
+    Recipe(
+        "reward-lora",
+        "reward",
+        "LoRA, centred",
+        {"learning_rate": 1e-4, "epochs": 1.0, "use_lora": True, "batch_size": 64, "micro_batch_size": 1,
+         "max_tokens": 2048, "center_rewards_coefficient": 0.01},
+        "TRL 1.16: the default learning rate of RewardConfig, which suits adapters",
+        **_LARGE,
+    ),
+    Recipe(
+        "reward-tulu3",
+        "reward",
+        "Tülu 3, 8B",
+        {"learning_rate": 3e-6, "epochs": 1.0, "batch_size": 128, "micro_batch_size": 1, "max_tokens": 4096},
+        "open-instruct, scripts/train/tulu3/reward_modeling_8b.sh",
+        **_LARGE,
+    ),
+    Recipe(
+        "reward-rlhflow",
+        "reward",
+        "RLHFlow, Llama-3-8B",
+        {"learning_rate": 2e-6, "epochs": 1.0, "batch_size": 64, "micro_batch_size": 1, "max_tokens": 4096,
+         "scheduler": "cosine", "weight_decay": 0.001},
+        "RLHFlow, llama3_8B_rm.py: 64 rows on each processor",
+        **_LARGE,
+    ),
+    Recipe(
+        "reward-openrlhf",
+        "reward",
+        "OpenRLHF, Llama-3-8B",
+        {"learning_rate": 9e-6, "epochs": 1.0, "batch_size": 256, "micro_batch_size": 1, "max_tokens": 8192},
+        "OpenRLHF, examples/scripts/train_rm.sh",
+        **_LARGE,
+    ),
+    Recipe(
+        "dpo-small",
+        "dpo",
+        "Small model, LoRA",
+        {"learning_rate": 2e-4, "epochs": 2.0, "use_lora": True, "beta": 0.1},
+        "Measured here: docs/benchmarks.md, “The loop” (SmolLM2-135M; 1e-4 moved it less)",
+        **_SMALL,
+    ),
+    Recipe(
+        "dpo-full",
+        "dpo",
+        "Full",
+        {"learning_rate": 5e-7, "epochs": 1.0, "use_lora": False, "beta": 0.1, "batch_size": 128,
+         "micro_batch_size": 1, "max_tokens": 2048},
+        "OpenRLHF and Zephyr: 5e-7, one epoch; β 0.1 as Rafailov et al. 2023",
+        **_LARGE,
+    ),
+    Recipe(
+        "dpo-lora",
+        "dpo",
+        "LoRA",
+        {"learning_rate": 5e-6, "epochs": 1.0, "use_lora": True, "beta": 0.1, "batch_size": 64,
+         "micro_batch_size": 1, "max_tokens": 2048},
+        "Ten times the rate of full fine-tuning; TRL’s advice for adapters is 1e-5 at most",
+        **_LARGE,
+    ),
+    Recipe(
+        "dpo-zephyr",
+        "dpo",
+        "Zephyr, 7B",
+        {"learning_rate": 5e-7, "epochs": 1.0, "use_lora": False, "beta": 0.01, "scheduler": "cosine",
+         "batch_size": 128, "micro_batch_size": 1, "max_tokens": 1024},
+        "alignment-handbook, zephyr-7b-beta/dpo/config_full.yaml",
+        **_LARGE,
+    ),
+    Recipe(
+        "dpo-openrlhf",
+        "dpo",
+        "OpenRLHF, 8B",
+        {"learning_rate": 5e-7, "epochs": 1.0, "use_lora": False, "beta": 0.1, "batch_size": 256,
+         "micro_batch_size": 1, "max_tokens": 8192},
+        "OpenRLHF, examples/scripts/train_dpo.sh",
+        **_LARGE,
+    ),
+    Recipe(
+        "dpo-rlhflow",
+        "dpo",
+        "RLHFlow, a round of online DPO",
+        {"learning_rate": 5e-7, "epochs": 2.0, "use_lora": False, "beta": 0.1, "scheduler": "cosine",
+         "batch_size": 128, "micro_batch_size": 1, "max_tokens": 2048},
+        "RLHFlow, Online-RLHF, run_loop.sh: three rounds of new pairs, the last round’s model as reference",
+        **_LARGE,
+    ),
+    Recipe(
+        "kto-small",
+        "kto",
+        "Small model, LoRA",
+        {"learning_rate": 1e-4, "epochs": 1.0, "use_lora": True, "beta": 0.1},
+        "Like DPO on a small model; Ethayarajh et al. 2024 for β",
+        **_SMALL,
+    ),
+    Recipe(
+        "kto-full",
+        "kto",
+        "Full",
+        {"learning_rate": 1e-6, "epochs": 1.0, "use_lora": False, "beta": 0.1, "batch_size": 32,
+         "micro_batch_size": 4, "max_tokens": 1024},
+        "TRL 1.16: the defaults of KTOConfig, one epoch",
+        **_LARGE,
+    ),
+)  # fmt: skip
+
+
+def find_recipe(key: str) -> Recipe | None:
+    return next((recipe for recipe in RECIPES if recipe.key == key), None)
+
+
+@dataclass(frozen=True)
+class Band:
+    """What is usual for a method: learning rates from … to, and at most so many epochs."""
+
+    lowest: float
+    highest: float
+    most_epochs: float
+
+
+# method → trains an adapter → the model is small → band. Below the lowest nothing is learnt in a few epochs; above the
+# highest published runs lost what the model could. A second epoch of preference data already learns votes by heart
+# (InstructGPT, section 3.5; RewardBench 2: 61.2, 63.5 and 61.9 % after one, two and three).
+BANDS: dict[str, dict[bool, dict[bool, Band]]] = {
+    "sft": {
+        False: {True: Band(1e-6, 2e-4, 6), False: Band(1e-6, 5e-5, 6)},
+        True: {True: Band(1e-5, 1e-3, 6), False: Band(1e-5, 5e-4, 6)},
+    },
+    "reward": {
+        False: {True: Band(1e-6, 1e-4, 2), False: Band(1e-6, 2e-5, 2)},
+        True: {True: Band(1e-5, 1e-3, 2), False: Band(1e-5, 2e-4, 2)},
+    },
+    "dpo": {
+        False: {True: Band(5e-7, 5e-5, 3), False: Band(1e-7, 1e-6, 2)},
+        True: {True: Band(5e-6, 5e-4, 3), False: Band(1e-6, 2e-5, 2)},
+    },
+    "kto": {
+        False: {True: Band(5e-7, 5e-5, 3), False: Band(1e-7, 5e-6, 2)},
+        True: {True: Band(5e-6, 5e-4, 3), False: Band(1e-6, 5e-5, 2)},
+    },
+}
+
+
+def band_for(method: str, *, use_lora: bool, parameters: int) -> Band | None:
+    """What is usual here, or None where nothing is known of the method."""
+    bands = BANDS.get(method)
+    return bands[use_lora][parameters < SMALL] if bands else None

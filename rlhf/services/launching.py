@@ -1,0 +1,168 @@
+"""The checks of a launch, what a worker measures for them, and the start."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from celery import current_app
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext
+from kombu.exceptions import OperationalError as BrokerError
+
+from annotation.services import DomainError
+from rlhf import preflight
+from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, ProbeStatus, TrainingJob
+from rlhf.options import SpecError
+from rlhf.services.checkpoints import find_reward_model
+from rlhf.services.jobs import checked_options, queue_training_job
+
+logger = logging.getLogger(__name__)
+
+# A worker that has not begun by then is busy with something else, and one that has not ended is gone.
+WAITING_LIFE = timedelta(minutes=2)
+PROBE_LIFE = timedelta(minutes=15)
+# Checks that never became a job are of no use after this.
+_KEPT = timedelta(days=14)
+# What a dry step's time and memory depend on.
+_MEASURED_OPTIONS = (
+    "batch_size", "micro_batch_size", "max_tokens", "use_lora", "lora_rank", "bf16", "gradient_checkpointing",
+)  # fmt: skip
+
+
+def check_launch(
+    *,
+    snapshot: DatasetSnapshot,
+    method: str,
+    base: Checkpoint,
+    options: dict[str, Any],
+    name: str = "",
+    created_by: User | None = None,
+) -> LaunchCheck:
+    """Look at everything that needs no model in memory; what a worker measured of the same launch before comes along.
+
+    Raises DomainError and OSError.
+    """
+    built = checked_options(method, base, options)
+    find_reward_model(built, base)
+    try:
+        outcome = preflight.run_checks(snapshot, method, base, built)
+    except SpecError as error:
+        raise DomainError(str(error)) from None
+    LaunchCheck.objects.filter(job=None, created_at__lt=timezone.now() - _KEPT).delete()
+    check = LaunchCheck(
+        snapshot=snapshot,
+        base=base,
+        method=method,
+        name=name,
+        options=dataclasses.asdict(built),
+        outcome=outcome.as_json(),
+        created_by=created_by,
+    )
+    earlier = _measured_alike(check)
+    if earlier is not None:
+        check.probe_status, check.probe_asked_at = ProbeStatus.DONE, earlier.probe_asked_at
+        check.probe_findings = earlier.probe_findings
+    check.save()
+    return check
+
+
+def _measured_alike(check: LaunchCheck) -> LaunchCheck | None:
+    """A check whose worker ran the same model on the same rows in the same way."""
+    same = {f"options__{name}": check.options[name] for name in _MEASURED_OPTIONS if name in check.options}
+    return (
+        LaunchCheck.objects.filter(
+            snapshot=check.snapshot, base=check.base, method=check.method, probe_status=ProbeStatus.DONE, **same
+        )
+        .exclude(probe_findings__contains=[{"code": "probe_failed"}])
+        .order_by("-pk")
+        .first()
+    )
+
+
+def request_probe(check: LaunchCheck) -> None:
+    """Ask a worker to load the model and take one step. Raises DomainError where the message cannot be sent."""
+    with transaction.atomic():
+        asked = (
+            LaunchCheck.objects.filter(pk=check.pk, job=None)
+            .exclude(pk__in=_under_way())
+            .update(probe_status=ProbeStatus.WAITING, probe_asked_at=timezone.now(), probe_findings=[])
+        )
+    if not asked:
+        return
+    try:
+        current_app.send_task(
+            "rlhf.tasks.run_probe", args=[check.pk], queue="train", expires=WAITING_LIFE.total_seconds()
+        )
+    except (BrokerError, ConnectionError, OSError) as error:
+        logger.warning("broker away, probe not sent: check=%s error=%s", check.pk, error)
+        LaunchCheck.objects.filter(pk=check.pk).update(probe_status=ProbeStatus.NONE, probe_asked_at=None)
+        raise DomainError(
+            gettext("the message broker is away, so no worker can be asked; the job can be started all the same")
+        ) from None
+
+
+def _under_way() -> Any:
+    now = timezone.now()
+    return LaunchCheck.objects.filter(
+        Q(probe_status=ProbeStatus.WAITING, probe_asked_at__gt=now - WAITING_LIFE)
+        | Q(probe_status=ProbeStatus.RUNNING, probe_asked_at__gt=now - PROBE_LIFE)
+    ).values("pk")
+
+
+def is_being_measured(check: LaunchCheck) -> bool:
+    """Whether an answer may still come."""
+    return LaunchCheck.objects.filter(pk=check.pk, pk__in=_under_way()).exists()
+
+
+Measure = Callable[[LaunchCheck], list[preflight.Finding]]
+
+
+def take_probe(check_id: int, measure: Measure) -> bool:
+    """What a worker does with a request: measure and store; False where there is nothing to do (any more)."""
+    taken = LaunchCheck.objects.filter(pk=check_id, probe_status=ProbeStatus.WAITING, job=None).update(
+        probe_status=ProbeStatus.RUNNING, probe_asked_at=timezone.now()
+    )
+    if taken:
+        measure_launch(LaunchCheck.objects.select_related("snapshot", "base").get(pk=check_id), measure)
+    return bool(taken)
+
+
+def measure_launch(check: LaunchCheck, measure: Measure) -> None:
+    """Measure on this machine and store what was found."""
+    check.probe_findings = [finding.as_json() for finding in measure(check)]
+    check.probe_status, check.probe_asked_at = ProbeStatus.DONE, timezone.now()
+    check.save(update_fields=["probe_status", "probe_asked_at", "probe_findings"])
+
+
+def findings_of(check: LaunchCheck) -> list[preflight.Finding]:
+    """What was found at once and what a worker found, which settles some of the former."""
+    stored = [*check.outcome["checks"], *check.probe_findings]
+    return preflight.settle([preflight.Finding.from_json(one) for one in stored])
+
+
+def start_checked_job(check: LaunchCheck, *, proceed: bool, created_by: User | None = None) -> TrainingJob:
+    """Start the job that was checked; asking again gives the same job. Raises DomainError."""
+    with transaction.atomic():
+        check = LaunchCheck.objects.select_for_update(of=["self"]).get(pk=check.pk)
+        if check.job is not None:
+            return check.job
+        job = queue_training_job(
+            snapshot=check.snapshot,
+            method=check.method,
+            base=check.base,
+            options=check.options,
+            name=check.name,
+            created_by=created_by,
+            proceed=proceed,
+            found=check.outcome | {"checks": [finding.as_json() for finding in findings_of(check)]},
+        )
+        check.job = job
+        check.save(update_fields=["job"])
+    return job

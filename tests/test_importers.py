@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import RFC_4122, UUID
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 
 from annotation.importers import FORMATS, ImportRefusedError, import_file
 from annotation.importers.copying import may_vouch_for_foreign_keys, random_uuids
-from annotation.importers.rows import messages_sha256
+from annotation.importers.rows import Row, messages_sha256
 from annotation.models import (
     Annotator,
     Comparison,
@@ -438,9 +441,9 @@ def test_missing_file_folder_and_bad_slug_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from annotation.importers import store
+    from annotation.importers import parser_process
 
-    monkeypatch.setattr(store, "BATCH_RECORDS", 2)
+    monkeypatch.setattr(parser_process, "BATCH_RECORDS", 2)
     path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
 
     def break_off(message: str) -> None:
@@ -452,6 +455,35 @@ def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch:
     assert not Project.objects.exists()
     assert not Prompt.objects.exists()
     assert import_file(path, "half").comparisons == 6
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("accident", "error", "sentence"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), RuntimeError, "parses the file died"),
+        (lambda: int("x"), RuntimeError, "invalid literal"),
+        (lambda: os.stat("/gone/away"), ImportRefusedError, "cannot be read: No such file"),
+    ],
+)
+def test_nothing_stays_where_the_process_that_parses_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accident: Callable[[], object], error: type, sentence: str
+) -> None:
+    from annotation.importers import parser_process, touchstone
+
+    monkeypatch.setattr(parser_process, "BATCH_RECORDS", 2)
+    path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
+    parent, parse = os.getpid(), touchstone.parse
+
+    def parse_or_fail(record: dict[str, Any]) -> Row:
+        if os.getpid() != parent and "4" in record["id"]:
+            accident()
+        return parse(record)
+
+    monkeypatch.setattr(touchstone, "parse", parse_or_fail)
+    with pytest.raises(error, match=sentence):
+        import_file(path, "half")
+    assert not Project.objects.exists()
 
 
 def test_format_names_in_the_error_are_those_that_work(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from annotation.importers import (
     ultrafeedback,
 )
 from annotation.importers.imported import Imported
-from annotation.importers.placing import Parsed
+from annotation.importers.parser_process import Parsed
 from annotation.importers.reading import Record, read_records
 from annotation.importers.rows import UnusableRowError
 from annotation.importers.store import store_rows

@@ -21,6 +21,7 @@ from annotation.importers.copying import (
     reserve_ids,
 )
 from annotation.importers.imported import Imported
+from annotation.importers.parser_process import Parsed
 from annotation.importers.reading import Record
 from annotation.importers.rows import Row, Score, Talk, Verdict, digest
 from annotation.models import (
@@ -45,8 +46,6 @@ REMEMBERED_NAMES = 10_000
 
 PromptKey = tuple[str, str]  # (content_sha256, group)
 ResponseKey = tuple[int, int, str, str]  # (prompt id, source id, text_sha256, digest of own messages)
-Parsed = tuple[Record, Row | Talk | None, str]
-"""A record with what it was read into, or with the reason why it was not."""
 
 
 @dataclass(slots=True)
@@ -350,7 +349,7 @@ class Placing:
                 annotator = self._annotator(placed.record, verdict.annotator, verdict.is_human)
                 if annotator is None:
                     continue
-                key, said = (placed.comparison, annotator), (str(verdict.preference), verdict.ranking)
+                key, said = (placed.comparison, annotator), (verdict.preference, verdict.ranking)
                 if key not in known:
                     known[key] = said
                     new.append(

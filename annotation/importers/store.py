@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import islice
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from annotation.importers.copying import collector_paused
 from annotation.importers.imported import Imported
-from annotation.importers.placing import Parsed, Placing
+from annotation.importers.parser_process import Parsed, in_batches
+from annotation.importers.placing import Placing
 from annotation.models import EventKind, Project
 from annotation.services import record_event
 
-BATCH_RECORDS = 4000
-BATCH_BYTES = 2**25
 # Any number that no other part of the site locks. One import at a time: two would create the same sources, and each
 # could wait for the other.
 IMPORT_LOCK = 7_310_001
@@ -38,7 +35,7 @@ def store_rows(
         _take_turn(progress)
         project, _ = Project.objects.get_or_create(slug=project_slug, defaults={"name": project_slug})
         store = Placing(project, file_name, done)
-        for batch in _read_ahead(parsed):
+        for batch in in_batches(parsed):
             store.add(batch)
             progress(f"{done.rows} rows read, {done.comparisons} comparisons stored")
         counts = {key: value for key, value in asdict(done).items() if key not in ("project", "skipped")}
@@ -54,22 +51,3 @@ def _take_turn(progress: Callable[[str], None]) -> None:
         if not cursor.fetchone()[0]:
             progress("another import is running; waiting for its end")
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [IMPORT_LOCK])
-
-
-def _read_ahead(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
-    """Batches; while Postgres works on one, a thread reads and parses the next."""
-
-    def take() -> list[Parsed]:
-        batch, size = [], 0
-        for entry in islice(parsed, BATCH_RECORDS):
-            batch.append(entry)
-            size += entry[0].size
-            if size > BATCH_BYTES:
-                break
-        return batch
-
-    with ThreadPoolExecutor(1, thread_name_prefix="import-parser") as pool:
-        upcoming = pool.submit(take)
-        while batch := upcoming.result():
-            upcoming = pool.submit(take)
-            yield batch

@@ -311,8 +311,9 @@ class Judgment(models.Model):
     public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="judgments")
     annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
+    # Indexed where there is one: imported judgments are most of a large table and have none.
     assignment = models.ForeignKey(
-        Assignment, on_delete=models.PROTECT, related_name="judgments", null=True, blank=True
+        Assignment, on_delete=models.PROTECT, related_name="judgments", null=True, blank=True, db_index=False
     )
     preference = models.CharField(max_length=10, choices=Preference)
     strength = models.SmallIntegerField(null=True, blank=True)
@@ -335,8 +336,8 @@ class Judgment(models.Model):
     decided_in_ms = models.PositiveIntegerField(null=True, blank=True, help_text="From first paint to the vote.")
     first_key_ms = models.PositiveIntegerField(null=True, blank=True, help_text="From first paint to the first key.")
     meta = models.JSONField(default=dict, blank=True)
-    supersedes = models.OneToOneField(
-        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
+    supersedes = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="+", db_index=False
     )
     superseded_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -358,6 +359,12 @@ class Judgment(models.Model):
                 condition=Q(superseded_at__isnull=True),
                 name="judgment_one_live_per_annotator",
             ),
+            models.UniqueConstraint(
+                fields=["supersedes"], condition=Q(supersedes__isnull=False), name="judgment_superseded_once"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["assignment"], condition=Q(assignment__isnull=False), name="judgment_of_assignment")
         ]
 
     def __str__(self) -> str:

@@ -13,7 +13,8 @@ from annotation.models.projects import Project
 class Prompt(models.Model):
     """A conversation that ends with a user turn, to which responses are written."""
 
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="prompts")
+    # No index of its own, as below: a unique constraint begins with it.
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="prompts", db_index=False)
     messages = models.JSONField(help_text='[{"role", "content"} …], the last one from the user')
     # The unit that never straddles train and eval; the prompt's own hash where the data named none.
     group = models.CharField(max_length=200)
@@ -73,7 +74,7 @@ class ResponseSource(models.Model):
 class Response(models.Model):
     """A text that a source wrote for a prompt, with what is needed to know how it came about."""
 
-    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="responses")
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="responses", db_index=False)
     source = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="responses")
     author = models.ForeignKey(
         "annotation.Annotator",

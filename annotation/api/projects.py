@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -239,7 +240,7 @@ class Webhooks(ProjectView):
 
     @extend_schema(operation_id="list_webhooks", responses=shapes.WebhookSerializer(many=True))
     def get(self, request: Request, slug: str) -> Response:
-        rows = Webhook.objects.filter(project=self.project).order_by("id")
+        rows = Webhook.objects.filter(project=self.project, removed_at=None).order_by("id")
         return Response(shapes.WebhookSerializer(rows, many=True).data)
 
     @extend_schema(
@@ -259,10 +260,40 @@ class Webhooks(ProjectView):
 class WebhookDetail(ProjectView):
     role = Role.ADMIN
 
+    @extend_schema(
+        operation_id="switch_webhook",
+        request=shapes.WebhookSwitchSerializer,
+        responses={200: shapes.WebhookSerializer, **REFUSED},
+    )
+    def patch(self, request: Request, slug: str, pk: int) -> Response:
+        """Switch it off or on. While it is off nothing is kept for it."""
+        given = shapes.WebhookSwitchSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        webhook = self._webhook(pk)
+        webhooks.switch_webhook(webhook, by=person(request), **given.validated_data)
+        webhook.refresh_from_db()
+        return Response(shapes.WebhookSerializer(webhook).data)
+
     @extend_schema(operation_id="remove_webhook", responses={204: None})
     def delete(self, request: Request, slug: str, pk: int) -> Response:
-        webhooks.remove_webhook(get_object_or_404(Webhook, pk=pk, project=self.project), by=person(request))
+        webhooks.remove_webhook(self._webhook(pk), by=person(request))
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def _webhook(self, pk: int) -> Webhook:
+        return get_object_or_404(Webhook, pk=pk, project=self.project, removed_at=None)
+
+
+class ResendDelivery(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(operation_id="resend_webhook_delivery", request=None, responses={202: None, **REFUSED})
+    def post(self, request: Request, slug: str, pk: int, delivery: UUID) -> Response:
+        """Have it sent again within seconds, with the same webhook-id."""
+        found = get_object_or_404(
+            WebhookDelivery, public_id=delivery, webhook=pk, webhook__project=self.project, webhook__removed_at=None
+        )
+        webhooks.resend_delivery(found, by=person(request))
+        return Response(status=status.HTTP_202_ACCEPTED)
 
 
 class Deliveries(ProjectView, generics.ListAPIView):

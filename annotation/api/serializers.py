@@ -281,6 +281,10 @@ class NewWebhookSerializer(serializers.Serializer):
     )
 
 
+class WebhookSwitchSerializer(serializers.Serializer):
+    is_active = serializers.BooleanField()
+
+
 class AddedWebhookSerializer(WebhookSerializer):
     signing_secret = serializers.CharField()
 

@@ -26,6 +26,7 @@ urlpatterns = [
     path(PROJECT + "webhooks/", projects.Webhooks.as_view()),
     path(PROJECT + "webhooks/<int:pk>/", projects.WebhookDetail.as_view()),
     path(PROJECT + "webhooks/<int:pk>/deliveries/", projects.Deliveries.as_view()),
+    path(PROJECT + "webhooks/<int:pk>/deliveries/<uuid:delivery>/resend/", projects.ResendDelivery.as_view()),
     path(PROJECT + "prompts/", data.Prompts.as_view()),
     path(PROJECT + "prompts/edit/", data_jobs.EditPrompts.as_view()),
     path(PROJECT + "prompts/edit/undo/", data_jobs.UndoEdit.as_view()),

@@ -6,29 +6,30 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models.checks import json_object, one_of
 from annotation.models.projects import Project
 
 
 class EventKind(models.TextChoices):
-    VIEW = "view", "a comparison was shown"
-    VOTE = "vote", "a verdict was given"
-    CHANGE = "change", "a verdict was replaced"
-    SKIP = "skip", "a comparison was given back"
-    UNDO = "undo", "an earlier comparison was called back"
-    FLAG = "flag", "a comparison was flagged"
-    LEASE = "lease", "a comparison was handed out"
-    EXPIRE = "expire", "a lease ran out or was released"
-    ADJUDICATE = "adjudicate", "a reviewer settled a comparison"
-    EXPORT = "export", "a file or data set was made"
-    IMPORT = "import", "a file was read"
-    MEMBER = "member", "somebody's place in a project changed"
-    SETTINGS = "settings", "a project's settings, protocol or guidelines changed"
-    EDIT = "edit", "prompts, responses or gold items were changed"
-    SIGN_IN = "sign_in", "somebody signed in or out, or was locked out"
-    TOKEN = "token", "an API token or webhook was made or withdrawn"
-    CONVERSE = "converse", "a conversation's turn, pick or feedback"
+    VIEW = "view", _("a comparison was shown")
+    VOTE = "vote", _("a verdict was given")
+    CHANGE = "change", _("a verdict was replaced")
+    SKIP = "skip", _("a comparison was given back")
+    UNDO = "undo", _("an earlier comparison was called back")
+    FLAG = "flag", _("a comparison was flagged")
+    LEASE = "lease", _("a comparison was handed out")
+    EXPIRE = "expire", _("a lease ran out or was released")
+    ADJUDICATE = "adjudicate", _("a reviewer settled a comparison")
+    EXPORT = "export", _("a file or data set was made")
+    IMPORT = "import", _("a file was read")
+    MEMBER = "member", _("somebody's place in a project changed")
+    SETTINGS = "settings", _("a project's settings, protocol or guidelines changed")
+    EDIT = "edit", _("prompts, responses or gold items were changed")
+    SIGN_IN = "sign_in", _("somebody signed in or out, or was locked out")
+    TOKEN = "token", _("an API token or webhook was made or withdrawn")
+    CONVERSE = "converse", _("a conversation's turn, pick or feedback")
 
 
 RARE_KINDS = (

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models.checks import json_object, one_of, string_list
 from annotation.models.projects import Project
@@ -20,6 +21,7 @@ class Webhook(models.Model):
     url = models.URLField(max_length=500)
     events = string_list(help_text="Event kinds; empty means every kind that webhooks offer.")
     is_active = models.BooleanField(default=True)
+    removed_at = models.DateTimeField(null=True, blank=True, help_text="Shown nowhere any more; can be brought back.")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
 
@@ -28,9 +30,12 @@ class Webhook(models.Model):
 
 
 class DeliveryStatus(models.TextChoices):
-    WAITING = "waiting", "to be sent at next_attempt_at"
-    DELIVERED = "delivered", "answered with 2xx"
-    GIVEN_UP = "given_up", "every attempt failed"
+    WAITING = "waiting", _("waiting")
+    """To be sent at next_attempt_at."""
+    DELIVERED = "delivered", _("delivered")
+    """Answered with 2xx."""
+    GIVEN_UP = "given_up", _("given up")
+    """Every attempt failed."""
 
 
 class WebhookDelivery(models.Model):

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Role
 from annotation.services.tokens import MAX_TOKEN_DAYS
+from annotation.services.webhooks import EVENT_KINDS
 
 MAX_NAMES = 1000
 
@@ -119,3 +120,21 @@ class TokenForm(forms.Form):
         label=_("Name"), max_length=100, help_text=_("What uses it, such as “nightly import on node-3”.")
     )
     days = forms.IntegerField(label=_("Good for, in days"), min_value=1, max_value=MAX_TOKEN_DAYS, initial=30)
+
+
+class WebhookForm(forms.Form):
+    """An address outside, and what it is told."""
+
+    url = forms.URLField(
+        label=_("Address"),
+        max_length=500,
+        assume_scheme="https",
+        widget=forms.URLInput(attrs={"placeholder": "https://example.org/hook"}),
+    )
+    events = forms.MultipleChoiceField(
+        label=_("What it is told"),
+        required=False,
+        choices=[(kind.value, kind.label) for kind in EVENT_KINDS],
+        widget=forms.CheckboxSelectMultiple,
+        help_text=_("Nothing chosen: all of them."),
+    )

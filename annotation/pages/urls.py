@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotation.pages import account, journal, members, pace, settings
+from annotation.pages import account, journal, members, pace, settings, webhooks
 from annotation.sign_in import SignIn
 
 urlpatterns = [
@@ -37,6 +37,16 @@ urlpatterns = [
     path("projects/<slug:slug>/settings/", settings.project_settings, name="project_settings"),
     path("projects/<slug:slug>/settings/preview/", settings.protocol_preview, name="protocol_preview"),
     path("projects/<slug:slug>/settings/open/", settings.project_open, name="project_open"),
+    path("projects/<slug:slug>/webhooks/", webhooks.webhook_list, name="project_webhooks"),
+    path("projects/<slug:slug>/webhooks/<int:webhook_id>/", webhooks.webhook, name="project_webhook"),
+    path("projects/<slug:slug>/webhooks/<int:webhook_id>/switch/", webhooks.switch, name="webhook_switch"),
+    path("projects/<slug:slug>/webhooks/<int:webhook_id>/remove/", webhooks.remove, name="webhook_remove"),
+    path("projects/<slug:slug>/webhooks/<int:webhook_id>/restore/", webhooks.restore, name="webhook_restore"),
+    path(
+        "projects/<slug:slug>/webhooks/<int:webhook_id>/<uuid:delivery_id>/resend/",
+        webhooks.resend,
+        name="webhook_resend",
+    ),
     path("projects/<slug:slug>/guidelines/", settings.guidelines, name="project_guidelines"),
     path("projects/<slug:slug>/guidelines/preview/", settings.guidelines_preview, name="guidelines_preview"),
     path("projects/<slug:slug>/journal/", journal.journal, name="project_journal"),

@@ -23,6 +23,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
 from annotation.models import DeliveryStatus, EventKind, Project, Webhook, WebhookDelivery
@@ -47,7 +48,10 @@ def add_webhook(project: Project, url: str, events: Iterable[str], *, by: User) 
     """Register an address. Raises DomainError where it is not one that may be called."""
     chosen = sorted(set(events))
     if unknown := set(chosen) - set(EVENT_KINDS):
-        raise DomainError(f"events: {sorted(unknown)[0]!r} is unknown; choose among {', '.join(EVENT_KINDS)}.")
+        raise DomainError(
+            _("events: “%(event)s” is unknown; choose among %(known)s.")
+            % {"event": sorted(unknown)[0], "known": ", ".join(EVENT_KINDS)}
+        )
     _check_address(url)
     with transaction.atomic():
         webhook = Webhook.objects.create(project=project, url=url, events=chosen, created_by=by)
@@ -55,14 +59,60 @@ def add_webhook(project: Project, url: str, events: Iterable[str], *, by: User) 
     return webhook
 
 
-def remove_webhook(webhook: Webhook, *, by: User) -> None:
-    """Stop telling an address; what still waits for it is dropped, what was sent stays on record."""
+def switch_webhook(webhook: Webhook, *, is_active: bool, by: User) -> None:
+    """Stop telling an address, or begin again. While it is off nothing is kept for it; what waits is given up."""
     with transaction.atomic():
-        Webhook.objects.filter(pk=webhook.pk).update(is_active=False)
-        webhook.deliveries.filter(status=DeliveryStatus.WAITING).update(
-            status=DeliveryStatus.GIVEN_UP, last_error="the webhook was removed"
+        live = Webhook.objects.filter(pk=webhook.pk, removed_at=None)
+        if live.exclude(is_active=is_active).update(is_active=is_active):
+            if not is_active:
+                _give_up(webhook, _("the webhook was switched off"))
+            action = "switched on" if is_active else "switched off"
+            record_event(EventKind.TOKEN, project=webhook.project, user=by, webhook=webhook.pk, action=action)
+
+
+def remove_webhook(webhook: Webhook, *, by: User) -> None:
+    """Stop telling an address and show it no more; what still waits is given up, what was sent stays on record."""
+    with transaction.atomic():
+        live = Webhook.objects.filter(pk=webhook.pk, removed_at=None)
+        if live.update(is_active=False, removed_at=timezone.now()):
+            _give_up(webhook, _("the webhook was removed"))
+            record_event(EventKind.TOKEN, project=webhook.project, user=by, webhook=webhook.pk, action="removed")
+
+
+def restore_webhook(webhook: Webhook, *, by: User) -> None:
+    """Undo the removal: it is told of what happens from now on, with the secret that it had."""
+    with transaction.atomic():
+        removed = Webhook.objects.filter(pk=webhook.pk, removed_at__isnull=False)
+        if removed.update(is_active=True, removed_at=None):
+            record_event(EventKind.TOKEN, project=webhook.project, user=by, webhook=webhook.pk, action="restored")
+
+
+def _give_up(webhook: Webhook, reason: str) -> None:
+    webhook.deliveries.filter(status=DeliveryStatus.WAITING).update(
+        status=DeliveryStatus.GIVEN_UP, last_error=reason[:300]
+    )
+
+
+def resend_delivery(delivery: WebhookDelivery, *, by: User) -> None:
+    """Have one sent again by the next sender, with all its attempts before it and the same webhook-id.
+
+    Raises DomainError where its webhook is off.
+    """
+    with transaction.atomic():
+        webhook = Webhook.objects.select_for_update().get(pk=delivery.webhook_id)
+        if not webhook.is_active:
+            raise DomainError(_("This webhook is switched off. Switch it on, and send again."))
+        WebhookDelivery.objects.filter(pk=delivery.pk).update(
+            status=DeliveryStatus.WAITING, attempt_count=0, next_attempt_at=timezone.now(), delivered_at=None
         )
-        record_event(EventKind.TOKEN, project=webhook.project, user=by, webhook=webhook.pk, action="removed")
+        record_event(
+            EventKind.TOKEN,
+            project=webhook.project_id,
+            user=by,
+            webhook=webhook.pk,
+            action="resent",
+            delivery=str(delivery.public_id),
+        )
 
 
 def signing_secret(webhook: Webhook) -> str:
@@ -139,16 +189,19 @@ def _check_address(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DomainError(f"url: {url!r} is not an http or https address.")
+        raise DomainError(_("url: “%(url)s” is not an http or https address.") % {"url": url[:200]})
     if settings.WEBHOOKS_TO_PRIVATE_ADDRESSES:
         return
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise DomainError(f"url: the name {parts.hostname} cannot be found.") from error
-    for *_, address in found:
+        raise DomainError(_("url: the name %(name)s cannot be found.") % {"name": parts.hostname}) from error
+    for *_family, address in found:
         if not ipaddress.ip_address(str(address[0]).split("%")[0]).is_global:
             raise DomainError(
-                f"url: {parts.hostname} is inside this network. Whoever runs the site can allow such addresses with "
-                "TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESSES."
+                _(
+                    "url: %(name)s is inside this network. Whoever runs the site can allow such addresses with "
+                    "TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESSES."
+                )
+                % {"name": parts.hostname}
             )

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.models import Invitation, Membership, Project, Role
+from annotation.models import Invitation, Membership, Project, Role, Webhook, WebhookDelivery
 from annotation.services import add_member, create_invitation, create_project
 from annotation.templatetags.people import TABS
 from rlhf import urls
@@ -24,6 +24,7 @@ ROLES = {
     Role.ADMIN: {
         "project_people", "project_invite", "invitation_revoke", "project_member", "member_remove",
         "member_qualification", "member_unlock", "project_settings", "protocol_preview", "project_open",
+        "project_webhooks", "project_webhook", "webhook_switch", "webhook_remove", "webhook_restore", "webhook_resend",
         "guidelines_preview", "project_journal", "project_journal_file", "project_generate",
         "generation_rows", "cancel_generation", "project_export",
     },
@@ -46,7 +47,10 @@ def addresses(resolver: URLResolver, before: str = "") -> Iterator[tuple[str, UR
 @pytest.fixture
 def project() -> Project:
     project = create_project(slug="helpful", name="Helpful")
-    create_invitation(project, by=make_user("host", is_staff=True))
+    host = make_user("host", is_staff=True)
+    create_invitation(project, by=host)
+    webhook = Webhook.objects.create(project=project, url="https://example.org/", created_by=host, is_active=False)
+    WebhookDelivery.objects.create(webhook=webhook, event_id=1)
     return project
 
 
@@ -63,6 +67,8 @@ def address_of(name: str, project: Project) -> str:
         "slug": project.slug,
         "user_id": member.user_id,
         "invitation_id": Invitation.objects.get().pk,
+        "webhook_id": Webhook.objects.get().pk,
+        "delivery_id": WebhookDelivery.objects.get().public_id,
         "job_id": 1,
         "kind": "nothing",
         "suffix": "jsonl",

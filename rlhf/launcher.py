@@ -13,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf.hardware import hardware
 from rlhf.jobspec import (
     CANCEL_FILE,
     EVAL_FILE,
@@ -28,6 +29,9 @@ from rlhf.jobspec import (
     CancelMode,
     JobSpec,
 )
+from rlhf.launch_commands import check_hardware, commands, write_launch_files
+from rlhf.options import TrainingOptions, host_list
+from rlhf.tied import PARENT_PID
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,7 +53,6 @@ _INHERITED_PREFIXES = (
     "PYTORCH_",
     "DS_",
 )
-PARENT_PID = "TOUCHSTONE_PARENT_PID"
 
 
 def prepare(
@@ -65,6 +68,7 @@ def prepare(
         (job_dir / name).unlink(missing_ok=True)
     _write_rows(job_dir / TRAIN_FILE, train_rows)
     _write_rows(job_dir / EVAL_FILE, eval_rows)
+    write_launch_files(job_dir.resolve(), spec.options)
     spec.write(job_dir)
 
 
@@ -82,23 +86,36 @@ def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         raise
 
 
-def launch_command(job_dir: Path) -> list[str]:
+def launch_command(job_dir: Path, gpus: Sequence[int] | None = None) -> list[str]:
     """The command that runs this job; the same for a supervisor and for a person at a terminal."""
-    return [sys.executable, "-m", f"rlhf.training.{JobSpec.read(job_dir).method}", str(Path(job_dir).resolve())]
+    return host_commands(job_dir, gpus)[0][1]
 
 
-def start(job_dir: Path) -> subprocess.Popen[bytes]:
+def host_commands(job_dir: Path, gpus: Sequence[int] | None = None) -> list[tuple[str, list[str]]]:
+    """(host, command) of each machine that takes part in this job; this machine's is the first."""
+    spec = JobSpec.read(job_dir)
+    return commands(Path(job_dir).resolve(), spec.method, spec.options, gpus)
+
+
+def start(job_dir: Path, gpus: Sequence[int] | None = None) -> subprocess.Popen[bytes]:
     """Start the job in a session of its own, with its output appended to stdout.log.
+
+    `gpus` are the indices of the GPUs that it may see; None leaves that to the environment. Raises SpecError for
+    options that this machine cannot run.
 
     The process is killed by the kernel when the thread that called this ends (PR_SET_PDEATHSIG), so that a supervisor
     that dies, in whatever way, leaves no trainer behind: call it from the thread that supervises.
     """
-    command = launch_command(job_dir)
+    options = JobSpec.read(job_dir).options
+    check_hardware(options, len(hardware().gpus) if gpus is None else len(gpus))
+    command = launch_command(job_dir, gpus)
+    if options.launcher != "python":
+        command = [sys.executable, "-m", "rlhf.tied", *command]
     with (job_dir / LOG_FILE).open("ab") as log:
         return subprocess.Popen(
             command,
             cwd=PROJECT_ROOT,
-            env=child_environment(),
+            env=child_environment(options, gpus),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -113,14 +130,20 @@ def run_to_end(module: str, *arguments: str) -> str:
     return done.stderr
 
 
-def child_environment() -> dict[str, str]:
+def child_environment(options: TrainingOptions | None = None, gpus: Sequence[int] | None = None) -> dict[str, str]:
     """What a training process may know of this one's environment, and the settings it needs."""
     environment = {
         name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
-    environment.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    processes = options.processes if options else 1
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // processes)))
     # Spinning threads made a shared machine four times slower; sleeping ones cost nothing measurable when alone.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if processes > 1 and options and not host_list(options):
+        environment |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    if gpus is not None:
+        visible = ",".join(str(index) for index in gpus)
+        environment |= {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return environment | {PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 
 
@@ -153,10 +176,23 @@ class MetricsTail:
 
 
 def request_cancel(job_dir: Path, mode: CancelMode) -> None:
-    """Ask the process to stop at the next step, keeping what was learnt or discarding it."""
+    """Ask the process to stop at the next step: keeping what was learnt, discarding it, or to go on later."""
     draft = Path(job_dir) / f".{CANCEL_FILE}.{os.getpid()}.tmp"
     draft.write_text(mode)
     draft.replace(Path(job_dir) / CANCEL_FILE)
+
+
+def interrupt(job_dir: Path, process: subprocess.Popen[bytes], grace_seconds: float) -> int:
+    """Have a running job save a checkpoint and leave without a result; gives its exit code.
+
+    Several processes are asked by the file: their launcher would answer a signal by killing them after 30 seconds.
+    """
+    if process.poll() is None and JobSpec.read(job_dir).options.launcher != "python":
+        if not (job_dir / CANCEL_FILE).exists():
+            request_cancel(job_dir, "pause")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_seconds)
+    return terminate(process, grace_seconds)
 
 
 def terminate(process: subprocess.Popen[bytes], grace_seconds: float) -> int:

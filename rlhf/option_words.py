@@ -31,6 +31,12 @@ LABELS: dict[str, str | Promise] = {
     "checkpoint_every_steps": _("Checkpoint every … steps"),
     "eval_every_steps": _("Evaluate every … steps"),
     "seed": _("Seed"),
+    "processes": _("Processes"),
+    "launcher": _("Launcher"),
+    "zero_stage": _("ZeRO stage"),
+    "offload": _("Offload"),
+    "sequence_parallel": _("Sequence parallel"),
+    "hosts": _("Machines"),
     "packing": _("Packing"),
     "score_weight": _("Weight of absolute scores"),
     "score_normalisation": _("Normalisation of absolute scores"),
@@ -88,6 +94,12 @@ HELP = (
     gettext_noop(
         "How far apart the scores should be for each step of people's strength; 0.33 as in Llama 2, 0 is off."
     ),
+    gettext_noop("Training processes on each machine; on GPUs one process each."),
+    gettext_noop("What starts several processes."),
+    gettext_noop("DeepSpeed ZeRO: 2 divides gradients and optimizer states among the processes, 3 the weights too."),
+    gettext_noop("Where DeepSpeed keeps the optimizer's state; cpu trades speed for GPU memory."),
+    gettext_noop("Processes that share each row (Ulysses), for rows too long for one GPU."),
+    gettext_noop("Names of several machines, separated by commas; each runs a command of its own."),
     gettext_noop("Pulls the mean reward to 0 (Eisenstein et al. 2023); 0.01 is usual, 0 is off."),
     gettext_noop("How strongly the policy is held to the reference model."),
     gettext_noop("Assumed share of wrong votes, 0 … 0.5; for loss_type robust."),
@@ -127,3 +139,14 @@ HELP = (
 def format_number(value: Any) -> str:
     """1e-05 as 1e-5, everything else as Python writes it."""
     return re.sub(r"e([+-])0+(?=\d)", r"e\1", f"{value:g}" if isinstance(value, float) else str(value))
+
+
+# What rlhf/launch_commands.py says of how a job will run.
+LAUNCH_NOTES = (
+    gettext_noop("Without a GPU, DeepSpeed trains in float32: the option bf16 has no effect."),
+    gettext_noop("Each process holds the whole model once while it loads, before ZeRO-3 divides it."),
+    gettext_noop(
+        "The worker starts the first host's command only. Start the others by hand, "
+        "with this job directory at the same path."
+    ),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -55,6 +56,18 @@ class TrainingOptions:
     eval_every_steps: int = 0
     """0 evaluates at the end only."""
     seed: int = 17
+    processes: int = 1
+    """Training processes on each machine; on GPUs one process each."""
+    launcher: Literal["python", "torchrun", "accelerate", "deepspeed"] = "python"
+    """What starts several processes."""
+    zero_stage: Literal[0, 2, 3] = 0
+    """DeepSpeed ZeRO: 2 divides gradients and optimizer states among the processes, 3 the weights too."""
+    offload: Literal["none", "cpu"] = "none"
+    """Where DeepSpeed keeps the optimizer's state; cpu trades speed for GPU memory."""
+    sequence_parallel: int = 1
+    """Processes that share each row (Ulysses), for rows too long for one GPU."""
+    hosts: str = ""
+    """Names of several machines, separated by commas; each runs a command of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,13 +245,14 @@ def build_options(method: str, given: dict[str, Any]) -> TrainingOptions:
 
 def _convert(name: str, kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise SpecError(f"{name}: {value!r} is not one of {', '.join(typing.get_args(kind))}")
-        return value
+        for choice in typing.get_args(kind):
+            if str(value) == str(choice):
+                return choice
+        raise SpecError(f"{name}: {value!r} is not one of {', '.join(map(str, typing.get_args(kind)))}")
     if kind is str:
         if not isinstance(value, str):
             raise SpecError(f"{name}: {value!r} is not a text")
-        return value
+        return value.strip()
     if kind is bool:
         if isinstance(value, bool):
             return value
@@ -275,6 +289,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "checkpoint_every_steps": (1, 1_000_000),
     "eval_every_steps": (0, 1_000_000),
     "seed": (0, 2**31 - 1),
+    "processes": (1, 64),
+    "sequence_parallel": (1, 64),
     "beta": (1e-4, 10),
     "label_smoothing": (0, 0.49),
     "center_rewards_coefficient": (0, 1),
@@ -313,6 +329,7 @@ def _check(options: TrainingOptions) -> None:
         )
     if isinstance(options, RewardOptions):
         _check_reward(options)
+    _check_processes(options)
     # TRL ignores it in silence with the other losses.
     if isinstance(options, DPOOptions) and options.label_smoothing and options.loss_type != "robust":
         raise SpecError(f"label_smoothing has no effect on loss_type {options.loss_type}: choose robust, or 0")
@@ -363,3 +380,53 @@ def _check_reward(options: RewardOptions) -> None:
         raise SpecError("use_ties needs soft_labels: a tie has no better side to be certain of")
     if options.margin_per_strength and options.soft_labels:
         raise SpecError("margin_per_strength cannot be used with soft_labels: both say how sure people were")
+
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?")
+
+
+def host_list(options: TrainingOptions) -> list[str]:
+    """The machines named by the option `hosts`, the one of rank 0 first."""
+    return [host.strip() for host in options.hosts.split(",") if host.strip()]
+
+
+def world_size(options: TrainingOptions) -> int:
+    """Processes over all machines."""
+    return options.processes * max(len(host_list(options)), 1)
+
+
+def _check_processes(options: TrainingOptions) -> None:
+    """Refuse presets that no machine can run; what depends on GPUs is refused by rlhf/launch_commands.py."""
+    hosts, world = host_list(options), world_size(options)
+    for host in hosts:
+        if not _HOST_NAME.fullmatch(host):
+            raise SpecError(f"hosts: {host!r} is not a host name or an address")
+    if len(hosts) == 1 or len(set(hosts)) < len(hosts):
+        raise SpecError("hosts: name each of two machines or more once; leave it empty for this machine alone")
+    if options.launcher == "python" and world > 1:
+        raise SpecError(f"launcher python starts one process; choose torchrun, accelerate or deepspeed for {world}")
+    if options.launcher == "python" and options.zero_stage:
+        raise SpecError(f"launcher python cannot run zero_stage {options.zero_stage}; choose torchrun or deepspeed")
+    if options.launcher == "deepspeed" and not options.zero_stage:
+        raise SpecError("launcher deepspeed needs zero_stage 2 or 3; choose torchrun to go without DeepSpeed")
+    if options.offload != "none" and not options.zero_stage:
+        raise SpecError(f"offload {options.offload} needs zero_stage 2 or 3")
+    if options.sequence_parallel > 1:
+        _check_sequence_parallel(options, world)
+    rows_per_pass = options.micro_batch_size * world // options.sequence_parallel
+    if options.batch_size % rows_per_pass:
+        raise SpecError(
+            f"batch_size {options.batch_size} is not a multiple of {rows_per_pass}, the rows of one pass of "
+            f"{world} processes with micro_batch_size {options.micro_batch_size}"
+        )
+
+
+def _check_sequence_parallel(options: TrainingOptions, world: int) -> None:
+    if not isinstance(options, SFTOptions):
+        raise SpecError("sequence_parallel works with supervised fine-tuning only; choose 1")
+    if not options.zero_stage:
+        raise SpecError("sequence_parallel needs zero_stage 2 or 3: DeepSpeed divides the rows")
+    if world % options.sequence_parallel:
+        raise SpecError(f"sequence_parallel {options.sequence_parallel} does not divide the {world} processes")
+    if options.packing:
+        raise SpecError("sequence_parallel cannot go with packing: attention would cross the packed rows")

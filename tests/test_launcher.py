@@ -126,14 +126,12 @@ def test_terminate_ends_the_whole_group(tmp_path: Path) -> None:
 
 
 def test_a_trainer_dies_with_its_supervisor(tmp_path: Path) -> None:
-    """The child waits for its rows on a named pipe, so it is alive for as long as nobody kills it."""
+    """The child waits for its base on a named pipe, so it is alive for as long as nobody kills it."""
     job_dir = tmp_path / "job"
     launcher.prepare(job_dir, spec(base=tmp_path), [], [])
-    (job_dir / "spec.json").unlink()
-    os.mkfifo(job_dir / "spec.json")
+    os.mkfifo(tmp_path / "config.json")
     script = (
-        "import sys, time; from pathlib import Path; from rlhf import launcher;"
-        f"launcher.launch_command = lambda job_dir: [sys.executable, '-m', 'rlhf.training.sft', {str(job_dir)!r}];"
+        "import time; from pathlib import Path; from rlhf import launcher;"
         f"process = launcher.start(Path({str(job_dir)!r})); print(process.pid, flush=True); time.sleep(600)"
     )
     supervisor = subprocess.Popen(
@@ -143,7 +141,7 @@ def test_a_trainer_dies_with_its_supervisor(tmp_path: Path) -> None:
     trainer = int(supervisor.stdout.readline())
     try:
         # Opening the pipe for writing succeeds as soon as the trainer has it open for reading: it has set itself up.
-        writer = os.open(job_dir / "spec.json", os.O_WRONLY)
+        writer = os.open(tmp_path / "config.json", os.O_WRONLY)
         assert is_running(trainer)
         supervisor.kill()
         supervisor.wait()

@@ -57,7 +57,8 @@ def train(job: Job) -> dict[str, float]:
         return metrics
     if eval_rows.rows:
         metrics |= trainer.evaluate()
-    models.save_model(job, trainer.accelerator.unwrap_model(trainer.model))
+    with trainer.whole_model() as trained:
+        models.save_model(job, trained)
     return metrics
 
 

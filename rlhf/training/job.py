@@ -6,7 +6,6 @@ Imports nothing heavy, so that `--help`, a bad spec and a kill at the start are 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
 import json
 import logging
@@ -33,9 +32,9 @@ from rlhf.jobspec import (
     JobSpec,
     Result,
 )
-from rlhf.launcher import PARENT_PID
 from rlhf.model_directory import check_model_directory
 from rlhf.options import SpecError
+from rlhf.tied import die_with_parent
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 
@@ -126,21 +125,12 @@ def main(method: str, train: Callable[[Job], dict[str, float]], description: str
     die_with_parent()
     parser = argparse.ArgumentParser(prog=f"python -m rlhf.training.{method}", description=description)
     parser.add_argument("job_dir", type=Path, help="directory with spec.json, train.jsonl and eval.jsonl")
+    # The deepspeed launcher says it so; the environment says it, too.
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     job_dir = parser.parse_args().job_dir.resolve()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     set_environment()
     sys.exit(execute(job_dir, method, train))
-
-
-def die_with_parent() -> None:
-    """Be killed with the supervisor that started this process (Linux), so that no two trainers share a directory."""
-    parent = os.environ.pop(PARENT_PID, "")
-    if not parent:
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG, see prctl(2)
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != int(parent):  # it died before the line above
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]) -> int:
@@ -180,7 +170,11 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
 
 def _write_result(job_dir: Path, result: Result) -> int:
     if int(os.environ.get("RANK", "0")) != 0:
-        return 0
+        # Where one rank fails the others fail after it, for want of its answers: the first knows why.
+        if result.status != "failed" or (job_dir / RESULT_FILE).exists():
+            return 0
+    elif (job_dir / RESULT_FILE).exists():
+        return 1
     try:
         result.write(job_dir)
     except OSError:

@@ -73,12 +73,12 @@ def train(job: Job) -> dict[str, float]:
     metrics = row_counts(train_rows, eval_rows) | trainer.run()
     if job.stopped in ("discard", "terminated"):
         return metrics
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if eval_rows.rows and job.is_main:
-        held_out = held_out_metrics(job, trained, tokenizer, eval_rows, aspects)
-        job.write_metrics(metrics_row(trainer.state.global_step, trainer.state.max_steps, held_out))
-        metrics |= held_out
-    models.save_model(job, trained)
+    with trainer.whole_model() as trained:
+        if eval_rows.rows and job.is_main:
+            held_out = held_out_metrics(job, trained, tokenizer, eval_rows, aspects)
+            job.write_metrics(metrics_row(trainer.state.global_step, trainer.state.max_steps, held_out))
+            metrics |= held_out
+        models.save_model(job, trained)
     return metrics
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import shutil
@@ -29,8 +30,9 @@ from rlhf.jobspec import (
     publish_directory,
     write_json_atomically,
 )
-from rlhf.options import SpecError
+from rlhf.options import world_size
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
+from rlhf.training.processes import before_division, process_arguments, whole_model
 from rlhf.training.rows import RowSet
 
 # Batches of like length are drawn from this many at a time: enough to save the padding, few enough to stay mixed.
@@ -45,13 +47,8 @@ class DivergedError(BadDataError):
 def training_arguments(job: Job) -> dict[str, Any]:
     """Arguments that all of TRL's configs share, from the job's options. Raises SpecError."""
     options = job.spec.options
-    rows_per_pass = options.micro_batch_size * job.world_size
-    if options.batch_size % rows_per_pass:
-        raise SpecError(
-            f"batch_size {options.batch_size} is not a multiple of micro_batch_size {options.micro_batch_size} "
-            f"times {job.world_size} processes"
-        )
-    return {
+    rows_per_pass = options.micro_batch_size * world_size(options) // options.sequence_parallel
+    return process_arguments(job) | {
         "output_dir": str(job.directory / CHECKPOINTS_DIR / ".unfinished"),
         "per_device_train_batch_size": options.micro_batch_size,
         "per_device_eval_batch_size": options.micro_batch_size,
@@ -62,8 +59,6 @@ def training_arguments(job: Job) -> dict[str, Any]:
         "warmup_steps": options.warmup_share,  # a share of the steps where below 1
         "lr_scheduler_type": options.scheduler,
         "weight_decay": options.weight_decay,
-        "bf16": options.bf16,
-        "use_cpu": not torch.cuda.is_available(),
         "gradient_checkpointing": options.gradient_checkpointing,
         "save_strategy": "steps",  # and once more after the last step
         "save_steps": options.checkpoint_every_steps,
@@ -172,11 +167,16 @@ class JobTrainer:
         """DPO's pass over all rows before the first step; TRL's own exchanges files between ranks, and fails on rows
         that are held in memory."""
         accelerator: Accelerator = self.accelerator  # type: ignore[attr-defined]
-        loader = accelerator.prepare(DataLoader(dataset, batch_size, collate_fn=self.data_collator))  # type: ignore[attr-defined]
+        loader = accelerator.prepare_data_loader(
+            DataLoader(dataset, batch_size, collate_fn=self.data_collator)  # type: ignore[attr-defined]
+        )
+        # DeepSpeed moves the model when the first step begins.
+        self.model.to(accelerator.device)  # type: ignore[attr-defined]
         chosen: list[torch.Tensor] = []  # (rows of a batch,) each
         rejected: list[torch.Tensor] = []
         for batch in loader:
-            pair = self.compute_ref_log_probs(self.model, batch)  # type: ignore[attr-defined]
+            with before_division():
+                pair = self.compute_ref_log_probs(self.model, batch)  # type: ignore[attr-defined]
             for collected, values in zip((chosen, rejected), accelerator.gather_for_metrics(pair), strict=True):
                 collected.append(values.float().cpu())
             self.job.heartbeat()
@@ -208,6 +208,10 @@ class JobTrainer:
             job.in_steps = False
         shutil.rmtree(self.args.output_dir, ignore_errors=True)  # type: ignore[attr-defined]
         return {"steps": float(output.global_step), "train_loss": float(output.training_loss)}
+
+    def whole_model(self) -> contextlib.AbstractContextManager[Any]:
+        """The trained model, with weights that ZeRO-3 had divided gathered for as long as the block lasts."""
+        return whole_model(self)
 
 
 def score_only_completions() -> None:

@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.errors import DomainError
 from annotation.models import Project, ResponseSource, SourceKind
-from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method, Priority
 from rlhf.option_words import LABELS, format_number
 from rlhf.options import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.services import aliases_by_checkpoint, find_checkpoint, resolve_alias
@@ -210,12 +210,35 @@ class LaunchForm(forms.Form):
         validators=[validate_slug],
         help_text=_("Of the job and of the checkpoint that it makes. Letters, digits, hyphens and underscores."),
     )
+    label = forms.SlugField(
+        label=_("Workers"),
+        required=False,
+        max_length=50,
+        help_text=_("The label of the workers that may take it, such as <code>a100</code>; empty for any."),
+    )
+    gpus = forms.IntegerField(
+        label=_("GPUs"),
+        required=False,
+        initial=0,
+        min_value=0,
+        max_value=64,
+        help_text=_("How many the worker must have free. With 0 a worker without GPUs may take it, too."),
+    )
+    priority = forms.ChoiceField(
+        label=_("Priority"), required=False, choices=list(reversed(Priority.choices)), initial=Priority.NORMAL
+    )
     method = forms.ChoiceField(
         label=_("Method"),
         choices=[choice for choice in Method.choices if choice[0] in OPTIONS],
         initial=Method.DPO,
         widget=forms.RadioSelect,
     )
+
+    def clean_gpus(self) -> int:
+        return self.cleaned_data["gpus"] or 0
+
+    def clean_priority(self) -> int:
+        return int(self.cleaned_data["priority"] or Priority.NORMAL)
 
 
 # What people change often; the rest is folded.
@@ -280,6 +303,8 @@ def _option_field(name: str, kind: Any, default: Any) -> forms.Field:
         return forms.BooleanField(required=False, initial=default)
     if typing.get_origin(kind) is Literal:
         return forms.ChoiceField(choices=[(value, value) for value in typing.get_args(kind)], initial=default)
+    if kind is str:
+        return forms.CharField(max_length=500, required=False, initial=default)
     mode = "numeric" if kind is int else "decimal"
     return forms.CharField(
         max_length=30,

@@ -19,12 +19,12 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from annotation.services import DomainError
-from rlhf import launcher, preflight
+from rlhf import launcher, preflight, this_worker
 from rlhf.alarms import Alarm, Watch
 from rlhf.jobspec import INSIGHTS_FILE, CancelMode, JobSpec, Result
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
 from rlhf.options import SpecError, build_options
-from rlhf.services import jobs, leases, watching
+from rlhf.services import jobs, leases, watching, workers
 from rlhf.snapshots import check_snapshot
 from rlhf.token_lengths import TokenCounter
 
@@ -45,10 +45,29 @@ def worker_name() -> str:
 
 
 def run_training_job(job_id: int) -> bool:
-    """Run a queued job to its end; False where there was nothing to claim."""
-    job = leases.claim_job(TrainingJob, job_id, worker_name())
-    if job is None:
-        return False
+    """Run a queued job to its end; False where there was nothing to claim.
+
+    A Celery worker takes what its turn is, which may be another job than the message names, and goes on until nothing
+    waits for it.
+    """
+    worker = this_worker.announced()
+    if worker is None:
+        job = leases.claim_job(TrainingJob, job_id, worker_name())
+        if job is not None:
+            _run(workers.Claim(job, gpus=None))
+        return job is not None
+    has_run = False
+    while not worker_is_stopping.is_set():
+        claim = workers.claim_next_job(worker, worker_name())
+        if claim is None:
+            break
+        _run(claim)
+        has_run = True
+    return has_run
+
+
+def _run(claim: workers.Claim) -> None:
+    job = claim.job
     logger.info("job claimed: job=%s attempt=%s resume_from=%s", job.pk, job.attempt, job.resume_from)
     try:
         with LeaseKeeper(job) as lease:
@@ -56,11 +75,11 @@ def run_training_job(job_id: int) -> bool:
             if finished is not None and finished.status != "failed":
                 # The child had ended well before its supervisor could say so.
                 jobs.finish_training_job(job, finished)
-                return True
+                return
             _prepare(job)
             if lease.is_lost:
-                return True
-            process = launcher.start(job.directory)
+                return
+            process = launcher.start(job.directory, claim.gpus)
             try:
                 _supervise(job, process, lease)
             finally:
@@ -69,7 +88,6 @@ def run_training_job(job_id: int) -> bool:
         jobs.fail_or_retry(job, FailureClass.BAD_DATA, str(error))
     except OSError as error:
         jobs.fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"{job.directory}: {error.strerror or error}")
-    return True
 
 
 def _prepare(job: TrainingJob) -> None:
@@ -178,7 +196,7 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
         if asked_to_stop_at and time.monotonic() - asked_to_stop_at > CANCEL_GRACE_SECONDS:
             launcher.terminate(process, TERMINATE_GRACE_SECONDS)
         if worker_is_stopping.is_set() and not is_over:
-            launcher.terminate(process, TERMINATE_GRACE_SECONDS)
+            launcher.interrupt(job.directory, process, TERMINATE_GRACE_SECONDS)
             continue
         time.sleep(POLL_SECONDS)
 

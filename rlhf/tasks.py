@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.worker.consumer import Consumer
 
-from rlhf import benchmarking, generation, supervisor
+from rlhf import benchmarking, generation, supervisor, this_worker
 from rlhf.preflight import probe
 from rlhf.services import jobs, launching
 
@@ -38,3 +39,13 @@ def reconcile() -> None:
 @worker_shutting_down.connect
 def interrupt_jobs(**_: object) -> None:
     supervisor.worker_is_stopping.set()
+
+
+@worker_ready.connect
+def announce(sender: Consumer, **_: object) -> None:
+    this_worker.start_announcing(sender.hostname, list(sender.app.amqp.queues.consume_from))
+
+
+@worker_shutdown.connect
+def leave(**_: object) -> None:
+    this_worker.stop_announcing()

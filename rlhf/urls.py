@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from rlhf.api import JobMetricsView
-from rlhf.views import aliases, checkpoints, job_figures, jobs, launch, projects, snapshots
+from rlhf.views import aliases, checkpoints, job_figures, jobs, launch, projects, snapshots, workers
 
 urlpatterns = [
     path("projects/", projects.project_list, name="project_list"),
@@ -19,6 +19,7 @@ urlpatterns = [
     path("data-sets/<int:pk>/", snapshots.snapshot_detail, name="snapshot_detail"),
     path("training/", jobs.job_list, name="job_list"),
     path("training/rows/", jobs.job_rows, name="job_rows"),
+    path("training/workers/", workers.worker_list, name="worker_list"),
     path("training/new/", launch.job_new, name="job_new"),
     path("training/checks/<int:pk>/", launch.launch_check, name="launch_check"),
     path("training/checks/<int:pk>/found/", launch.launch_found, name="launch_found"),

@@ -20,9 +20,11 @@ from rlhf.models.evaluation import (
 from rlhf.models.generation import GenerationJob
 from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
+from rlhf.models.placement import Priority
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, Point, TrainingJob
 from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
+from rlhf.models.workers import GPUSlot, Worker, queue_of
 
 __all__ = [
     "FINAL_STATUSES",
@@ -40,6 +42,7 @@ __all__ = [
     "CheckpointKind",
     "DatasetSnapshot",
     "FailureClass",
+    "GPUSlot",
     "GenerationJob",
     "InsightKind",
     "JobAlarm",
@@ -51,8 +54,11 @@ __all__ = [
     "LeasedJob",
     "Method",
     "Point",
+    "Priority",
     "ProbeStatus",
     "PromptLanguage",
     "TrainingJob",
+    "Worker",
     "leased_job_constraints",
+    "queue_of",
 ]

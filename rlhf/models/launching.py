@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from annotation.models.checks import one_of
 from rlhf.models.checkpoints import Checkpoint
+from rlhf.models.placement import Placed, priority_known
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import Method, TrainingJob
 
@@ -20,7 +21,7 @@ class ProbeStatus(models.TextChoices):
     DONE = "done", "measured"
 
 
-class LaunchCheck(models.Model):
+class LaunchCheck(Placed):
     """The checks of one launch: its page stands between the form and the start, and can be come back to."""
 
     snapshot = models.ForeignKey(DatasetSnapshot, on_delete=models.CASCADE, related_name="+")
@@ -42,6 +43,7 @@ class LaunchCheck(models.Model):
 
     class Meta:
         constraints = [
+            priority_known("launchcheck"),
             models.CheckConstraint(condition=one_of("method", Method), name="launchcheck_method_known"),
             models.CheckConstraint(condition=one_of("probe_status", ProbeStatus), name="launchcheck_probe_known"),
             models.CheckConstraint(

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.models.checks import one_of
 from rlhf.models.leased import LeasedJob, leased_job_constraints
+from rlhf.models.placement import Placed, priority_known
 from rlhf.models.snapshots import DatasetSnapshot
 
 
@@ -56,7 +57,7 @@ class CancelMode(models.TextChoices):
     PAUSE = "pause", "save a checkpoint and free the worker"
 
 
-class TrainingJob(LeasedJob):
+class TrainingJob(Placed, LeasedJob):
     """One training run over one snapshot from one base checkpoint."""
 
     name = models.CharField(max_length=100, blank=True)
@@ -84,6 +85,14 @@ class TrainingJob(LeasedJob):
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)
     metrics = models.JSONField(default=dict, help_text="The final ones, from result.json.")
+    worker = models.ForeignKey(
+        "Worker",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="jobs",
+        help_text="The last to take it.",
+    )
     process_seconds = models.FloatField(
         default=0.0, db_default=0.0, help_text="How long its training processes ran, over all attempts; pauses not."
     )
@@ -107,6 +116,7 @@ class TrainingJob(LeasedJob):
                 condition=Q(proceeded_by__isnull=True) | Q(proceeded_at__isnull=False),
                 name="trainingjob_proceeded_has_time",
             ),
+            priority_known("trainingjob"),
         ]
         indexes = [
             # the reconciler's two questions: what waits, whose lease ran out

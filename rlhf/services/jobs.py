@@ -22,6 +22,7 @@ from django.utils.translation import gettext
 from annotation.services import DomainError
 from rlhf import jobspec, preflight
 from rlhf.jobspec import Result
+from rlhf.launch_commands import check_hardware
 from rlhf.model_directory import check_model_directory
 from rlhf.models import (
     BenchmarkRun,
@@ -35,12 +36,14 @@ from rlhf.models import (
     JobStatus,
     LeasedJob,
     Method,
+    Priority,
     TrainingJob,
 )
 from rlhf.options import SpecError, TrainingOptions, build_options
 from rlhf.services import leases
 from rlhf.services.aliases import is_alias
 from rlhf.services.checkpoints import find_reward_model, register_checkpoint
+from rlhf.services.workers import most_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +64,9 @@ def queue_training_job(
     base: Checkpoint,
     options: dict[str, Any],
     name: str = "",
+    label: str = "",
+    gpus: int = 0,
+    priority: int = Priority.NORMAL,
     created_by: User | None = None,
     proceed: bool = False,
     found: dict[str, Any] | None = None,
@@ -73,6 +79,7 @@ def queue_training_job(
     half-written or cannot be used for this, and for each check that refuses or blocks.
     """
     built = checked_options(method, base, options)
+    refuse_impossible_hardware(built, label, gpus)
     reward_model = find_reward_model(built, base)
     if found is None:
         try:
@@ -94,10 +101,21 @@ def queue_training_job(
             proceeded_at=timezone.now() if overridden else None,
             proceeded_by=created_by if overridden else None,
             code_version=code_version(),
+            label=label,
+            gpus=gpus,
+            priority=priority,
             created_by=created_by,
         )
         transaction.on_commit(lambda: leases.dispatch_job(job))
     return job
+
+
+def refuse_impossible_hardware(options: TrainingOptions, label: str, gpus: int) -> None:
+    """Raise DomainError for options that the GPUs asked for, or those of the workers that are running, cannot do."""
+    try:
+        check_hardware(options, gpus or most_gpus(label))
+    except SpecError as error:
+        raise DomainError(str(error)) from None
 
 
 def checked_options(method: str, base: Checkpoint, options: dict[str, Any]) -> TrainingOptions:
@@ -160,6 +178,7 @@ def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None
             base=job.base,
             options={**job.options, "micro_batch_size": rows},
             name=job.name,
+            **job.placement,
             created_by=created_by,
             proceed=job.proceeded_at is not None,
         )

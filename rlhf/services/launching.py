@@ -18,10 +18,10 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
 from rlhf import preflight
-from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, ProbeStatus, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, Priority, ProbeStatus, TrainingJob, queue_of
 from rlhf.options import SpecError
 from rlhf.services.checkpoints import find_reward_model
-from rlhf.services.jobs import checked_options, queue_training_job
+from rlhf.services.jobs import checked_options, queue_training_job, refuse_impossible_hardware
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ def check_launch(
     base: Checkpoint,
     options: dict[str, Any],
     name: str = "",
+    label: str = "",
+    gpus: int = 0,
+    priority: int = Priority.NORMAL,
     created_by: User | None = None,
 ) -> LaunchCheck:
     """Look at everything that needs no model in memory; what a worker measured of the same launch before comes along.
@@ -50,6 +53,7 @@ def check_launch(
     Raises DomainError and OSError.
     """
     built = checked_options(method, base, options)
+    refuse_impossible_hardware(built, label, gpus)
     find_reward_model(built, base)
     try:
         outcome = preflight.run_checks(snapshot, method, base, built)
@@ -61,6 +65,9 @@ def check_launch(
         base=base,
         method=method,
         name=name,
+        label=label,
+        gpus=gpus,
+        priority=priority,
         options=dataclasses.asdict(built),
         outcome=outcome.as_json(),
         created_by=created_by,
@@ -98,7 +105,7 @@ def request_probe(check: LaunchCheck) -> None:
         return
     try:
         current_app.send_task(
-            "rlhf.tasks.run_probe", args=[check.pk], queue="train", expires=WAITING_LIFE.total_seconds()
+            "rlhf.tasks.run_probe", args=[check.pk], queue=queue_of(check.label), expires=WAITING_LIFE.total_seconds()
         )
     except (BrokerError, ConnectionError, OSError) as error:
         logger.warning("broker away, probe not sent: check=%s error=%s", check.pk, error)
@@ -159,6 +166,7 @@ def start_checked_job(check: LaunchCheck, *, proceed: bool, created_by: User | N
             base=check.base,
             options=check.options,
             name=check.name,
+            **check.placement,
             created_by=created_by,
             proceed=proceed,
             found=check.outcome | {"checks": [finding.as_json() for finding in findings_of(check)]},

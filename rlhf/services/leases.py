@@ -26,7 +26,16 @@ from django.utils.translation import gettext
 from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
-from rlhf.models import FINAL_STATUSES, BenchmarkRun, CancelMode, GenerationJob, JobStatus, LeasedJob, TrainingJob
+from rlhf.models import (
+    FINAL_STATUSES,
+    BenchmarkRun,
+    CancelMode,
+    GenerationJob,
+    JobStatus,
+    LeasedJob,
+    TrainingJob,
+    queue_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +52,7 @@ class IllegalTransitionError(DomainError):
 def dispatch_job(job: LeasedJob) -> bool:
     """Tell the workers that the job waits. False where the broker is away: the reconciler will tell them later."""
     if isinstance(job, TrainingJob):
-        task, queue = "rlhf.tasks.run_training_job", "train"
+        task, queue = "rlhf.tasks.run_training_job", queue_of(job.label)
     elif isinstance(job, BenchmarkRun):
         task, queue = "rlhf.tasks.run_benchmark", "generate"
     else:

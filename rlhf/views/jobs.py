@@ -7,8 +7,6 @@ import shlex
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import F, Window
-from django.db.models.functions import RowNumber
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
@@ -18,10 +16,12 @@ from django.views.decorators.http import require_GET, require_http_methods
 from annotation.services import DomainError
 from rlhf import launcher
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
+from rlhf.launch_commands import notes
 from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
 from rlhf.option_words import format_number
-from rlhf.options import OPTIONS, SpecError
+from rlhf.options import OPTIONS, SpecError, build_options
 from rlhf.services import broker_is_up, request_cancel, seconds_left, seconds_left_by_job
+from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.job_figures import figures_of
@@ -39,13 +39,15 @@ TABS = {"curves": _("Curves"), "log": _("Log"), "options": _("Options and comman
 
 def _job_rows() -> dict[str, Any]:
     jobs = list(
-        TrainingJob.objects.select_related("snapshot", "base", "checkpoint")
-        .annotate(queue_position=Window(RowNumber(), partition_by="status", order_by=[F("queued_at"), F("pk")]))
-        .order_by("-queued_at", "-pk")[:JOBS_SHOWN]
+        TrainingJob.objects.select_related("snapshot", "base", "checkpoint", "worker").order_by("-queued_at", "-pk")[
+            :JOBS_SHOWN
+        ]
     )
     left = seconds_left_by_job(jobs)
+    queue = Queue.now() if any(job.status == JobStatus.QUEUED for job in jobs) else None
+    waits = {job.pk: queue.reason(job) for job in jobs if queue and job.status == JobStatus.QUEUED}
     return {
-        "rows": [(job, left.get(job.pk)) for job in jobs],
+        "rows": [(job, left.get(job.pk), waits.get(job.pk, "")) for job in jobs],
         "is_moving": any(not job.is_finished for job in jobs),
         "broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up(),
     }
@@ -77,14 +79,15 @@ def _progress(job: TrainingJob) -> dict[str, Any]:
     last = job.job_metrics.filter(values__has_key="loss").order_by("-step").values_list("values", flat=True).first()
     values = last or {}
     queued = job.status == JobStatus.QUEUED
-    earlier = TrainingJob.objects.filter(status=JobStatus.QUEUED, queued_at__lt=job.queued_at)
+    queue = Queue.now() if queued else None
     return {
         "job": job,
         "seconds_left": seconds_left(job),
         "tokens_per_second": values.get("tokens_per_second"),
         "peak_memory_gb": values.get("peak_memory_gb") or job.metrics.get("peak_memory_gb"),
         "train": job.preflight.get("train", {}),
-        "jobs_before": earlier.count() if queued else 0,
+        "jobs_before": queue.jobs_before(job) if queue else 0,
+        "waits_because": queue.reason(job) if queue else "",
         "broker_is_away": queued and not broker_is_up(),
         "advice": what_to_do(FailureClass(job.failure_class)) if job.error else "",
     }
@@ -106,7 +109,7 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
     elif tab == "log":
         context |= {"log": read_log(job), "log_lines": LOG_LINES}
     else:
-        context |= {"options": _described_options(job), "command": _command(job)}
+        context |= {"options": _described_options(job), "commands": _commands(job), "notes": _notes(job)}
     return render(request, "rlhf/job.html", context)
 
 
@@ -160,13 +163,21 @@ def read_log(job: TrainingJob) -> str:
     return "".join(character for character in kept if character in "\n\t" or character.isprintable())
 
 
-def _command(job: TrainingJob) -> str:
+def _commands(job: TrainingJob) -> list[tuple[str, str]]:
+    """(host, command) of each machine; nothing where no worker has prepared the job's directory here."""
     if (job.directory / SPEC_FILE).exists():
         try:
-            return shlex.join(launcher.launch_command(job.directory))
+            return [(host, shlex.join(command)) for host, command in launcher.host_commands(job.directory)]
         except SpecError as error:
-            return str(error)
-    return ""
+            return [("", str(error))]
+    return []
+
+
+def _notes(job: TrainingJob) -> list[str]:
+    try:
+        return [gettext(note) for note in notes(build_options(job.method, job.options), job.gpus)]
+    except SpecError:  # options of another version of this code
+        return []
 
 
 def _described_options(job: TrainingJob) -> list[tuple[str, str, str]]:

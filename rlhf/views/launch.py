@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
 from rlhf.forms import LaunchForm, OptionsForm
-from rlhf.models import LaunchCheck, Method, ProbeStatus, TrainingJob
+from rlhf.models import LaunchCheck, Method, Priority, ProbeStatus, TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
 from rlhf.preflight import Level, worst
@@ -41,7 +41,7 @@ def job_new(request: StaffRequest) -> HttpResponse:
         launch.is_valid()  # says so on the field
         return _form_page(request, launch, OptionsForm(Method.DPO), status=422)
     if request.POST.get("step") == "method":  # without scripts a button shows the chosen method's options
-        given = {name: request.POST.get(name, "") for name in ("snapshot", "base", "name", "method")}
+        given = {name: request.POST.get(name, "") for name in LaunchForm.base_fields}
         return _form_page(request, LaunchForm(initial=given), OptionsForm(method))
     options = OptionsForm(method, request.POST)
     if not (launch.is_valid() & options.is_valid()):
@@ -67,6 +67,7 @@ def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
             "base": source.base_id,
             "method": source.method,
             "name": source.name if isinstance(source, LaunchCheck) else "",
+            **source.placement,
         }
         return LaunchForm(initial=given), OptionsForm(source.method, initial=_as_typed(source.options))
     method = request.GET.get("method", Method.DPO)
@@ -175,6 +176,12 @@ def launch_command(check: LaunchCheck | TrainingJob) -> str:
     parts += ["--snapshot", check.snapshot.name, "--base", check.base.name]
     if check.name:
         parts += ["--name", check.name]
+    if check.label:
+        parts += ["--label", check.label]
+    if check.gpus:
+        parts += ["--gpus", str(check.gpus)]
+    if check.priority:
+        parts += ["--priority", Priority(check.priority).name.lower()]
     changed = [
         f"{name}={str(value).lower() if isinstance(value, bool) else format_number(value)}"
         for name, value in check.options.items()

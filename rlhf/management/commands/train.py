@@ -10,7 +10,7 @@ from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import preflight, supervisor
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, Priority, TrainingJob
 from rlhf.options import OPTIONS
 from rlhf.preflight.probe import run_probe
 from rlhf.services import check_launch, seconds_left, start_checked_job
@@ -31,6 +31,9 @@ class Command(ScriptCommand):
             "--set", nargs="+", action="extend", default=[], metavar="key=value", dest="settings_given"
         )
         parser.add_argument("--name", default="", help="name of the job and of its checkpoint")
+        parser.add_argument("--label", default="", help="of the workers that may take it; any without")
+        parser.add_argument("--gpus", type=int, default=0, help="how many the worker must have free")
+        parser.add_argument("--priority", choices=[name.lower() for name in Priority.names], default="normal")
         parser.add_argument(
             "--measure", action="store_true", help="load the model here first and take one step on the longest rows"
         )
@@ -51,6 +54,9 @@ class Command(ScriptCommand):
             base=find_or_fetch_checkpoint(options["base"], snapshot.project),
             options=given,
             name=options["name"],
+            label=options["label"],
+            gpus=options["gpus"],
+            priority=Priority[options["priority"].upper()],
         )
         if options["measure"]:
             measure_launch(check, run_probe)

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("annotation", "0014_rankings_that_reviewers_settle")]
+    dependencies = [("annotation", "0015_fewer_indexes")]
 
     operations = [
         migrations.AddField(

@@ -229,7 +229,7 @@ class LaunchForm(forms.Form):
     )
     method = forms.ChoiceField(
         label=_("Method"),
-        choices=[choice for choice in Method.choices if choice[0] in OPTIONS],
+        choices=[choice for choice in Method.choices if choice[0] in OPTIONS and choice[0] != Method.MERGE],
         initial=Method.DPO,
         widget=forms.RadioSelect,
     )

@@ -37,7 +37,8 @@ def model_card(checkpoint: Checkpoint) -> str:
             _front_matter(checkpoint),
             f"# {checkpoint.name}",
             _summary(checkpoint, lineage),
-            *([_training(checkpoint.job), _data(checkpoint.job.snapshot, checkpoint.job)] if checkpoint.job else []),
+            *([_training(checkpoint.job)] if checkpoint.job else []),
+            *([_data(checkpoint.job.snapshot, checkpoint.job)] if checkpoint.job and checkpoint.job.snapshot else []),
             _results(checkpoint),
             *([_making(checkpoint.job)] if checkpoint.job else []),
             _limits(checkpoint),
@@ -63,10 +64,12 @@ def _summary(checkpoint: Checkpoint, lineage: Lineage) -> str:
     line = " → ".join([*(one.name for one in lineage.ancestors), f"**{checkpoint.name}**"])
     if checkpoint.job:
         snapshot = checkpoint.job.snapshot
-        made = (
-            f"It was made from `{checkpoint.job.base.name}` by {checkpoint.job.get_method_display()} on "
-            f"the data set `{snapshot.name}` of the project {_text(snapshot.project.name)}."
-        )
+        made = f"It was made from `{checkpoint.job.base.name}` by {checkpoint.job.get_method_display()}"
+        if snapshot:
+            made += f" on the data set `{snapshot.name}` of the project {_text(snapshot.project.name)}."
+        else:
+            merged = checkpoint.job.merge_inputs.values_list("checkpoint__name", flat=True)
+            made += f" of {', '.join(f'`{name}`' for name in merged)}; nothing was trained."
     else:
         made = "It was made elsewhere and brought in; how is not known here."
     facts = [("Line", line), ("Manifest sha256", f"`{checkpoint.manifest_sha256}`")]
@@ -185,6 +188,22 @@ def _making(job: TrainingJob) -> str:
     return "## How it was made\n\n" + _table(("", ""), rows)
 
 
+def _limits_of_data(snapshot: DatasetSnapshot) -> list[str]:
+    limits = []
+    if not snapshot.humans_only:
+        limits.append("Some of the judgments were made by models, not by people.")
+    if snapshot.eval_rows == 0:
+        limits.append("No data was held out, so no measure here says how it does on prompts it has not seen.")
+    elif snapshot.eval_rows < FEW_HELD_OUT:
+        limits.append(f"Only {snapshot.eval_rows} rows were held out: differences of a few points are noise.")
+    people = snapshot_agreement(snapshot)["Two people agree"]
+    if people is None:
+        limits.append("No item has two people's votes, so nobody knows how far they agree.")
+    elif people.value < 0.6:
+        limits.append(f"Its people agreed on {_percent(people.value)} of pairs only; the labels are noisy.")
+    return limits
+
+
 def _limits(checkpoint: Checkpoint) -> str:
     """What follows from the rows; a person may add to a downloaded card."""
     limits = []
@@ -195,17 +214,7 @@ def _limits(checkpoint: Checkpoint) -> str:
         limits.append(
             f"Its licence is at least that of its base; the terms of `{job.base.name}` and of the prompts apply."
         )
-        if not job.snapshot.humans_only:
-            limits.append("Some of the judgments were made by models, not by people.")
-        if job.snapshot.eval_rows == 0:
-            limits.append("No data was held out, so no measure here says how it does on prompts it has not seen.")
-        elif job.snapshot.eval_rows < FEW_HELD_OUT:
-            limits.append(f"Only {job.snapshot.eval_rows} rows were held out: differences of a few points are noise.")
-        people = snapshot_agreement(job.snapshot)["Two people agree"]
-        if people is None:
-            limits.append("No item has two people's votes, so nobody knows how far they agree.")
-        elif people.value < 0.6:
-            limits.append(f"Its people agreed on {_percent(people.value)} of pairs only; the labels are noisy.")
+        limits += _limits_of_data(job.snapshot) if job.snapshot else ["Nothing was measured when it was merged."]
     if checkpoint.kind == CheckpointKind.REWARD:
         limits.append(
             "Scores compare responses to one prompt; they mean nothing across prompts, for other chat templates, or "

@@ -23,8 +23,8 @@ def check_model_directory(directory: Path) -> None:
         raise SpecError(f"{directory} is not a directory: name the directory of a model")
     if (directory / MANIFEST_FILE).exists():
         check_manifest(directory)
-    _read_json(directory / "config.json")
-    _read_json(directory / "tokenizer.json")
+    read_json(directory / "config.json")
+    read_json(directory / "tokenizer.json")
     for file in weight_files(directory):
         safetensors_header(file)
 
@@ -34,7 +34,7 @@ def weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     if not index.exists():
         return [directory / "model.safetensors"]
-    shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+    shards = sorted(set(read_json(index).get("weight_map", {}).values()))
     if not shards:
         raise SpecError(f"{index} names no weights: the model was not written to the end")
     return [directory / shard for shard in shards]
@@ -42,7 +42,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def model_kind(directory: Path) -> Literal["policy", "reward"]:
     """Whether the model writes text or scores it, by the architecture that its config names. Raises SpecError."""
-    architectures = _read_json(directory / "config.json").get("architectures") or [""]
+    architectures = read_json(directory / "config.json").get("architectures") or [""]
     if architectures[0].endswith("ForSequenceClassification"):
         return "reward"
     if architectures[0].endswith("ForCausalLM"):
@@ -50,7 +50,7 @@ def model_kind(directory: Path) -> Literal["policy", "reward"]:
     raise SpecError(f"{directory}: {architectures[0] or 'no architecture'} is neither a language nor a reward model")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -74,7 +74,8 @@ def safetensors_header(path: Path) -> dict[str, Any]:
             if size < 8 + header_length:
                 raise SpecError(f"{path} ends inside its header: it was not written to the end")
             header = json.loads(file.read(header_length))
-        spans = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        spans = [entry["data_offsets"][1] for entry in tensors.values()]
     except FileNotFoundError:
         raise SpecError(f"{path.parent} has no {path.name}; weights must be safetensors") from None
     except SpecError:

@@ -44,6 +44,10 @@ LABELS: dict[str, str | Promise] = {
     "soft_labels": _("Learn the share of votes"),
     "use_ties": _("Keep ties"),
     "margin_per_strength": _("Margin for each step of strength"),
+    "models": _("Models"),
+    "algorithm": _("Algorithm"),
+    "weights": _("Weights"),
+    "scaling": _("Scaling, λ"),
     "center_rewards_coefficient": _("Center rewards coefficient"),
     "beta": _("Beta"),
     "loss_type": _("Loss type"),
@@ -100,6 +104,12 @@ HELP = (
     gettext_noop("Where DeepSpeed keeps the optimizer's state; cpu trades speed for GPU memory."),
     gettext_noop("Processes that share each row (Ulysses), for rows too long for one GPU."),
     gettext_noop("Names of several machines, separated by commas; each runs a command of its own."),
+    gettext_noop("Names of the checkpoints to merge, with commas between them."),
+    gettext_noop(
+        "model_stock finds by itself how far to move from the base; linear is the mean; task_arithmetic adds changes."
+    ),
+    gettext_noop("One number for each model, with commas between them; empty weighs all alike. Not for model_stock."),
+    gettext_noop("Lambda of task_arithmetic: how much of the summed changes is added to the base."),
     gettext_noop("Pulls the mean reward to 0 (Eisenstein et al. 2023); 0.01 is usual, 0 is off."),
     gettext_noop("How strongly the policy is held to the reference model."),
     gettext_noop("Assumed share of wrong votes, 0 … 0.5; for loss_type robust."),

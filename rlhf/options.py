@@ -6,7 +6,7 @@ import math
 import re
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rlhf.rules import RULE_ARGUMENTS, build_rule
 
@@ -27,7 +27,7 @@ CHANGEABLE_ON_RESUME = (
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What every method understands."""
+    """What every method understands that trains."""
 
     learning_rate: float = 1e-5
     """Peak, after warm-up."""
@@ -219,11 +219,52 @@ class TokenKLGRPOOptions(PolicyGradientOptions):
     """top_k sums over the reference's likeliest tokens; the others estimate from the sampled token alone."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions:
+    """One model out of several that were trained from the same base; nothing is trained."""
+
+    # Read where any job is started: a merge is one process on the CPU.
+    launcher: ClassVar[str] = "python"
+    hosts: ClassVar[str] = ""
+    processes: ClassVar[int] = 1
+    zero_stage: ClassVar[int] = 0
+    offload: ClassVar[str] = "none"
+    bf16: ClassVar[bool] = False
+
+    models: str = ""
+    """Names of the checkpoints to merge, with commas between them."""
+    algorithm: Literal["model_stock", "linear", "task_arithmetic"] = "model_stock"
+    """model_stock finds by itself how far to move from the base; linear is the mean; task_arithmetic adds changes."""
+    weights: str = ""
+    """One number for each model, with commas between them; empty weighs all alike. Not for model_stock."""
+    scaling: float = 1.0
+    """Lambda of task_arithmetic: how much of the summed changes is added to the base."""
+
+    @property
+    def model_names(self) -> list[str]:
+        return [name.strip() for name in self.models.split(",") if name.strip()]
+
+    @property
+    def model_weights(self) -> list[float]:
+        """One for each model. Raises SpecError."""
+        if not self.weights.strip():
+            return [1.0] * len(self.model_names)
+        try:
+            weights = [float(text) for text in self.weights.split(",")]
+        except ValueError:
+            raise SpecError(f"weights: {self.weights!r} is not numbers with commas between them") from None
+        if len(weights) != len(self.model_names) or not all(map(math.isfinite, weights)):
+            raise SpecError(f"weights: {len(self.model_names)} models need as many numbers, not {self.weights!r}")
+        return weights
+
+
+# A merge's options stand where those of training do: what starts a job reads no more of them than they have.
 OPTIONS: dict[str, type[TrainingOptions]] = {
     "sft": SFTOptions,
     "reward": RewardOptions,
     "dpo": DPOOptions,
     "kto": KTOOptions,
+    "merge": typing.cast("type[TrainingOptions]", MergeOptions),
 }
 
 
@@ -315,14 +356,18 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "value_coefficient": (0, 100),
     "value_clip_range": (0.001, 1000),
     "value_learning_rate": (1e-9, 1),
+    "scaling": (0, 10),
 }
 
 
-def _check(options: TrainingOptions) -> None:
+def _check(options: TrainingOptions | MergeOptions) -> None:
     for name, (smallest, largest) in _BOUNDS.items():
         value = getattr(options, name, smallest)
         if not smallest <= value <= largest:
             raise SpecError(f"{name}: {value} is outside {smallest:g} … {largest:g}")
+    if isinstance(options, MergeOptions):
+        _check_merge(options)
+        return
     if options.batch_size % options.micro_batch_size:
         raise SpecError(
             f"batch_size {options.batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
@@ -430,3 +475,18 @@ def _check_sequence_parallel(options: TrainingOptions, world: int) -> None:
         raise SpecError(f"sequence_parallel {options.sequence_parallel} does not divide the {world} processes")
     if options.packing:
         raise SpecError("sequence_parallel cannot go with packing: attention would cross the packed rows")
+
+
+def _check_merge(options: MergeOptions) -> None:
+    names = options.model_names
+    if len(names) < (1 if options.algorithm == "task_arithmetic" else 2):
+        raise SpecError(f"models: {options.algorithm} needs more than {len(names)} of them")
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise SpecError(f"models: {sorted(twice)[0]} is named twice; give it a larger weight instead")
+    if options.algorithm == "model_stock" and options.weights.strip():
+        raise SpecError("weights have no effect on model_stock, which finds its own: leave them empty")
+    if options.algorithm == "linear" and sum(options.model_weights) <= 0:
+        raise SpecError("weights must have a sum above 0: linear divides by it")
+    if options.algorithm != "task_arithmetic" and options.scaling != 1:
+        raise SpecError(f"scaling has no effect on {options.algorithm}: choose task_arithmetic, or 1")
+    assert len(options.model_weights) == len(names)

@@ -24,7 +24,7 @@ from rlhf.alarms import Alarm, Watch
 from rlhf.jobspec import INSIGHTS_FILE, CancelMode, JobSpec, Result
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
 from rlhf.options import SpecError, build_options
-from rlhf.services import jobs, leases, watching, workers
+from rlhf.services import jobs, leases, merging, watching, workers
 from rlhf.snapshots import check_snapshot
 from rlhf.token_lengths import TokenCounter
 
@@ -91,6 +91,11 @@ def _run(claim: workers.Claim) -> None:
 
 
 def _prepare(job: TrainingJob) -> None:
+    if job.snapshot is None:
+        merge_options = merging.options_with_paths(job)
+        spec = JobSpec(job_id=job.pk, method=job.method, base_model_dir=str(job.base.path), options=merge_options)
+        launcher.prepare(job.directory, spec, [], [])
+        return
     check_snapshot(job.snapshot)
     given = job.options
     if job.reward_model is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from rlhf.api import JobMetricsView
-from rlhf.views import aliases, checkpoints, job_figures, jobs, launch, projects, snapshots, workers
+from rlhf.views import aliases, checkpoints, job_figures, jobs, launch, merging, projects, snapshots, workers
 
 urlpatterns = [
     path("projects/", projects.project_list, name="project_list"),
@@ -29,6 +29,7 @@ urlpatterns = [
     path("training/<int:pk>/log/", jobs.job_log, name="job_log"),
     path("training/<int:pk>/stop/", jobs.job_stop, name="job_stop"),
     path("checkpoints/", checkpoints.checkpoint_list, name="checkpoint_list"),
+    path("checkpoints/merge/", merging.merge_new, name="merge_new"),
     path("checkpoints/aliases/", aliases.alias_list, name="alias_list"),
     path("checkpoints/aliases/back/", aliases.alias_back, name="alias_back"),
     path("checkpoints/<int:pk>/", checkpoints.checkpoint_detail, name="checkpoint_detail"),

@@ -20,6 +20,7 @@ from rlhf.models.evaluation import (
 from rlhf.models.generation import GenerationJob
 from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
+from rlhf.models.merging import MergeInput
 from rlhf.models.placement import Priority
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, Point, TrainingJob
@@ -52,6 +53,7 @@ __all__ = [
     "JudgmentFailure",
     "LaunchCheck",
     "LeasedJob",
+    "MergeInput",
     "Method",
     "Point",
     "Priority",

@@ -58,11 +58,11 @@ class CancelMode(models.TextChoices):
 
 
 class TrainingJob(Placed, LeasedJob):
-    """One training run over one snapshot from one base checkpoint."""
+    """One training run over one snapshot from one base checkpoint, or a merge of checkpoints, which needs no data."""
 
     name = models.CharField(max_length=100, blank=True)
     method = models.CharField(max_length=20, choices=Method)
-    snapshot = models.ForeignKey(DatasetSnapshot, on_delete=models.PROTECT, related_name="jobs")
+    snapshot = models.ForeignKey(DatasetSnapshot, on_delete=models.PROTECT, related_name="jobs", null=True, blank=True)
     base = models.ForeignKey("Checkpoint", on_delete=models.PROTECT, related_name="jobs_from_here")
     # What scored the completions of an on-policy method; `options` holds its name.
     reward_model = models.ForeignKey(
@@ -117,6 +117,10 @@ class TrainingJob(Placed, LeasedJob):
                 name="trainingjob_proceeded_has_time",
             ),
             priority_known("trainingjob"),
+            models.CheckConstraint(
+                condition=Q(method="merge", snapshot__isnull=True) | (~Q(method="merge") & Q(snapshot__isnull=False)),
+                name="trainingjob_only_a_merge_has_no_data",
+            ),
         ]
         indexes = [
             # the reconciler's two questions: what waits, whose lease ran out

@@ -7,6 +7,7 @@ from rlhf.services.generation import queue_generation_job
 from rlhf.services.jobs import queue_training_job, reconcile, seconds_left, seconds_left_by_job
 from rlhf.services.launching import check_launch, request_probe, start_checked_job
 from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause, resume_job
+from rlhf.services.merging import queue_merge_job
 from rlhf.services.snapshots import create_snapshot
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "move_alias",
     "publish_checkpoint",
     "queue_generation_job",
+    "queue_merge_job",
     "queue_training_job",
     "reconcile",
     "register_base_checkpoint",

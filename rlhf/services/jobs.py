@@ -126,6 +126,8 @@ def checked_options(method: str, base: Checkpoint, options: dict[str, Any]) -> T
         )
     try:
         built = build_options(method, options)
+        if method == Method.MERGE:
+            raise SpecError(f"{method} takes no data set")
         check_model_directory(base.path)
     except SpecError as error:
         raise DomainError(str(error)) from None
@@ -165,7 +167,7 @@ def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None
         if existing := TrainingJob.objects.filter(retry_of=job).first():
             return existing
         rows = half_micro_batch(job)
-        if rows is None:
+        if rows is None or job.snapshot is None:
             raise DomainError(
                 gettext(
                     "it cannot take fewer rows at once: micro_batch_size is as small as the method and the batch "
@@ -236,7 +238,7 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
         if model_dir.is_dir():
             register_checkpoint(
                 name=_checkpoint_name(job),
-                kind=CheckpointKind.REWARD if job.method == Method.REWARD else CheckpointKind.POLICY,
+                kind=CheckpointKind.REWARD if job.method == Method.REWARD else CheckpointKind(job.base.kind),
                 directory=model_dir,
                 parent=job.base,
                 job=job,

@@ -65,7 +65,11 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
         "lineage": lineage_of(checkpoint),
         "aliases": [move for move in moves.current() if move.checkpoint_id == checkpoint.pk],
         "alias_moves": moves.filter(Q(checkpoint=checkpoint) | Q(previous=checkpoint)).order_by("-moved_at", "-pk"),
-        "alias_form": AliasForm(initial={"project": checkpoint.job.snapshot.project_id if checkpoint.job else None}),
+        "alias_form": AliasForm(
+            initial={
+                "project": checkpoint.job.snapshot.project_id if checkpoint.job and checkpoint.job.snapshot else None
+            }
+        ),
         "accuracy": held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None,
         "records": [
             (project, opponent, head_to_head(project, source, opponent, humans_only=True))
@@ -74,6 +78,7 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
         ],
         "parent_source": parent_source,
         "projects": projects,
+        "merges": checkpoint.merged_into.select_related("job").order_by("job"),
         "children": checkpoint.children.select_related("job").order_by("created_at"),
         "jobs": checkpoint.jobs_from_here.select_related("snapshot", "checkpoint").order_by("-queued_at"),
     }

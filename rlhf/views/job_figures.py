@@ -35,9 +35,8 @@ def _plots(job: TrainingJob) -> list[Plot]:
     logged = JobMetric.objects.curves([job.pk], POINTS)[job.pk]
     if not logged:
         return []
-    agreement = measure_agreement(job.snapshot.project, humans_only=True).raw_agreement_no_ties
     people = []
-    if agreement:
+    if job.snapshot and (agreement := measure_agreement(job.snapshot.project, humans_only=True).raw_agreement_no_ties):
         people = [Mark(agreement, gettext("people agree %(share)s") % {"share": format_value(agreement)})]
     # While it runs, the axis shows how far there is to go.
     last_step = job.step if job.is_finished else job.total_steps

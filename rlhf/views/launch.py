@@ -61,7 +61,7 @@ def job_new(request: StaffRequest) -> HttpResponse:
 def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
     """The forms as the address asks for them: a job to clone, a launch to change, or what to begin with."""
     source = _named(TrainingJob, request.GET.get("clone", "")) or _named(LaunchCheck, request.GET.get("check", ""))
-    if source is not None:
+    if source is not None and source.snapshot_id is not None:
         given: dict[str, Any] = {
             "snapshot": source.snapshot_id,
             "base": source.base_id,
@@ -173,7 +173,8 @@ def launch_command(check: LaunchCheck | TrainingJob) -> str:
     """The command that launches the same from a terminal; options at their defaults are left out."""
     defaults = OPTIONS[check.method]()
     parts = ["python", "manage.py", "train", "--method", check.method]
-    parts += ["--snapshot", check.snapshot.name, "--base", check.base.name]
+    parts += ["--snapshot", check.snapshot.name] if check.snapshot else []
+    parts += ["--base", check.base.name]
     if check.name:
         parts += ["--name", check.name]
     if check.label:

@@ -41,6 +41,8 @@ def pair(number: int) -> Row:
 
 def toy_rows(method: str, count: int, start: int = 0) -> list[Row]:
     pairs = [pair(number) for number in range(start, start + count)]
+    if method == "merge":
+        return []
     if method == "sft":
         return [{"id": row["id"], "prompt": row["prompt"], "completion": row["chosen"]} for row in pairs]
     if method == "kto":
@@ -70,6 +72,8 @@ class JobRunner:
         **options: Any,
     ) -> Path:
         given = {"learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "bf16": False, **options}
+        if method == "merge":
+            given = options
         job_dir = self.folder / name
         spec = JobSpec(
             job_id=1,

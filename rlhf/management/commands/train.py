@@ -10,10 +10,10 @@ from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import preflight, supervisor
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, DatasetSnapshot, Priority, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, Method, Priority, TrainingJob
 from rlhf.options import OPTIONS
 from rlhf.preflight.probe import run_probe
-from rlhf.services import check_launch, seconds_left, start_checked_job
+from rlhf.services import check_launch, queue_merge_job, seconds_left, start_checked_job
 from rlhf.services.launching import findings_of, measure_launch
 
 
@@ -23,7 +23,7 @@ class Command(ScriptCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--method", required=True, choices=sorted(OPTIONS))
-        parser.add_argument("--snapshot", required=True, metavar="NAME")
+        parser.add_argument("--snapshot", metavar="NAME", help="needed by every method but merge")
         parser.add_argument(
             "--base", default=settings.STARTER_MODEL, metavar="NAME", help="checkpoint, alias or directory"
         )
@@ -43,11 +43,33 @@ class Command(ScriptCommand):
         )
 
     def run(self, **options: Any) -> dict[str, Any]:
-        snapshot = DatasetSnapshot.objects.filter(name=options["snapshot"]).first()
-        if snapshot is None:
-            known = ", ".join(DatasetSnapshot.objects.values_list("name", flat=True)) or "none yet"
-            raise DomainError(f"there is no data set {options['snapshot']!r}; known: {known}")
+        findings: list[preflight.Finding] = []
         given = dict(_key_value(text) for text in options["settings_given"])
+        if options["method"] == Method.MERGE:
+            if options["snapshot"]:
+                raise DomainError("merge takes no data set: leave --snapshot out")
+            base = find_or_fetch_checkpoint(options["base"])
+            job = queue_merge_job(base=base, options=given, name=options["name"])
+        else:
+            job, findings = self._check_and_start(given, options)
+        if options["wait"]:
+            self._wait(job)
+        job.refresh_from_db()
+        if job.status == "failed":
+            raise DomainError(f"job {job.pk} failed: {job.error}")
+        checkpoint = Checkpoint.objects.filter(job=job).first()
+        return {
+            "job": job.pk,
+            "status": job.status,
+            "checkpoint": checkpoint.name if checkpoint else None,
+            "metrics": job.metrics,
+            "checks": [finding.as_json() | {"text": preflight.sentence(finding)} for finding in findings],
+        }
+
+    def _check_and_start(
+        self, given: dict[str, Any], options: dict[str, Any]
+    ) -> tuple[TrainingJob, list[preflight.Finding]]:
+        snapshot = _find_snapshot(options["snapshot"])
         check = check_launch(
             snapshot=snapshot,
             method=options["method"],
@@ -63,20 +85,7 @@ class Command(ScriptCommand):
         findings = findings_of(check)
         for finding in findings:
             self.progress(f"{finding.level.name.lower()}: {preflight.sentence(finding)}")
-        job = start_checked_job(check, proceed=options["proceed"])
-        if options["wait"]:
-            self._wait(job)
-        job.refresh_from_db()
-        if job.status == "failed":
-            raise DomainError(f"job {job.pk} failed: {job.error}")
-        checkpoint = Checkpoint.objects.filter(job=job).first()
-        return {
-            "job": job.pk,
-            "status": job.status,
-            "checkpoint": checkpoint.name if checkpoint else None,
-            "metrics": job.metrics,
-            "checks": [finding.as_json() | {"text": preflight.sentence(finding)} for finding in findings],
-        }
+        return start_checked_job(check, proceed=options["proceed"]), findings
 
     def _wait(self, job: TrainingJob) -> None:
         """Follow the job; where no worker has taken it within a few seconds, run it here."""
@@ -93,6 +102,15 @@ class Command(ScriptCommand):
                 self.progress(f"job {job.pk}: {job.status}, step {job.step} of {job.total_steps or '?'}{remaining}")
             time.sleep(1)
             job.refresh_from_db()
+
+
+def _find_snapshot(name: str | None) -> DatasetSnapshot:
+    snapshot = DatasetSnapshot.objects.filter(name=name).first()
+    if snapshot is None:
+        known = ", ".join(DatasetSnapshot.objects.values_list("name", flat=True)) or "none yet"
+        problem = f"there is no data set {name!r}" if name else "name a data set with --snapshot"
+        raise DomainError(f"{problem}; known: {known}")
+    return snapshot
 
 
 def _key_value(text: str) -> tuple[str, str]:

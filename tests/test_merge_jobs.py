@@ -1,0 +1,117 @@
+"""Merging through the page and the command: checked first, run by the worker's own code, with every parent known."""
+
+from __future__ import annotations
+
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from django.core.management import call_command
+from django.db import IntegrityError, transaction
+from django.test import Client
+from safetensors.numpy import load_file, save_file
+
+from rlhf import supervisor
+from rlhf.jobspec import write_manifest
+from rlhf.models import Checkpoint, TrainingJob
+from rlhf.services import register_base_checkpoint
+from tests.factories import make_user
+
+pytestmark = [pytest.mark.usefixtures("data_dir")]
+
+
+@pytest.fixture
+def family(tiny_model: Path, tmp_path: Path) -> list[Checkpoint]:
+    """A base and two models of the same form, in which a weight of 1 is 2 and 4."""
+    found = [register_base_checkpoint("tiny", tiny_model)]
+    for name, factor in (("twice", 2), ("fourfold", 4)):
+        folder = tmp_path / name
+        shutil.copytree(tiny_model, folder)
+        weights = load_file(tiny_model / "model.safetensors")
+        save_file(
+            {key: (value * factor).astype(np.float32) for key, value in weights.items()},
+            folder / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+        write_manifest(folder)
+        found.append(register_base_checkpoint(name, folder))
+    return found
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    client.force_login(make_user("staff", is_staff=True))
+    return client
+
+
+@pytest.mark.django_db
+def test_the_page_queues_a_merge_with_its_parents_and_names_what_is_wrong(
+    staff: Client, family: list[Checkpoint]
+) -> None:
+    base, twice, fourfold = family
+    page = staff.get(f"/checkpoints/merge/?base={base.pk}").content.decode()
+    assert "Weight of fourfold" in page and f'<option value="{base.pk}" selected>' in page
+    given = {"base": base.pk, "models": [twice.pk, fourfold.pk], "algorithm": "linear", "scaling": "1"}
+    given |= {f"weight-{twice.pk}": "1", f"weight-{fourfold.pk}": "3"}
+
+    wrong = staff.post("/checkpoints/merge/", given | {f"weight-{twice.pk}": "much"})
+    assert wrong.status_code == 422 and "The weight of twice, much, is not a number." in wrong.content.decode()
+    alone = staff.post("/checkpoints/merge/", given | {"models": [twice.pk]})
+    assert alone.status_code == 422 and "linear needs more than 1" in alone.content.decode()
+    assert not TrainingJob.objects.exists()
+
+    answer = staff.post("/checkpoints/merge/", given | {"name": "blend"})
+    job = TrainingJob.objects.get()
+    assert answer.headers["Location"] == f"/training/{job.pk}/"
+    assert sorted(job.merge_inputs.values_list("checkpoint__name", "weight")) == [("fourfold", 3.0), ("twice", 1.0)]
+    for address in (f"/training/{job.pk}/", "/training/", f"/training/{job.pk}/?tab=options"):
+        assert staff.get(address).status_code == 200
+    assert "fourfold" in staff.get(f"/training/{job.pk}/").content.decode()
+
+
+@pytest.mark.django_db
+def test_another_architecture_is_refused_before_the_start(
+    staff: Client, family: list[Checkpoint], tmp_path: Path
+) -> None:
+    base, twice, fourfold = family
+    config = (fourfold.path / "config.json").read_text()
+    (fourfold.path / "config.json").write_text(config.replace("LlamaForCausalLM", "Qwen2ForCausalLM"))
+    write_manifest(fourfold.path)
+    answer = staff.post(
+        "/checkpoints/merge/",
+        {"base": base.pk, "models": [twice.pk, fourfold.pk], "algorithm": "model_stock", "scaling": "1"},
+    )
+    assert answer.status_code == 422
+    assert "fourfold is of another architecture: Qwen2ForCausalLM" in answer.content.decode()
+    assert not TrainingJob.objects.exists()
+
+
+@pytest.mark.django_db
+def test_only_a_merge_may_be_without_data(family: list[Checkpoint]) -> None:
+    with pytest.raises(IntegrityError, match="only_a_merge_has_no_data"), transaction.atomic():
+        TrainingJob.objects.create(method="dpo", base=family[0], options={})
+
+
+@pytest.mark.training
+@pytest.mark.django_db(transaction=True)
+def test_the_command_merges_and_the_checkpoint_knows_all_its_parents(client: Client, family: list[Checkpoint]) -> None:
+    out = StringIO()
+    call_command(
+        "train", "--method", "merge", "--base", "tiny", "--name", "blend",
+        "--set", "models=twice,fourfold", "weights=1,3", "algorithm=linear", stdout=out,
+    )  # fmt: skip
+    job = TrainingJob.objects.get()
+    assert supervisor.run_training_job(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.error) == ("succeeded", "")
+    blend = Checkpoint.objects.get(name="blend")
+    before, after = (load_file(one.path / "model.safetensors") for one in (family[0], blend))
+    for name, value in after.items():
+        np.testing.assert_allclose(value, 3.5 * before[name], rtol=1e-5)
+    assert (blend.parent, blend.kind, job.step) == (family[0], "policy", len(after))
+    client.force_login(make_user("staff", is_staff=True))
+    assert "twice" in client.get(f"/checkpoints/{blend.pk}/").content.decode()
+    assert f"/training/{job.pk}/" in client.get(f"/checkpoints/{family[2].pk}/").content.decode()
+    assert client.get("/checkpoints/").status_code == 200

@@ -34,7 +34,8 @@ from rlhf.jobspec import JobSpec, Result  # noqa: E402
 from rlhf.options import build_options  # noqa: E402
 
 WORDS = ("the", "answer", "is", "short", "and", "polite", "because", "people", "asked", "for", "it", "today")
-OPTIONS = {"epochs": 1, "checkpoint_every_steps": 4, "learning_rate": 1e-4}
+# Without samples: a bare script writes none.
+OPTIONS = {"epochs": 1, "checkpoint_every_steps": 4, "learning_rate": 1e-4, "sample_prompts": 0}
 
 
 def rows(count: int, seed: int) -> list[dict[str, Any]]:

@@ -30,6 +30,8 @@ LABELS: dict[str, str | Promise] = {
     "gradient_checkpointing": _("Gradient checkpointing"),
     "checkpoint_every_steps": _("Checkpoint every … steps"),
     "eval_every_steps": _("Evaluate every … steps"),
+    "sample_prompts": _("Sample prompts"),
+    "sample_tokens": _("Sample tokens"),
     "seed": _("Seed"),
     "processes": _("Processes"),
     "launcher": _("Launcher"),
@@ -88,6 +90,10 @@ HELP = (
     gettext_noop("bfloat16 autocast over float32 weights."),
     gettext_noop("Trades about a tenth more time for less memory."),
     gettext_noop("0 evaluates at the end only."),
+    gettext_noop(
+        "Held-out prompts answered at the start, at each evaluation and at the end, to be read side by side; 0 is off."
+    ),
+    gettext_noop("Of each such answer, at most."),
     gettext_noop("Weight of the squared distance to people's absolute scores, for responses that have one; 0 is off."),
     gettext_noop("How absolute scores are brought to one scale: mean 0 and deviation 1, or 0 … 1."),
     gettext_noop("A score of its own for each aspect that people scored, beside the one that ranks responses."),

@@ -55,6 +55,10 @@ class TrainingOptions:
     checkpoint_every_steps: int = 50
     eval_every_steps: int = 0
     """0 evaluates at the end only."""
+    sample_prompts: int = 8
+    """Held-out prompts answered at the start, at each evaluation and at the end, to be read side by side; 0 is off."""
+    sample_tokens: int = 64
+    """Of each such answer, at most."""
     seed: int = 17
     processes: int = 1
     """Training processes on each machine; on GPUs one process each."""
@@ -329,6 +333,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "lora_alpha": (1, 4096),
     "checkpoint_every_steps": (1, 1_000_000),
     "eval_every_steps": (0, 1_000_000),
+    "sample_prompts": (0, 32),
+    "sample_tokens": (1, 1024),
     "seed": (0, 2**31 - 1),
     "processes": (1, 64),
     "sequence_parallel": (1, 64),

@@ -123,3 +123,23 @@ def share_place(record: dict[str, Any]) -> str:
     """Where a share and its interval lie on an axis from 0 to 1, for `.interval`."""
     at, start, end = (100 * record[name] for name in ("win_rate", "lower", "upper"))
     return f"--at: {at:.2f}%; --start: {start:.2f}%; --width: {end - start:.2f}%"
+
+
+_SIDE_WORDS: dict[str, str | Promise] = {
+    "chosen": _("chosen"),
+    "rejected": _("rejected"),
+    "desirable": _("desirable"),
+    "undesirable": _("undesirable"),
+}
+
+
+@register.filter
+def side_word(side: str) -> str:
+    """Which side of a pair a row of a batch is."""
+    return str(_SIDE_WORDS.get(side, side))
+
+
+@register.filter
+def ends(extremes: dict[str, Any]) -> list[tuple[str, list[Any]]]:
+    """The worst and the best rows with their titles, the worst first: they say more."""
+    return [(gettext("Worst"), extremes["worst"]), (gettext("Best"), extremes["best"])]

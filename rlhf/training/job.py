@@ -25,6 +25,7 @@ from typing import Any, Literal
 from rlhf.jobspec import (
     CANCEL_FILE,
     HEARTBEAT_FILE,
+    INSIGHTS_FILE,
     METRICS_FILE,
     RESULT_FILE,
     BadDataError,
@@ -107,12 +108,17 @@ class Job:
         with (self.directory / METRICS_FILE).open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
-    def drop_torn_metrics_line(self) -> None:
-        """Cut off the half-written last line that a killed attempt may have left."""
-        path = self.directory / METRICS_FILE
-        if path.exists():
-            data = path.read_bytes()
-            os.truncate(path, data.rfind(b"\n") + 1)
+    def write_insight(self, line: dict[str, Any]) -> None:
+        """Append one line to insights.jsonl."""
+        with (self.directory / INSIGHTS_FILE).open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def drop_torn_lines(self) -> None:
+        """Cut off the half-written last lines that a killed attempt may have left."""
+        for path in (self.directory / METRICS_FILE, self.directory / INSIGHTS_FILE):
+            if path.exists():
+                data = path.read_bytes()
+                os.truncate(path, data.rfind(b"\n") + 1)
 
 
 def peak_memory_gb() -> float:
@@ -148,7 +154,7 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
         previous = signal.signal(signal.SIGTERM, job.on_sigterm)
         try:
             if job.is_main:
-                job.drop_torn_metrics_line()
+                job.drop_torn_lines()
             job.heartbeat()
             check_model_directory(job.base)
             metrics = train(job)

@@ -31,6 +31,7 @@ from rlhf.jobspec import (
     write_json_atomically,
 )
 from rlhf.options import world_size
+from rlhf.training.insights import InsightReporter, Insights
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
 from rlhf.training.processes import before_division, process_arguments, whole_model
 from rlhf.training.rows import RowSet
@@ -131,6 +132,14 @@ class JobTrainer:
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
         self.add_callback(StepReporter(job))  # type: ignore[attr-defined]
+        self._insights = Insights(job, self.processing_class, scores=job.spec.method == "reward")  # type: ignore[attr-defined]
+        self.add_callback(InsightReporter(self._insights, self))  # type: ignore[attr-defined]
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        prepared = super()._prepare_inputs(inputs)  # type: ignore[misc]
+        if self.job.in_steps:
+            self._insights.show_batch(prepared)
+        return prepared
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self._train_tokens is None:

@@ -71,7 +71,14 @@ class JobRunner:
         score_scales: dict[str, Scale] | None = None,
         **options: Any,
     ) -> Path:
-        given = {"learning_rate": 5e-3, "batch_size": 4, "micro_batch_size": 2, "bf16": False, **options}
+        given = {
+            "learning_rate": 5e-3,
+            "batch_size": 4,
+            "micro_batch_size": 2,
+            "bf16": False,
+            "sample_prompts": 0,
+            **options,
+        }
         if method == "merge":
             given = options
         job_dir = self.folder / name

@@ -69,7 +69,8 @@ def test_sft_learns_the_completions_and_changes_every_weight(jobs: JobRunner, ba
 def test_what_a_finished_job_leaves_behind(jobs: JobRunner, base: Path) -> None:
     job_dir = jobs.run("files", "sft", epochs=1, checkpoint_every_steps=2)
     assert {path.name for path in job_dir.iterdir()} == {
-        "spec.json", "train.jsonl", "eval.jsonl", "metrics.jsonl", "heartbeat", "checkpoints", "model", "result.json",
+        "spec.json", "train.jsonl", "eval.jsonl", "metrics.jsonl", "heartbeat", "insights.jsonl", "checkpoints",
+        "model", "result.json",
     }  # fmt: skip
     # 6 steps: the last two of the checkpoints at 2, 4 and 6
     assert sorted(path.name for path in (job_dir / "checkpoints").iterdir()) == ["step-4", "step-6"]

@@ -1,0 +1,74 @@
+"""What a training process showed of itself, as the tabs of a job's page read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from rlhf.models import InsightKind, TrainingJob
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How long a job's processes ran, altogether."""
+
+    hours: float
+    label: str | Promise
+    device: str
+
+
+def cost_of(job: TrainingJob, hardware: dict[str, Any] | None) -> Cost:
+    """Hours of graphics cards where it ran on any, else of processes."""
+    hardware = hardware or {}
+    device = str(hardware.get("device", ""))
+    hours = job.process_seconds * int(hardware.get("processes", 1)) / 3600
+    return Cost(hours, _("process-hours") if device in ("", "CPU") else _("GPU-hours"), device)
+
+
+def hardware_of(jobs: list[TrainingJob]) -> dict[int, dict[str, Any]]:
+    """What each of these jobs said that it runs on, in one query."""
+    rows = TrainingJob.objects.filter(pk__in=[job.pk for job in jobs], insights__kind=InsightKind.HARDWARE)
+    return dict(rows.values_list("pk", "insights__values"))
+
+
+def samples_tab(job: TrainingJob, request: HttpRequest) -> dict[str, Any]:
+    """The fixed prompts as they were answered at step 0 and at the step that was asked for, the newest by default."""
+    steps = list(job.insights.filter(kind=InsightKind.SAMPLES).order_by("step").values_list("step", flat=True))
+    asked = request.GET.get("step", "")
+    step = int(asked) if asked.isdecimal() and int(asked) in steps else (steps[-1] if steps else None)
+    by_step = {
+        row.step: row.values for row in job.insights.filter(kind=InsightKind.SAMPLES, step__in={0, step} - {None})
+    }
+    first, now = by_step.get(0, {}).get("rows", []), by_step.get(step, {}).get("rows", []) if step is not None else []
+    before = {_key(row): row for row in first}
+    return {
+        "steps": steps,
+        "sample_step": step,
+        "samples": [(row, before.get(_key(row)) if step else None) for row in now],
+        "sample_seconds": by_step.get(step, {}).get("seconds") if step is not None else None,
+        "is_scored": bool(now) and "scores" in now[0],
+        "asked_for": job.options.get("sample_prompts", 0),
+    }
+
+
+def _key(row: dict[str, Any]) -> str:
+    return repr([row.get("prompt"), row.get("chosen")])
+
+
+def batch_tab(job: TrainingJob) -> dict[str, Any]:
+    shown = job.insights.filter(kind=InsightKind.FIRST_BATCH).order_by("step").first()
+    return {"batch": shown.values if shown else None}
+
+
+def extremes_tab(job: TrainingJob) -> dict[str, Any]:
+    """The best and worst held-out rows at the last step at which they were sought."""
+    shown = job.insights.filter(kind=InsightKind.EXTREMES, values__has_key="worst").order_by("-step").first()
+    return {
+        "extremes": shown.values if shown else None,
+        "extremes_step": shown.step if shown else None,
+        "asked_for": job.options.get("sample_prompts", 0),
+    }

@@ -5,7 +5,18 @@ from __future__ import annotations
 from django.urls import path
 
 from rlhf.api import JobMetricsView
-from rlhf.views import aliases, checkpoints, job_figures, jobs, launch, merging, projects, snapshots, workers
+from rlhf.views import (
+    aliases,
+    checkpoints,
+    job_controls,
+    job_figures,
+    jobs,
+    launch,
+    merging,
+    projects,
+    snapshots,
+    workers,
+)
 
 urlpatterns = [
     path("projects/", projects.project_list, name="project_list"),
@@ -28,6 +39,9 @@ urlpatterns = [
     path("training/<int:pk>/curves/", job_figures.job_curves, name="job_curves"),
     path("training/<int:pk>/log/", jobs.job_log, name="job_log"),
     path("training/<int:pk>/stop/", jobs.job_stop, name="job_stop"),
+    path("training/<int:pk>/pause/", job_controls.job_pause, name="job_pause"),
+    path("training/<int:pk>/resume/", job_controls.job_resume, name="job_resume"),
+    path("training/<int:pk>/retry/", job_controls.job_retry, name="job_retry"),
     path("checkpoints/", checkpoints.checkpoint_list, name="checkpoint_list"),
     path("checkpoints/merge/", merging.merge_new, name="merge_new"),
     path("checkpoints/aliases/", aliases.alias_list, name="alias_list"),

@@ -40,9 +40,7 @@ def samples_tab(job: TrainingJob, request: HttpRequest) -> dict[str, Any]:
     steps = list(job.insights.filter(kind=InsightKind.SAMPLES).order_by("step").values_list("step", flat=True))
     asked = request.GET.get("step", "")
     step = int(asked) if asked.isdecimal() and int(asked) in steps else (steps[-1] if steps else None)
-    by_step = {
-        row.step: row.values for row in job.insights.filter(kind=InsightKind.SAMPLES, step__in={0, step} - {None})
-    }
+    by_step = {row.step: row.values for row in job.insights.filter(kind=InsightKind.SAMPLES, step__in={0, step or 0})}
     first, now = by_step.get(0, {}).get("rows", []), by_step.get(step, {}).get("rows", []) if step is not None else []
     before = {_key(row): row for row in first}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections import Counter
 from typing import Any
 
 from django.contrib import messages
@@ -17,21 +18,31 @@ from annotation.services import DomainError
 from rlhf import launcher
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
 from rlhf.launch_commands import notes
-from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
+from rlhf.models import CancelMode, FailureClass, JobAlarm, JobStatus, TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
 from rlhf.services import broker_is_up, request_cancel, seconds_left, seconds_left_by_job
+from rlhf.services.jobs import half_micro_batch
 from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
+from rlhf.views.alarm_words import shown_alarms
 from rlhf.views.job_figures import figures_of
+from rlhf.views.job_insights import batch_tab, cost_of, extremes_tab, hardware_of, samples_tab
 from rlhf.views.job_words import checks_of, what_to_do
 
 JOBS_SHOWN = 100
 METRIC_ROWS_SHOWN = 20
 LOG_LINES = 200
 LOG_BYTES = 64_000
-TABS = {"curves": _("Curves"), "log": _("Log"), "options": _("Options and command")}
+TABS = {
+    "curves": _("Curves"),
+    "samples": _("Samples"),
+    "batch": _("First batch"),
+    "extremes": _("Best and worst"),
+    "log": _("Log"),
+    "options": _("Options and command"),
+}
 
 
 # ── The list ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -44,10 +55,11 @@ def _job_rows() -> dict[str, Any]:
         ]
     )
     left = seconds_left_by_job(jobs)
+    alarms = Counter(JobAlarm.objects.filter(job__in=jobs).values_list("job", flat=True))
     queue = Queue.now() if any(job.status == JobStatus.QUEUED for job in jobs) else None
     waits = {job.pk: queue.reason(job) for job in jobs if queue and job.status == JobStatus.QUEUED}
     return {
-        "rows": [(job, left.get(job.pk), waits.get(job.pk, "")) for job in jobs],
+        "rows": [(job, left.get(job.pk), waits.get(job.pk, ""), alarms[job.pk]) for job in jobs],
         "is_moving": any(not job.is_finished for job in jobs),
         "broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up(),
     }
@@ -89,6 +101,9 @@ def _progress(job: TrainingJob) -> dict[str, Any]:
         "jobs_before": queue.jobs_before(job) if queue else 0,
         "waits_because": queue.reason(job) if queue else "",
         "broker_is_away": queued and not broker_is_up(),
+        "alarms": shown_alarms(list(job.alarms.all())),
+        "cost": cost_of(job, hardware_of([job]).get(job.pk)),
+        "half_micro_batch": half_micro_batch(job) if job.failure_class == FailureClass.OUT_OF_MEMORY else None,
         "advice": what_to_do(FailureClass(job.failure_class)) if job.error else "",
     }
 
@@ -106,6 +121,12 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
             "accuracy": held_out_accuracy(job.metrics),
             "metric_rows": list(job.job_metrics.order_by("-step")[:METRIC_ROWS_SHOWN]),
         }
+    elif tab == "samples":
+        context |= samples_tab(job, request)
+    elif tab == "batch":
+        context |= batch_tab(job)
+    elif tab == "extremes":
+        context |= extremes_tab(job)
     elif tab == "log":
         context |= {"log": read_log(job), "log_lines": LOG_LINES}
     else:

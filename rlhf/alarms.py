@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-ON_POLICY = frozenset({"grpo", "rloo", "ppo"})
+ON_POLICY = frozenset({"grpo", "grpo_token_kl", "rloo", "ppo"})
 
 ZERO_LOSSES = 3
 """Logged one after another. A hinge loss may touch 0 once."""

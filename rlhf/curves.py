@@ -14,6 +14,8 @@ from typing import Literal
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from rlhf.alarms import ON_POLICY
+
 Text = str | Promise
 Tone = Literal["accent", "warning", "soft"]
 
@@ -136,7 +138,7 @@ FIGURES: tuple[Figure, ...] = (
         (Line(("kl", "objective/kl")),),
         _("Grows as the model learns. Above 2 the reward model is likely being gamed; above 10 training came apart."),
         _("nats"),
-        bands={"grpo": _ROLLOUT_KL, "rloo": _ROLLOUT_KL, "ppo": _ROLLOUT_KL},
+        bands=dict.fromkeys(ON_POLICY, _ROLLOUT_KL),
     ),
     Figure(
         "entropy",
@@ -144,7 +146,7 @@ FIGURES: tuple[Figure, ...] = (
         (Line(("entropy", "policy/entropy_avg", "objective/entropy")),),
         _("How many words the model still weighs. Below 0.01 it writes one text whatever it is asked."),
         _("nats a token"),
-        bands={"grpo": _ROLLOUT_ENTROPY, "rloo": _ROLLOUT_ENTROPY, "ppo": _ROLLOUT_ENTROPY},
+        bands=dict.fromkeys(ON_POLICY, _ROLLOUT_ENTROPY),
     ),
     Figure(
         "length",

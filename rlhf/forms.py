@@ -303,8 +303,6 @@ def _option_field(name: str, kind: Any, default: Any) -> forms.Field:
         return forms.BooleanField(required=False, initial=default)
     if typing.get_origin(kind) is Literal:
         return forms.ChoiceField(choices=[(value, value) for value in typing.get_args(kind)], initial=default)
-    if kind is str:
-        return forms.CharField(max_length=500, required=False, initial=default)
     mode = "numeric" if kind is int else "decimal"
     return forms.CharField(
         max_length=30,

@@ -268,6 +268,10 @@ OPTIONS: dict[str, type[TrainingOptions]] = {
     "reward": RewardOptions,
     "dpo": DPOOptions,
     "kto": KTOOptions,
+    "grpo": GRPOOptions,
+    "grpo_token_kl": TokenKLGRPOOptions,
+    "rloo": RLOOOptions,
+    "ppo": PPOOptions,
     "merge": typing.cast("type[TrainingOptions]", MergeOptions),
 }
 
@@ -413,14 +417,16 @@ def _check_on_policy(options: OnPolicyOptions) -> None:
         raise SpecError("samples_per_prompt must be at least 2: this method compares the samples of a prompt")
     if not isinstance(options, PolicyGradientOptions):
         return
-    if options.batch_size % (options.minibatches * options.micro_batch_size):
+    rows_per_pass = options.micro_batch_size * world_size(options)
+    if options.batch_size % (options.minibatches * rows_per_pass):
         raise SpecError(
-            f"batch_size {options.batch_size} is not a multiple of minibatches {options.minibatches} "
-            f"times micro_batch_size {options.micro_batch_size}"
+            f"batch_size {options.batch_size} is not a multiple of minibatches {options.minibatches} times "
+            f"{rows_per_pass} rows in one pass of all processes"
         )
-    if options.ptx_coefficient and options.ptx_batch_size % options.micro_batch_size:
+    if options.ptx_coefficient and options.ptx_batch_size % rows_per_pass:
         raise SpecError(
-            f"ptx_batch_size {options.ptx_batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
+            f"ptx_batch_size {options.ptx_batch_size} is not a multiple of the {rows_per_pass} rows in one pass of "
+            "all processes"
         )
 
 

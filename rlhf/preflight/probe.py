@@ -63,7 +63,7 @@ def _rows(check: LaunchCheck, options: TrainingOptions) -> list[Row]:
             return
         if len(shortest) < _ROWS_SCORED:
             shortest.append(row)
-        heap = longest.setdefault(row.get("label"), [])
+        heap = longest.setdefault((row.get("label"), "completion" in row), [])
         heapq.heappush(heap, (tokens, next(numbers), row))
         if len(heap) > options.batch_size:
             heapq.heappop(heap)

@@ -53,6 +53,7 @@ def usable_prompts(
         except ValueError:
             report["refused"] += 1
             continue
+        observe(row, {"completion": tokens})
         if tokens > options.max_tokens:
             report["too_long"] += 1
             continue

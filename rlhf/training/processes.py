@@ -10,7 +10,8 @@ from typing import Any
 import accelerate.state
 import torch
 import trl.trainer.utils
-from accelerate.utils import DistributedType
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from trl.models.utils import unwrap_model_for_generation
 
 from rlhf.hardware import hardware
@@ -46,6 +47,28 @@ def process_arguments(job: Job) -> dict[str, Any]:
             "ddp_backend": None if has_gpu else "gloo",
         }
     return arguments
+
+
+def prepared_accelerator(job: Job, passes: int, max_grad_norm: float) -> Accelerator:
+    """For a trainer of our own: `passes` are those of a process in one optimizer step. Raises SpecError."""
+    arguments = process_arguments(job)
+    plugin = None
+    if "deepspeed" in arguments:
+        plugin = DeepSpeedPlugin(hf_ds_config=arguments["deepspeed"])
+        plugin.deepspeed_config |= {
+            "train_micro_batch_size_per_gpu": job.spec.options.micro_batch_size,
+            "gradient_accumulation_steps": passes,
+            "train_batch_size": job.spec.options.micro_batch_size * passes * job.world_size,
+            "gradient_clipping": max_grad_norm,
+        }
+    backend = arguments.get("ddp_backend")
+    return Accelerator(
+        gradient_accumulation_steps=passes,
+        mixed_precision="bf16" if arguments["bf16"] else "no",
+        cpu=arguments["use_cpu"],
+        deepspeed_plugin=plugin,
+        kwargs_handlers=[InitProcessGroupKwargs(backend=backend)] if backend else None,
+    )
 
 
 def _let_accelerate_see_gloo() -> None:

@@ -27,16 +27,25 @@ def score_pairs(
     return [(a[0], b[0]) for a, b in head_scores(model, tokenizer, pairs, bf16=bf16, on_pass=on_pass)]
 
 
+def score_conversations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, conversations: Sequence[Conversation], *, bf16: bool
+) -> list[float]:
+    """The ranking score of each conversation, in order; see `head_scores`."""
+    rows = [(conversation,) for conversation in conversations]
+    return [sides[0][0] for sides in head_scores(model, tokenizer, rows, bf16=bf16)]
+
+
 @torch.no_grad()
 def head_scores(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[tuple[Conversation, Conversation]],
+    rows: Sequence[tuple[Conversation, ...]],
     *,
     bf16: bool,
     on_pass: Callable[[], None] = lambda: None,
-) -> list[tuple[list[float], list[float]]]:
-    """What each head says of the two sides of each pair, in order; the sides share the work on a common prompt.
+) -> list[list[list[float]]]:
+    """What each head says of the sides of each row, in order: pairs, whose sides share the work on a common prompt, or
+    single conversations.
 
     Passes hold pairs of like length, longest first, so that memory runs out at once or never. With `bf16` (autocast) a
     score moves by about 0.01 with what shares its pass; without, by rounding only.
@@ -44,26 +53,27 @@ def head_scores(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    ids = [[token_ids(tokenizer, side) for side in pair] for pair in pairs]
-    lengths = [max(map(len, sides)) for sides in ids]
+    ids = [[token_ids(tokenizer, side) for side in row] for row in rows]
+    lengths = [max(map(len, row)) for row in ids]
     order = sorted(range(len(ids)), key=lambda index: -lengths[index])
-    scores: list[tuple[list[float], list[float]]] = [([], [])] * len(ids)
+    scores: list[list[list[float]]] = [[] for _ in ids]
+    sides = len(ids[0]) if ids else 0
     start = 0
     while start < len(order):
         longest = lengths[order[start]]
-        batch = order[start : start + max(1, _TOKENS_PER_PASS // (2 * longest))]
-        stacked = [ids[index][side] for side in (0, 1) for index in batch]
+        batch = order[start : start + max(1, _TOKENS_PER_PASS // (sides * longest))]
+        stacked = [ids[index][side] for side in range(sides) for index in batch]
         # Right padding: the score is read at the last token that is not padding.
         input_ids = torch.full((len(stacked), longest), tokenizer.pad_token_id, device=device)
         attention_mask = torch.zeros_like(input_ids)
-        for row, sequence in enumerate(stacked):
-            input_ids[row, : len(sequence)] = torch.tensor(sequence, device=device)
-            attention_mask[row, : len(sequence)] = 1
+        for position, sequence in enumerate(stacked):
+            input_ids[position, : len(sequence)] = torch.tensor(sequence, device=device)
+            attention_mask[position, : len(sequence)] = 1
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # (rows, heads)
-        first, second = logits.float().chunk(2)
-        for index, pair in zip(batch, zip(first.tolist(), second.tolist(), strict=True), strict=True):
-            scores[index] = pair
+        of_sides = logits.float().view(sides, len(batch), -1).transpose(0, 1).tolist()  # (rows, sides, heads)
+        for index, row_scores in zip(batch, of_sides, strict=True):
+            scores[index] = row_scores
         start += len(batch)
         on_pass()
     model.train(was_training)

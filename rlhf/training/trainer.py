@@ -86,6 +86,14 @@ def checkpoint_to_resume(job: Job) -> str | None:
     return str(directory)
 
 
+def publish_checkpoint(job: Job, draft: Path, step: int) -> None:
+    """Make a finished draft the checkpoint of this step, and delete those that are too old to be needed."""
+    write_json_atomically(draft / OPTIONS_FILE, dataclasses.asdict(job.spec.options))
+    publish_directory(draft, job.directory / CHECKPOINTS_DIR / f"step-{step}")
+    for name in complete_checkpoints(job.directory)[:-CHECKPOINTS_KEPT]:
+        shutil.rmtree(job.directory / CHECKPOINTS_DIR / name)
+
+
 class LengthGroupedSampler(Sampler[int]):
     """Rows in random order, except that each micro-batch holds rows of like length.
 
@@ -162,10 +170,7 @@ class JobTrainer:
                 step = self.state.global_step  # type: ignore[attr-defined]
                 draft = unfinished / f"checkpoint-{step}"
                 (draft / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
-                write_json_atomically(draft / OPTIONS_FILE, dataclasses.asdict(self.job.spec.options))
-                publish_directory(draft, self.job.directory / CHECKPOINTS_DIR / f"step-{step}")
-                for name in complete_checkpoints(self.job.directory)[:-CHECKPOINTS_KEPT]:
-                    shutil.rmtree(self.job.directory / CHECKPOINTS_DIR / name)
+                publish_checkpoint(self.job, draft, step)
         finally:
             # On a full disk this is the room that result.json needs.
             if self.job.is_main:
@@ -193,8 +198,9 @@ class JobTrainer:
             "ref_rejected_logps", torch.cat(rejected).tolist()
         )
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        self._eval_batch_rows.append(len(inputs["input_ids"]))
+    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # On-policy trainers are given a list of prompts.
+        self._eval_batch_rows.append(len(inputs["input_ids"] if isinstance(inputs, dict) else inputs))
         return super().prediction_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -258,7 +264,7 @@ class StepReporter(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._step_seconds = time.monotonic() - self._step_began
         self.job.heartbeat()
-        self.job.stopped = _agreed(self.job.asked_to_stop() if self.job.is_main else None, args.device)
+        self.job.stopped = agreed_stop(self.job.asked_to_stop() if self.job.is_main else None, args.device)
         if self.job.stopped:
             control.should_training_stop = True
             control.should_evaluate = False
@@ -293,7 +299,7 @@ class StepReporter(TrainerCallback):
             torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else peak_memory_gb()
         )
         self.job.write_metrics(metrics_row(state.global_step, state.max_steps, values))
-        print(f"step {state.global_step}/{state.max_steps}: {_readable(values)}", flush=True)
+        print(f"step {state.global_step}/{state.max_steps}: {readable_metrics(values)}", flush=True)
         if "loss" in values and not math.isfinite(values["loss"]):
             raise DivergedError(
                 f"The loss became {values['loss']} at step {state.global_step}: training diverged. "
@@ -310,14 +316,23 @@ def metrics_row(step: int, total_steps: int, values: dict[str, float]) -> dict[s
     return row | {"time": time.time()}
 
 
-def _readable(values: dict[str, float]) -> str:
+def readable_metrics(values: dict[str, float]) -> str:
     """The few metrics that a person watches a log for."""
-    watched = ("loss", "accuracy", "rewards/accuracies", "margin", "rewards/margins", "mean_token_accuracy")
+    watched = (
+        "loss",
+        "reward",
+        "kl",
+        "accuracy",
+        "rewards/accuracies",
+        "margin",
+        "rewards/margins",
+        "mean_token_accuracy",
+    )
     names = [name for name in values if name.removeprefix("eval_") in (*watched, "learning_rate", "seconds")]
     return ", ".join(f"{name} {values[name]:.4g}" for name in names)
 
 
-def _agreed(reason: StopReason | None, device: torch.device) -> StopReason | None:
+def agreed_stop(reason: StopReason | None, device: torch.device) -> StopReason | None:
     """Rank 0's reason on every rank: a rank that went on alone would wait for the others for ever."""
     if not torch.distributed.is_initialized():
         return reason

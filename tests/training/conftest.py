@@ -45,6 +45,8 @@ def toy_rows(method: str, count: int, start: int = 0) -> list[Row]:
         return []
     if method == "sft":
         return [{"id": row["id"], "prompt": row["prompt"], "completion": row["chosen"]} for row in pairs]
+    if method in ("ppo", "grpo", "grpo_token_kl", "rloo"):
+        return [{"id": row["id"], "prompt": row["prompt"]} for row in pairs]
     if method == "kto":
         return [
             {"id": row["id"], "prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
@@ -102,6 +104,11 @@ class JobRunner:
         from rlhf.training.job import execute, set_environment
 
         set_environment()
+        from accelerate.state import AcceleratorState, GradientState
+
+        # A process runs one job; here the next one must not find the settings of the last.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
         method = JobSpec.read(job_dir).method
         return execute(job_dir, method, importlib.import_module(f"rlhf.training.{method}").train)
 

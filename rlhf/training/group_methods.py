@@ -1,0 +1,73 @@
+"""What TRL's GRPO and RLOO trainers have in common here. Rows: `{"prompt": messages}`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from datasets import Dataset
+from transformers import set_seed
+
+from rlhf.jobspec import BadDataError
+from rlhf.options import OnPolicyOptions
+from rlhf.training import models
+from rlhf.training.job import Job
+from rlhf.training.prompts import read_prompts
+from rlhf.training.rewards import load_rewards
+from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
+
+
+def train_group_method(
+    job: Job, options: OnPolicyOptions, trainer_class: type[JobTrainer], configure: Callable[..., Any]
+) -> dict[str, float]:
+    """Train, evaluate and save; gives the metrics of result.json.
+
+    `configure` makes the trainer's config of what both trainers call alike and of what is its own.
+    """
+    train, held_out = (rows.prompts for rows in read_prompts(job, options))
+    prompts_per_step = options.batch_size // options.samples_per_prompt
+    if len(train.rows) < prompts_per_step:
+        raise BadDataError(
+            f"Each step samples from {prompts_per_step} prompts (batch_size over samples_per_prompt), and there are "
+            f"{len(train.rows)}: lower batch_size, or raise samples_per_prompt"
+        )
+    set_seed(options.seed)
+    tokenizer = models.load_tokenizer(job.base)
+    arguments = training_arguments(job)
+    # Evaluation takes whole groups; training need not, because groups are sampled for a whole step.
+    arguments["per_device_eval_batch_size"] = math.lcm(options.micro_batch_size, options.samples_per_prompt)
+    rewards = load_rewards(job, options, tokenizer)
+    trainer: Any = trainer_class(
+        job=job,
+        train_tokens=None,
+        model=models.load_policy(job.base),
+        reward_funcs=rewards,
+        args=configure(
+            **arguments,
+            num_generations=options.samples_per_prompt,
+            max_completion_length=options.max_completion_tokens,
+            temperature=options.temperature,
+            # The base's own settings would make the samples those of another model than the one that is trained.
+            top_p=1.0,
+            top_k=0,
+            repetition_penalty=1.0,
+            beta=options.kl_coefficient,
+            epsilon=options.clip_range,
+            reward_weights=[reward.weight for reward in rewards],
+        ),
+        train_dataset=Dataset.from_list(train.rows),
+        eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,
+        processing_class=tokenizer,
+        peft_config=models.lora_config(job, "CAUSAL_LM"),
+    )
+    for reward in rewards:
+        reward.to(trainer.accelerator.device)
+    metrics = row_counts(train, held_out) | trainer.run()
+    if job.stopped in ("discard", "terminated"):
+        return metrics
+    if held_out.rows:
+        metrics |= trainer.evaluate()
+    with trainer.whole_model() as trained:
+        models.save_model(job, trained)
+    return metrics

@@ -1,0 +1,158 @@
+"""On-policy jobs as the web side and the command see them: prompts, reward models, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from annotation.services import DomainError
+from rlhf import jobspec, preflight
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, TrainingJob
+from rlhf.options import SpecError, build_options
+from rlhf.rules import RULE_ARGUMENTS, build_rule
+from rlhf.services import create_snapshot, queue_training_job, register_base_checkpoint
+from rlhf.services.checkpoints import register_checkpoint
+from rlhf.token_lengths import TokenCounter
+from tests.factories import make_comparison, make_judged_project, make_judgment, make_prompt
+from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
+
+LENGTH = {"rule": "length", "rule_argument": "20"}
+
+
+@pytest.fixture
+def snapshot() -> DatasetSnapshot:
+    """12 prompts with a verdict, one of them judged twice and once a tie, and one prompt that is long."""
+    project = make_judged_project()
+    again = project.prompts.order_by("pk")[0]
+    make_judgment(make_comparison(project, prompt=again, a_text="Good day.", b_text="Go."), "a")
+    make_judgment(make_comparison(project, prompt=again, a_text="Here it is.", b_text="Here."), "tie")
+    make_judgment(make_comparison(project, prompt=make_prompt(project, "word " * 300)), "a")
+    return create_snapshot(project, "set", eval_share=0)
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> Checkpoint:
+    return register_base_checkpoint("tiny", tiny_model)
+
+
+def queue(snapshot: DatasetSnapshot, base: Checkpoint, method: str = "ppo", **options: Any) -> TrainingJob:
+    return queue_training_job(snapshot=snapshot, method=method, base=base, options=options)
+
+
+def reward_model(directory: Path, name: str = "taste", **build: Any) -> Checkpoint:
+    """A checkpoint that says that it scores; nothing here runs it."""
+    build_tiny_model(directory, **build)
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForSequenceClassification"]}))
+    jobspec.write_manifest(directory)
+    return register_checkpoint(name=name, kind=CheckpointKind.REWARD, directory=directory)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_each_prompt_is_taken_once_whatever_was_judged_of_it(snapshot: DatasetSnapshot, base: Checkpoint) -> None:
+    job = queue(snapshot, base, "grpo", **LENGTH)
+    report = job.preflight["train"]
+    assert (report["judged"], report["used"], report["repeated"], report["too_long"]) == (15, 12, 2, 1)
+    assert preflight.describe(report).startswith("12 prompts from 15 judged comparisons")
+    options = build_options("grpo", LENGTH)
+    rows = list(preflight.usable_rows(snapshot, "train", "grpo", TokenCounter(base.path), options))
+    assert len(rows) == 12
+    assert {*rows[0]} == {"id", "group", "prompt"}
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_chosen_responses_come_along_where_the_kl_is_taken_on_them(
+    snapshot: DatasetSnapshot, base: Checkpoint
+) -> None:
+    options = build_options("grpo_token_kl", {**LENGTH, "ptx_coefficient": 0.1})
+    rows = list(preflight.usable_rows(snapshot, "train", "grpo_token_kl", TokenCounter(base.path), options))
+    completions = [row["completion"][0]["content"] for row in rows if "completion" in row]
+    assert len(completions) == 13  # the tie gave none, and the long prompt is too long with a response, too
+    assert "Good day." in completions
+    assert not any("go away" in text for text in completions)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_a_reward_model_is_found_by_name_and_stays_known_to_the_job(
+    snapshot: DatasetSnapshot, base: Checkpoint, tmp_path: Path
+) -> None:
+    taste = reward_model(tmp_path / "taste")
+    job = queue(snapshot, base, reward_model="taste")
+    assert job.reward_model == taste
+    assert job.options["reward_model"] == "taste"
+    assert list(taste.jobs_scored_by_this.all()) == [job]
+
+    with pytest.raises(DomainError, match="there is no reward model tiny; known: taste"):
+        queue(snapshot, base, reward_model="tiny")
+    reward_model(tmp_path / "terse", "terse", chat_template=CHAT_TEMPLATE.replace("helpful", "terse"))
+    with pytest.raises(DomainError, match="another chat template"):
+        queue(snapshot, base, reward_model="terse")
+    (tmp_path / "taste" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(DomainError, match="is not the file that its manifest describes"):
+        queue(snapshot, base, reward_model="taste")
+    assert TrainingJob.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "words"),
+    [
+        ("ppo", {}, "reward_model: nothing says what is good"),
+        ("ppo", {"rule": "length"}, "rule_argument: '' is not a number of tokens above 0"),
+        ("ppo", {"rule": "regex", "rule_argument": "("}, "is not a regular expression"),
+        ("ppo", {"rule_argument": "thanks", "reward_model": "m"}, "rule_argument has no effect where rule is none"),
+        ("rloo", {**LENGTH, "samples_per_prompt": 1}, "samples_per_prompt must be at least 2"),
+        ("grpo", {**LENGTH, "samples_per_prompt": 3}, "batch_size 32 is not a multiple of samples_per_prompt 3"),
+        ("ppo", {**LENGTH, "minibatches": 3}, "batch_size 32 is not a multiple of minibatches 3"),
+        ("ppo", {**LENGTH, "max_completion_tokens": 512}, "leaves no room for a prompt"),
+        ("ppo", {**LENGTH, "ptx_coefficient": -1}, "ptx_coefficient: -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_by_name(method: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        build_options(method, given)
+    assert words in str(refused.value)
+
+
+def test_rules_score_from_0_to_1() -> None:
+    def score(name: str, argument: str, text: str, ids: list[int]) -> float:
+        return build_rule(name, argument, vocabulary_size=10)(text, ids)
+
+    assert [score("length", "4", "", [1] * n) for n in (0, 2, 4, 6, 8, 20)] == [0, 0.5, 1, 0.5, 0, 0]
+    assert score("contains", "Thank", "many thanks", []) == 1
+    assert score("contains", "Thank", "no", []) == 0
+    assert [score("regex", r"^\d+$", text, []) for text in ("12", "12 of")] == [1, 0]
+    assert score("vocabulary_half", "lower", "", [0, 4, 5, 9]) == 0.5
+    assert score("vocabulary_half", "upper", "", [5, 9, 4]) == pytest.approx(2 / 3)
+    assert score("vocabulary_half", "lower", "", []) == 0
+    for name in RULE_ARGUMENTS:
+        with pytest.raises(ValueError):
+            build_rule(name, "", vocabulary_size=10)
+
+
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("data_dir")
+def test_the_command_trains_a_reward_model_and_then_a_policy_by_it(base: Checkpoint) -> None:
+    create_snapshot(make_judged_project(), "polite", eval_share=0.25)
+    common = {"snapshot": "polite", "base": "tiny", "wait": True}
+    shape = ["max_steps=2", "micro_batch_size=4", "bf16=no"]
+    call_command("train", method="reward", name="taste", settings_given=shape, **common)
+    on_policy = [*shape, "reward_model=taste", "batch_size=12", "max_completion_tokens=8", "use_lora=no"]
+    for method in ("ppo", "grpo_token_kl", "grpo", "rloo"):
+        samples = [] if method == "ppo" else ["samples_per_prompt=3"]
+        call_command("train", method=method, settings_given=[*on_policy, *samples], **common)
+        job = TrainingJob.objects.get(method=method)
+        assert job.status == "succeeded", job.error
+        assert job.reward_model == Checkpoint.objects.get(name="taste")
+        spec = jobspec.JobSpec.read(job.directory)
+        assert spec.options.reward_model == str(job.reward_model.path)  # type: ignore[attr-defined]
+        assert "eval_reward" in job.metrics
+        assert job.checkpoint.kind == CheckpointKind.POLICY

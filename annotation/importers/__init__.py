@@ -23,7 +23,7 @@ from annotation.importers import (
     ultrafeedback,
 )
 from annotation.importers.imported import Imported
-from annotation.importers.parser_process import Parsed
+from annotation.importers.parser_process import Parsed, in_batches_from_child
 from annotation.importers.reading import Record, read_records
 from annotation.importers.rows import UnusableRowError
 from annotation.importers.store import store_rows
@@ -68,7 +68,7 @@ def import_file(
             records, parser = _told_apart(file, path, format_name)
             return store_rows(
                 project_slug,
-                _parsed(records, parser),
+                in_batches_from_child(_parsed(records, parser)),
                 format_name=_name_of(parser),
                 file_name=path.name,
                 user=user,

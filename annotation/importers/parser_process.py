@@ -28,13 +28,20 @@ _LENGTH = struct.Struct(">Q")
 
 
 def in_batches(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
-    """Batches of what is parsed. From the second one on, a child process parses the next while one is worked on.
+    """Batches small enough to hold in memory."""
+    while batch := _take(parsed):
+        yield batch
 
-    Without the records' values. Raises what reading raises; RuntimeError where the child died.
+
+def in_batches_from_child(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
+    """The same; from the second batch on, a child process parses the next while one is worked on.
+
+    Without the records' values. `parsed` may read files and compute: a connection to the database is not the child's
+    to use. Raises what reading raises; RuntimeError where the child died.
     """
     first = _take(parsed)
     yield first
-    if len(first) == BATCH_RECORDS or _size(first) > BATCH_BYTES:
+    if len(first) == BATCH_RECORDS or sum(record.size for record, _, _ in first) > BATCH_BYTES:
         yield from _from_child(parsed)
 
 
@@ -46,10 +53,6 @@ def _take(parsed: Iterator[Parsed]) -> list[Parsed]:
         if size > BATCH_BYTES:
             break
     return batch
-
-
-def _size(batch: list[Parsed]) -> int:
-    return sum(record.size for record, _, _ in batch)
 
 
 def _from_child(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:

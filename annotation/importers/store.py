@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from annotation.importers.copying import collector_paused
 from annotation.importers.imported import Imported
-from annotation.importers.parser_process import Parsed, in_batches
+from annotation.importers.parser_process import Parsed
 from annotation.importers.placing import Placing
 from annotation.models import EventKind, Project
 from annotation.services import record_event
@@ -22,7 +22,7 @@ IMPORT_LOCK = 7_310_001
 
 def store_rows(
     project_slug: str,
-    parsed: Iterator[Parsed],
+    batches: Iterator[list[Parsed]],
     *,
     format_name: str,
     file_name: str,
@@ -35,7 +35,7 @@ def store_rows(
         _take_turn(progress)
         project, _ = Project.objects.get_or_create(slug=project_slug, defaults={"name": project_slug})
         store = Placing(project, file_name, done)
-        for batch in in_batches(parsed):
+        for batch in batches:
             store.add(batch)
             progress(f"{done.rows} rows read, {done.comparisons} comparisons stored")
         counts = {key: value for key, value in asdict(done).items() if key not in ("project", "skipped")}

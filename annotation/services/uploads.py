@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
+from annotation.importers.parser_process import in_batches
 from annotation.importers.reading import Record
 from annotation.importers.rows import Row, Talk, UnusableRowError
 from annotation.importers.store import Imported, store_rows
@@ -208,8 +209,13 @@ def _parsed_records(
 
 
 def _store(job: DataJob, parsed: Iterator[tuple[Record, Row | Talk | None, str]], format_name: str) -> Imported:
+    # Parsed in this process: it tells how far it is on the job's row.
     return store_rows(
-        job.project.slug, parsed, format_name=format_name, file_name=job.params["name"], user=job.created_by
+        job.project.slug,
+        in_batches(parsed),
+        format_name=format_name,
+        file_name=job.params["name"],
+        user=job.created_by,
     )
 
 

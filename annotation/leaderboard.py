@@ -1,11 +1,12 @@
-"""Who is preferred: Bradley–Terry ratings of the sources of a project, and one source against another.
+"""Who is preferred: ratings of the sources of a project, and one source against another.
 
 Everything rests on live judgments of responses of two sources; a ranking counts once for each pair in it. A tie is
-half a win for each side, or is left out (`ties="drop"`); "neither is acceptable" says nothing of the order and is
-treated as a tie.
+half a win for each side, or is left out (`ties="drop"`), or an outcome of its own (`ties="davidson"`); "neither is
+acceptable" says nothing of the order and is treated as a tie.
 
-Judgments on prompts of one group lean the same way, so intervals are clustered by `Prompt.group`: a hundred people on
-one prompt are not a hundred prompts. Where something is undefined it is None and `note` says why, never an infinity.
+Judgments on prompts of one group lean the same way, and so do judgments of one person, so intervals are clustered by
+both: a hundred people on one prompt are not a hundred prompts. Where something is undefined it is None and `note` says
+why, never an infinity. The arithmetic is in annotation/ratings.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
-from scipy import sparse, special, stats
-from scipy.sparse.csgraph import connected_components
+from scipy import stats
 
 from annotation.models import Project, ResponseSource
+from annotation.ratings import bradley_terry, elo, gaming, history, intervals, style
+from annotation.ratings.battles import TIED, Battles, load_battles
+from annotation.ratings.gaming import Flag
 
 POINTS_PER_NAT = 400 / math.log(10)
-CONFIDENCE = 0.95
+CONFIDENCE = intervals.CONFIDENCE
 
 # One row for each verdict on two responses of different sources; a ranking gives one for each pair in it. Gold items
 # are there to measure people, and a repeat is the same person's word again: neither tells more about the sources.
@@ -80,140 +83,182 @@ class Standing:
     rank: int | None
     judgments: int
     note: str = ""
+    flags: list[str] = field(default_factory=list)
+    """Of ratings.gaming.Flag, where they were looked for."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How a leaderboard is made."""
+
+    ties: str = "half"
+    """"half", "drop" or "davidson"."""
+    voters: str = "all"
+    """"people", "judges" (models) or "all"."""
+    category: str | None = None
+    """A prompt's task."""
+    lang: str | None = None
+    method: str = "bradley-terry"
+    """Or "elo"."""
+    intervals: str = "sandwich"
+    """Or "bootstrap"."""
+    control: bool = False
+    """Whether style (ratings.style) is held equal."""
+
+    def __post_init__(self) -> None:
+        for name, known in KNOWN_CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(known)}")
+        if self.control and self.method == "elo":
+            raise ValueError("Elo's ratings cannot hold style equal; use bradley-terry")
+        if self.control and self.intervals == "bootstrap":
+            raise ValueError("with style held equal the intervals are those of the sandwich estimate")
+
+
+KNOWN_CHOICES = {
+    "ties": bradley_terry.TIES,
+    "voters": ("all", "people", "judges"),
+    "method": ("bradley-terry", "elo"),
+    "intervals": ("sandwich", "bootstrap"),
+}
+
+
+@dataclass(frozen=True)
+class StyleEffect:
+    """How many points one standard deviation of a difference in style is worth to whoever has more of it."""
+
+    feature: str
+    points: float
+    lower: float | None
+    upper: float | None
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    standings: list[Standing]
+    """Best first; unrated sources last."""
+    votes: int = 0
+    prompts: int = 0
+    people: int = 0
+    people_counted: bool = False
+    """Whether the intervals say how people differ; few people are taken for all there are."""
+    is_weighted: bool = False
+    """Whether pairs were drawn with known and unequal probabilities, and votes weighted by their inverse."""
+    style: list[StyleEffect] = field(default_factory=list)
 
 
 def rank_sources(project: Project, *, ties: str = "half", humans_only: bool = False) -> list[Standing]:
-    """The leaderboard, best first; unrated sources last. ties: "half" or "drop".
+    """The standings of `make_leaderboard` by Bradley–Terry with sandwich intervals."""
+    return make_leaderboard(project, Choices(ties=ties, voters="people" if humans_only else "all")).standings
+
+
+def make_leaderboard(project: Project, choices: Choices, *, with_flags: bool = False) -> Leaderboard:
+    """Ratings of the sources that a project's votes compare.
 
     rating = 1000 + 400·log10(strength), strengths by maximum likelihood with a geometric mean of 1 over the rated
-    sources; `lower` and `upper` are the 95 % interval (sandwich estimate clustered by group, Student's t with one
-    degree of freedom less than there are groups). Sources share a rank where their intervals overlap, also through a
-    chain of others between them; the next rank counts all sources above it (1, 2, 2, 4).
+    sources; `lower` and `upper` are the 95 % interval by prompts and people (ratings.intervals). Sources share a rank
+    where their intervals overlap, also through a chain of others between them; the next rank counts all sources above
+    it (1, 2, 2, 4).
 
     The likelihood has no maximum where a source, or a set of sources, won or lost everything against the rest, or
     never met it. Then the largest set that has one is rated by the judgments among its members, which is the limit
     that the full likelihood tends to; the others are not rated.
     """
-    if ties not in ("half", "drop"):
-        raise ValueError(f"ties is {ties!r}; it is half or drop")
-    with connection.cursor() as cursor:
-        cursor.execute(_RESULTS + _GROUPED, {"project": project.pk, "humans_only": humans_only})
-        rows = cursor.fetchall()
-    ids = sorted({pk for row in rows for pk in row[1:3]})
-    if not ids:
-        return []
-    names = dict(ResponseSource.objects.filter(pk__in=ids).values_list("pk", "name"))
-    position = {pk: index for index, pk in enumerate(ids)}
-    groups = {group: index for index, group in enumerate(dict.fromkeys(row[0] for row in rows))}
-    results = np.array([(groups[row[0]], position[row[1]], position[row[2]], *row[3:]) for row in rows], dtype=float)
-    group, one, other = results[:, :3].astype(int).T
-    won, lost, tied = results[:, 3:].T
-    tied = tied if ties == "half" else np.zeros_like(tied)
-    score, meetings = won + tied / 2, won + lost + tied
-
-    count = len(ids)
-    points = np.zeros((count, count))  # points[i, j]: what i scored against j
-    np.add.at(points, (one, other), score)
-    np.add.at(points, (other, one), meetings - score)
-    rated = _rated_together(points)
-    inside = np.isin(one, rated) & np.isin(other, rated)
-    standings = _unrated(points, [names[pk] for pk in ids], set(rated.tolist()))
-    if len(rated) >= 2:
-        local = {int(index): number for number, index in enumerate(rated)}
-        one, other = ([local[index] for index in side[inside]] for side in (one, other))
-        strengths = _fit(points[np.ix_(rated, rated)])
-        error = _standard_errors(
-            strengths, group[inside], np.array(one), np.array(other), score[inside], meetings[inside]
-        )
-        standings = (
-            _rated(strengths, error, [names[ids[index]] for index in rated], points[rated][:, rated]) + standings
-        )
-    return standings
-
-
-def _rated_together(points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The largest set of sources each of which scored, directly or through others, against each other one."""
-    _, labels = connected_components(sparse.csr_array(points > 0), connection="strong")
-    sets = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return max(sets, key=lambda members: (len(members), points[np.ix_(members, members)].sum(), -members[0]))
-
-
-def _fit(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log strengths with mean 0 that maximise the Bradley–Terry likelihood (Newton, halved steps)."""
-    meetings = points + points.T
-
-    def log_likelihood(strengths: NDArray[np.float64]) -> float:
-        return float((points * special.log_expit(np.subtract.outer(strengths, strengths))).sum())
-
-    strengths = np.zeros(len(points))
-    for _ in range(200):
-        chance = special.expit(np.subtract.outer(strengths, strengths))
-        gradient = (points - meetings * chance).sum(axis=1)
-        step = np.linalg.pinv(_information(meetings, chance)) @ gradient
-        if np.abs(step).max() < 1e-10:
-            break
-        before, size = log_likelihood(strengths), 1.0
-        while size > 1e-6 and log_likelihood(strengths + size * step) < before:
-            size /= 2
-        strengths = strengths + size * step
-    return strengths - strengths.mean()
-
-
-def _information(meetings: NDArray[np.float64], chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Minus the second derivative of the log likelihood, shape (sources, sources); singular along (1, 1, …)."""
-    weight = meetings * chance * (1 - chance)
-    return np.diag(weight.sum(axis=1)) - weight
-
-
-def _standard_errors(
-    strengths: NDArray[np.float64],
-    group: NDArray[np.int64],
-    one: NDArray[np.int64],
-    other: NDArray[np.int64],
-    score: NDArray[np.float64],
-    meetings: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Half widths of the intervals in nats, shape (sources,); NaN where the groups tell nothing of the spread."""
-    count = len(strengths)
-    chance = special.expit(strengths[one] - strengths[other])
-    _, group = np.unique(group, return_inverse=True)
-    clusters = group.max() + 1
-    if clusters < 2:
-        return np.full(count, np.nan)
-    residual = score - meetings * chance
-    gradients = sparse.csr_array(
-        (np.concatenate([residual, -residual]), (np.concatenate([group, group]), np.concatenate([one, other]))),
-        shape=(clusters, count),
+    battles, ids = load_battles(
+        project,
+        voters=choices.voters,
+        category=choices.category,
+        lang=choices.lang,
+        with_times=choices.method == "elo",
+        with_responses=choices.control,
     )
-    met = np.zeros((count, count))
-    np.add.at(met, (one, other), meetings)
-    inverse = np.linalg.pinv(_information(met + met.T, special.expit(np.subtract.outer(strengths, strengths))))
-    variance = np.diag(inverse @ (gradients.T @ gradients).toarray() @ inverse) * clusters / (clusters - 1)
-    # Nothing but ties leaves no residual at all: that is not certainty.
-    variance = np.where(variance > 1e-12, variance, np.nan)
-    return np.sqrt(variance) * stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1)
+    if not ids:
+        return Leaderboard([])
+    names = dict(ResponseSource.objects.filter(pk__in=ids).values_list("pk", "name"))
+    looks = style.looks_of_responses(project) if choices.control else None
+    board = board_of(battles, [names[pk] for pk in ids], choices, looks)
+    return _flagged(project, board, ids, names, choices) if with_flags else board
+
+
+def board_of(
+    battles: Battles,
+    names: list[str],
+    choices: Choices,
+    looks: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+) -> Leaderboard:
+    """`make_leaderboard` of votes at hand; `looks`, where style is controlled, is `style.looks_of_responses`."""
+    facts = Leaderboard(
+        [],
+        votes=len(battles),
+        prompts=len(np.unique(battles.group)),
+        people=len(np.unique(battles.person)),
+        is_weighted=bool(battles.weight.size) and float(np.ptp(battles.weight)) > 1e-9,
+    )
+    if choices.method == "elo":
+        return replace(facts, standings=_elo(battles, names, choices.ties))
+    rows = bradley_terry.rows_of_votes(battles, len(names), choices.ties)
+    points = bradley_terry.points_matrix(rows)
+    rated = bradley_terry.rated_together(points) if points.any() else np.zeros(0, dtype=int)
+    met = np.bincount(
+        np.concatenate([side[_counted(battles, choices.ties)] for side in (battles.one, battles.other)]),
+        minlength=len(names),
+    )
+    unrated = _unrated(points, met, names, set(rated.tolist()))
+    if len(rated) < 2:
+        return replace(facts, standings=unrated)
+    battles = _among(battles, rated, len(names))
+    differences, features = np.zeros((len(battles), 0)), list[str]()
+    if looks and choices.control:
+        differences, features = style.style_differences(battles, *looks)
+    votes = bradley_terry.rows_of_votes(battles, len(rated), choices.ties, differences)
+    fit = bradley_terry.fit_strengths(
+        votes if features else bradley_terry.rows_of_votes(battles, len(rated), choices.ties), choices.ties
+    )
+    if choices.intervals == "bootstrap":
+        errors = intervals.bootstrap_errors(fit, votes, battles, ties=choices.ties)
+    else:
+        errors = intervals.sandwich_errors(fit, votes, battles)
+    counted = battles.where(_counted(battles, choices.ties))
+    judgments = np.bincount(np.concatenate([counted.one, counted.other]), minlength=len(rated))
+    widths = errors.half_widths
+    return replace(
+        facts,
+        standings=_rated(fit.strengths, widths[: len(rated)], [names[index] for index in rated], judgments) + unrated,
+        people_counted=errors.people > 0,
+        style=[
+            StyleEffect(feature, value * POINTS_PER_NAT, *_ends(value * POINTS_PER_NAT, width * POINTS_PER_NAT))
+            for feature, value, width in zip(features, fit.style.tolist(), widths[len(rated) :].tolist(), strict=False)
+        ],
+    )
+
+
+def _counted(battles: Battles, ties: str) -> NDArray[np.bool_]:
+    return battles.verdict != TIED if ties == "drop" else np.ones(len(battles), dtype=bool)
+
+
+def _among(battles: Battles, rated: NDArray[np.int64], count: int) -> Battles:
+    """The votes among some sources, numbered anew."""
+    if len(rated) == count:
+        return battles
+    local = np.full(count, -1)
+    local[rated] = np.arange(len(rated))
+    kept = battles.where((local[battles.one] >= 0) & (local[battles.other] >= 0))
+    return replace(kept, one=local[kept.one], other=local[kept.other])
+
+
+def _ends(value: float, width: float) -> tuple[float | None, float | None]:
+    return (None, None) if math.isnan(width) else (value - width, value + width)
 
 
 def _rated(
-    strengths: NDArray[np.float64], half_widths: NDArray[np.float64], names: list[str], points: NDArray[np.float64]
+    strengths: NDArray[np.float64], half_widths: NDArray[np.float64], names: list[str], judgments: NDArray[np.int64]
 ) -> list[Standing]:
     ratings, widths = 1000 + POINTS_PER_NAT * strengths, POINTS_PER_NAT * half_widths
-    judgments = (points + points.T).sum(axis=1)
     standings = []
     for index in sorted(range(len(names)), key=lambda index: (-ratings[index], names[index])):
         rating, width = float(ratings[index]), float(widths[index])
-        is_open = math.isnan(width)
-        standings.append(
-            Standing(
-                names[index],
-                rating,
-                None if is_open else rating - width,
-                None if is_open else rating + width,
-                None,
-                round(float(judgments[index])),
-                "the judgments show no spread between prompts, so there is no interval" if is_open else "",
-            )
-        )
+        note = "the judgments show no spread between prompts, so there is no interval" if math.isnan(width) else ""
+        standings.append(Standing(names[index], rating, *_ends(rating, width), None, int(judgments[index]), note))
     return _with_ranks(standings)
 
 
@@ -232,8 +277,7 @@ def _with_ranks(standings: list[Standing]) -> list[Standing]:
     return ranked
 
 
-def _unrated(points: NDArray[np.float64], names: list[str], rated: set[int]) -> list[Standing]:
-    meetings = points + points.T
+def _unrated(points: NDArray[np.float64], met: NDArray[np.int64], names: list[str], rated: set[int]) -> list[Standing]:
     standings = []
     for index, name in enumerate(names):
         if index in rated and len(rated) >= 2:
@@ -242,12 +286,82 @@ def _unrated(points: NDArray[np.float64], names: list[str], rated: set[int]) -> 
             note = "it won every comparison, so no finite rating fits"
         elif not points[index].any() and points[:, index].any():
             note = "it lost every comparison, so no finite rating fits"
-        elif not meetings[index].any():
+        elif not met[index]:
             note = "all its judgments are ties, which were left out"
         else:
             note = "wins do not lead from it to the rated sources and back, so it cannot be placed among them"
-        standings.append(Standing(name, None, None, None, None, round(float(meetings[index].sum())), note))
+        standings.append(Standing(name, None, None, None, None, int(met[index]), note))
     return sorted(standings, key=lambda standing: standing.source)
+
+
+def _elo(battles: Battles, names: list[str], ties: str) -> list[Standing]:
+    ratings = elo.rate_in_order(battles, len(names), ties=ties)
+    widths = elo.half_widths(battles, len(names), ties=ties)
+    counted = battles.where(_counted(battles, ties))
+    judgments = np.bincount(np.concatenate([counted.one, counted.other]), minlength=len(names))
+    note = "" if widths is not None else "too many votes to try other orders of them, so there is no interval"
+    standings = [
+        Standing(
+            names[index],
+            float(ratings[index]),
+            *((None, None) if widths is None else _ends(float(ratings[index]), float(widths[index]))),
+            None,
+            int(judgments[index]),
+            note,
+        )
+        for index in sorted(range(len(names)), key=lambda index: (-ratings[index], names[index]))
+    ]
+    return _with_ranks(standings)
+
+
+def _flagged(
+    project: Project, board: Leaderboard, ids: list[int], names: dict[int, str], choices: Choices
+) -> Leaderboard:
+    """With a look at what wins votes by other means; style is held equal only where somebody writes long."""
+    signs = {names[pk]: sign for pk, sign in gaming.signs_by_source(project).items() if pk in names}
+    long = {name for name, (_, longer) in signs.items() if longer is not None and longer >= gaming.LONGER_BY}
+    controlled = {}
+    if long and choices.method != "elo":
+        equal = (
+            board
+            if choices.control
+            else make_leaderboard(project, replace(choices, control=True, intervals="sandwich"))
+        )
+        controlled = {standing.source: standing for standing in equal.standings}
+    flagged = []
+    for standing in board.standings:
+        flags = [str(Flag.CONSTANT)] if signs.get(standing.source, (False, None))[0] else []
+        equal_standing = controlled.get(standing.source)
+        if (
+            standing.source in long
+            and not choices.control
+            and equal_standing is not None
+            and None not in (standing.rating, standing.lower, equal_standing.rating)
+            and equal_standing.rating < standing.lower  # type: ignore[operator]
+        ):
+            flags.append(str(Flag.LENGTH))
+        flagged.append(replace(standing, flags=flags))
+    return replace(board, standings=flagged)
+
+
+def follow_ratings(project: Project, choices: Choices) -> dict[str, Any]:
+    """Bradley–Terry ratings as they stood at up to 24 times: `{"at": [seconds since 1970], "ratings": {source: […]}}`.
+
+    None where a source could not be rated yet.
+    """
+    battles, ids = load_battles(
+        project, voters=choices.voters, category=choices.category, lang=choices.lang, with_times=True
+    )
+    found = history.history_of(battles, len(ids), ties=choices.ties)
+    names = dict(ResponseSource.objects.filter(pk__in=ids).values_list("pk", "name"))
+    ratings = 1000 + POINTS_PER_NAT * found.strengths
+    return {
+        "at": (found.at / 1e6).tolist(),
+        "ratings": {
+            names[pk]: [None if math.isnan(value) else value for value in ratings[:, number].tolist()]
+            for number, pk in enumerate(ids)
+        },
+    }
 
 
 def head_to_head(

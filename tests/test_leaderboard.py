@@ -14,7 +14,15 @@ from django.core.management import call_command
 from django.utils import timezone
 from scipy.optimize import minimize
 
-from annotation.leaderboard import Standing, _fit, _standard_errors, _with_ranks, head_to_head, rank_sources
+from annotation.leaderboard import (
+    POINTS_PER_NAT,
+    Choices,
+    Standing,
+    _with_ranks,
+    board_of,
+    head_to_head,
+    rank_sources,
+)
 from annotation.models import (
     Annotator,
     Comparison,
@@ -24,6 +32,7 @@ from annotation.models import (
     Response,
     ResponseSource,
 )
+from annotation.ratings.battles import Battles
 from annotation.services import content_sha256
 from tests.factories import (
     make_annotator,
@@ -140,13 +149,12 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         one, other = np.tile([0, 0, 1], 40), np.tile([1, 2, 2], 40)
         lean = rng.normal(0, 0.5, size=(40, 3))  # what a prompt favours, shared by its comparisons
         gap = truth[one] - truth[other] + lean[groups, one] - lean[groups, other]
-        score = (rng.random(120) < 1 / (1 + np.exp(-gap))).astype(float)
-        points = np.zeros((3, 3))
-        np.add.at(points, (one, other), score)
-        np.add.at(points, (other, one), 1 - score)
-        strengths = _fit(points)
-        half = _standard_errors(strengths, groups, one, other, score, np.ones(120))
-        hits += abs(strengths[0] - truth[0]) <= half[0]
+        verdict = np.where(rng.random(120) < 1 / (1 + np.exp(-gap)), 0, 2)
+        battles = Battles(one, other, verdict, np.arange(120), groups, np.ones(120))
+        first = by_source(board_of(battles, ["x", "y", "z"], Choices()).standings)["x"]
+        assert first.lower is not None
+        assert first.upper is not None
+        hits += first.lower <= 1000 + POINTS_PER_NAT * truth[0] <= first.upper
     assert 0.90 <= hits / 200 <= 0.99
 
 

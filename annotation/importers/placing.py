@@ -269,7 +269,7 @@ class Placing:
                 new.append(
                     (
                         *(pk, self.project.pk, placed.prompt, responses[0], responses[1], external_id),
-                        *(jsonb(row.meta), len(responses), self._batch(), row.lang),
+                        *(jsonb(row.meta), len(responses), self._batch(), row.lang, row.sampling_probability),
                         *(self._required_count(row), 0, random.random(), self.now),
                     )
                 )
@@ -285,7 +285,7 @@ class Placing:
             copy_in(
                 Comparison,
                 "id project_id prompt_id response_a_id response_b_id external_id meta response_count batch_id lang"
-                " required_count assigned_count queue_key created_at",
+                " sampling_probability required_count assigned_count queue_key created_at",
                 new,
             )
             if further:

@@ -114,6 +114,7 @@ class Row:
     group: str = ""
     lang: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    sampling_probability: float | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
     prompt_key: tuple[str, str] = field(init=False)
     """What tells prompts of one project apart: (content_sha256, group)."""

@@ -60,6 +60,12 @@ def parse(record: dict[str, Any]) -> Row:
     meta = record.get("meta") or {}
     if not isinstance(meta, dict):
         raise UnusableRowError('"meta" is not an object')
+    meta = _others(record, ROW_KEYS) | meta
+    probability = meta.get("sampling_probability")
+    if probability is not None and not (
+        isinstance(probability, int | float) and not isinstance(probability, bool) and 0 < probability <= 1
+    ):
+        raise UnusableRowError('"sampling_probability" is not a number above 0 and at most 1')
     origin = checked_name(record.get("source"), "source") or "touchstone"
     row = Row(
         messages,
@@ -67,7 +73,8 @@ def parse(record: dict[str, Any]) -> Row:
         external_id=checked_name(record.get("id"), "id"),
         group=checked_name(record.get("group"), "group"),
         lang=checked_name(record.get("lang"), "lang", longest=20),
-        meta=_others(record, ROW_KEYS) | meta,
+        meta=meta,
+        sampling_probability=probability,
     )
     _add_annotations(row, annotations)
     return row

@@ -65,6 +65,9 @@ class Comparison(models.Model):
     withdrawn_with_prompt = models.BooleanField(
         default=False, db_default=False, help_text="Comes back when its prompt leaves the archive."
     )
+    sampling_probability = models.FloatField(
+        null=True, blank=True, help_text="With which this pair of sources was drawn for its prompt; empty: not known."
+    )
     uncertainty = models.FloatField(null=True, blank=True, help_text="1 − 2·|p − ½| of a reward model, 0 … 1.")
     tier = models.PositiveSmallIntegerField(choices=QueueTier, default=QueueTier.NEW, db_default=QueueTier.NEW)
     required_count = models.PositiveSmallIntegerField(default=1)
@@ -91,6 +94,11 @@ class Comparison(models.Model):
                 condition=Q(response_count__gte=2, response_count__lte=9), name="comparison_response_count_known"
             ),
             models.CheckConstraint(condition=Q(tier__in=QueueTier.values), name="comparison_tier_known"),
+            models.CheckConstraint(
+                condition=Q(sampling_probability__gt=0, sampling_probability__lte=1)
+                | Q(sampling_probability__isnull=True),
+                name="comparison_sampling_probability_range",
+            ),
             models.UniqueConstraint(
                 fields=["response_a", "response_b"], condition=Q(external_id=""), name="comparison_pair_once"
             ),

@@ -138,8 +138,12 @@ def add_written_response(prompt_id: int, project: Project, text: str, *, author:
     )
 
 
-def create_comparisons(project: Project, pairs: Iterable[tuple[Response, Response]]) -> int:
+def create_comparisons(
+    project: Project, pairs: Iterable[tuple[Response, Response]], *, sampling_probability: float | None = None
+) -> int:
     """Put pairs of responses before the annotators; gives how many are new.
+
+    sampling_probability: with which the two sources were drawn; ratings weigh their votes by its inverse.
 
     Pairs that read the same (equal texts) are left out: there is nothing to judge. Raises DomainError where the two
     answer different prompts, because such a judgment would mean nothing.
@@ -147,6 +151,8 @@ def create_comparisons(project: Project, pairs: Iterable[tuple[Response, Respons
     groups = [group for group in _differing(pairs) if len(group) == 2]
     prompts = _prompts_of(groups)
     rows = [comparison_of(project, prompts[group[0].prompt_id], group) for group in groups]
+    for row in rows:
+        row.sampling_probability = sampling_probability
     with transaction.atomic():
         before = Comparison.objects.filter(project=project).count()
         Comparison.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation import export, services
 from annotation.access import MemberRequest, PersonRequest, manages_a_project, person_required, require_role
-from annotation.leaderboard import Standing
 from annotation.models import Assignment, AssignmentStatus, Membership, Project, Prompt, Role
 from annotation.pace import holding, project_pace, stuck
+from annotation.pages.leaderboard import scaled
 from annotation.services import DomainError
 from rlhf.forms import GenerateForm, ProjectForm
 from rlhf.models import GenerationJob, JobStatus, LeasedJob
@@ -86,36 +85,6 @@ def project_strip(request: MemberRequest, project: Project) -> HttpResponse:
     overview = project_overview(project)
     context = {"project": project, "overview": overview} | _broker(overview.jobs)
     return render(request, "rlhf/_project_strip.html", context)
-
-
-@dataclass(frozen=True)
-class ScaledStanding:
-    """A leaderboard's row with its place on an axis that all rows share, in percent of the width."""
-
-    standing: Standing
-    at: float | None = None
-    start: float = 0.0
-    width: float = 0.0
-
-
-def scaled(standings: list[Standing]) -> list[ScaledStanding]:
-    """Every row's interval on one axis that holds them all."""
-    ends = [end for row in standings for end in (row.lower, row.upper, row.rating) if end is not None]
-    low, high = min(ends, default=0.0), max(ends, default=0.0)
-    scale = 100 / ((high - low) or 1.0)
-    rows = []
-    for row in standings:
-        if row.rating is None:
-            rows.append(ScaledStanding(row))
-            continue
-        at = round((row.rating - low) * scale, 2)
-        if row.lower is None or row.upper is None:
-            rows.append(ScaledStanding(row, at, at))
-        else:
-            rows.append(
-                ScaledStanding(row, at, round((row.lower - low) * scale, 2), round((row.upper - row.lower) * scale, 2))
-            )
-    return rows
 
 
 # ── What staff add ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -52,6 +52,7 @@ def test_the_card_says_what_it_was_made_of_and_what_is_not_known(
     brought_in = model_card(base)
     assert "how is not known here" in brought_in
     publish_checkpoint(base)
+    base.refresh_from_db()
     assert "It is not published" not in model_card(base)
 
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
 ROLES = {
     Role.ANNOTATOR: {"project_guidelines"},
-    Role.REVIEWER: {"project_detail", "project_strip", "project_progress"},
+    Role.REVIEWER: {"project_detail", "project_strip", "project_progress", "project_leaderboard"},
     Role.ADMIN: {
         "project_people", "project_invite", "invitation_revoke", "project_member", "member_remove",
         "member_qualification", "member_unlock", "project_settings", "protocol_preview", "project_open",

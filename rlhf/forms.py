@@ -23,9 +23,11 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.errors import DomainError
 from annotation.models import Project, ResponseSource, SourceKind
+from rlhf.launch_config import LARGEST_FILE_BYTES, LaunchConfig, parse_config
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method, Priority
 from rlhf.option_words import LABELS, format_number
 from rlhf.options import OPTIONS, SpecError, TrainingOptions, build_options
+from rlhf.recipes import RECIPES, Recipe
 from rlhf.services import aliases_by_checkpoint, find_checkpoint, resolve_alias
 from rlhf.services.generation import DEFAULT_SAMPLING
 
@@ -248,14 +250,43 @@ _BASIC_OPTIONS = {
 }  # fmt: skip
 
 
+class ConfigForm(forms.Form):
+    """A launch that was kept as a file."""
+
+    config = forms.FileField(
+        label=_("Config file"),
+        help_text=_("JSON or TOML, as a job’s page gives it."),
+        widget=forms.FileInput(attrs={"accept": ".json,.toml"}),
+    )
+
+    def clean_config(self) -> LaunchConfig:
+        file = self.cleaned_data["config"]
+        if file.size > LARGEST_FILE_BYTES:
+            raise forms.ValidationError(gettext("This is larger than any config; choose another file."))
+        try:
+            return parse_config(file.read().decode("utf-8"))
+        except UnicodeDecodeError:
+            raise forms.ValidationError(gettext("This is not a text in UTF-8; choose another file.")) from None
+        except SpecError as error:
+            raise forms.ValidationError(f"{str(error)[:1].upper()}{str(error)[1:]}.") from None
+
+
 class OptionsForm(forms.Form):
     """The options of one training method: its fields, defaults and help come from the dataclass in jobspec."""
 
     options: TrainingOptions
 
-    def __init__(self, method: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, method: str, *args: Any, recipe: Recipe | None = None, **kwargs: Any) -> None:
+        """With a recipe, its options take the place of the method's defaults."""
+        if recipe is not None:
+            typed = {
+                name: value if isinstance(value, bool) else format_number(value)
+                for name, value in recipe.options.items()
+            }
+            kwargs["initial"] = typed | kwargs.get("initial", {})
         super().__init__(*args, **kwargs)
         self.method = method
+        self.recipe = recipe
         hints = typing.get_type_hints(OPTIONS[method])
         help_texts = option_help(method)
         for option in dataclasses.fields(OPTIONS[method]):
@@ -286,6 +317,19 @@ class OptionsForm(forms.Form):
 
     def advanced(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if name not in _BASIC_OPTIONS]
+
+    def recipes(self) -> list[Recipe]:
+        return [recipe for recipe in RECIPES if recipe.method == self.method]
+
+    def changed_by_recipe(self) -> list[tuple[str, str, str]]:
+        """Label, default and value of each option that the recipe sets otherwise."""
+        defaults = OPTIONS[self.method]()
+        given = self.recipe.options if self.recipe else {}
+        return [
+            (str(self.fields[name].label), format_number(getattr(defaults, name)), format_number(value))
+            for name, value in given.items()
+            if value != getattr(defaults, name)
+        ]
 
     def has_advanced_errors(self) -> bool:
         return any(name in self.errors for name in self.fields if name not in _BASIC_OPTIONS)

@@ -90,7 +90,7 @@ class Content:
             if first < len(train) <= later
         )
         if alike:
-            yield by_share("alike", len(alike), len(held_out), _CONTRADICTIONS_BLOCK_ABOVE, examples=alike[:_EXAMPLES])
+            yield warned("alike", count=len(alike), total=len(held_out), examples=alike[:_EXAMPLES])
         elif not same:
             yield passed("no_leak", count=len(held_out))
 

@@ -188,7 +188,9 @@ def _commands(job: TrainingJob) -> list[tuple[str, str]]:
     """(host, command) of each machine; nothing where no worker has prepared the job's directory here."""
     if (job.directory / SPEC_FILE).exists():
         try:
-            return [(host, shlex.join(command)) for host, command in launcher.host_commands(job.directory)]
+            root = shlex.quote(str(launcher.PROJECT_ROOT))
+            commands = launcher.host_commands(job.directory)
+            return [(host, f"cd {root} && {shlex.join(command)}") for host, command in commands]
         except SpecError as error:
             return [("", str(error))]
     return []

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from itertools import groupby
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
-from rlhf.forms import LaunchForm, OptionsForm
-from rlhf.models import LaunchCheck, Method, Priority, ProbeStatus, TrainingJob
+from rlhf.forms import ConfigForm, LaunchForm, OptionsForm
+from rlhf.launch_config import LaunchConfig
+from rlhf.models import (
+    Checkpoint,
+    CheckpointKind,
+    DatasetSnapshot,
+    LaunchCheck,
+    Method,
+    Priority,
+    ProbeStatus,
+    TrainingJob,
+)
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
 from rlhf.preflight import Level, worst
 from rlhf.preflight.lengths import samples
+from rlhf.recipes import Recipe, find_recipe
 from rlhf.services import check_launch, request_probe, start_checked_job
 from rlhf.services.launching import findings_of, is_being_measured
 from rlhf.token_lengths import Token, TokenCounter
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
 from rlhf.views.histogram import draw_histogram
-from rlhf.views.job_words import checks_of
+from rlhf.views.job_words import Check, checks_of
 
 
 @staff_required
@@ -35,6 +47,8 @@ def job_new(request: StaffRequest) -> HttpResponse:
         if is_htmx(request):
             return render(request, "rlhf/_job_options.html", {"options": options})
         return _form_page(request, launch, options)
+    if request.POST.get("step") == "load":
+        return _load_config(request)
     launch = LaunchForm(request.POST)
     method = request.POST.get("method", "")
     if method not in OPTIONS:
@@ -42,7 +56,8 @@ def job_new(request: StaffRequest) -> HttpResponse:
         return _form_page(request, launch, OptionsForm(Method.DPO), status=422)
     if request.POST.get("step") == "method":  # without scripts a button shows the chosen method's options
         given = {name: request.POST.get(name, "") for name in LaunchForm.base_fields}
-        return _form_page(request, LaunchForm(initial=given), OptionsForm(method))
+        recipe = _recipe(request.POST, method)
+        return _form_page(request, LaunchForm(initial=given), OptionsForm(method, recipe=recipe))
     options = OptionsForm(method, request.POST)
     if not (launch.is_valid() & options.is_valid()):
         return _form_page(request, launch, options, status=422)
@@ -73,7 +88,31 @@ def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
     method = request.GET.get("method", Method.DPO)
     method = method if method in OPTIONS else Method.DPO
     given = {name: request.GET[name] for name in ("snapshot", "base", "name") if name in request.GET}
-    return LaunchForm(initial={**given, "method": method}), OptionsForm(method)
+    return LaunchForm(initial={**given, "method": method}), OptionsForm(method, recipe=_recipe(request.GET, method))
+
+
+def _recipe(given: QueryDict, method: str) -> Recipe | None:
+    recipe = find_recipe(given.get("recipe", ""))
+    return recipe if recipe and recipe.method == method else None
+
+
+def _load_config(request: HttpRequest) -> HttpResponse:
+    """The forms filled from a file; what it names and is not here is said above them."""
+    form = ConfigForm(request.POST, request.FILES)
+    if not form.is_valid():
+        return _form_page(request, LaunchForm(), OptionsForm(Method.DPO), status=422, config=form)
+    config: LaunchConfig = form.cleaned_data["config"]
+    snapshot = DatasetSnapshot.objects.filter(name=config.snapshot).first()
+    base = Checkpoint.objects.filter(name=config.base, kind=CheckpointKind.POLICY).first()
+    given = {"snapshot": snapshot and snapshot.pk, "base": base and base.pk}
+    launch = LaunchForm(initial={**given, "name": config.name, "method": config.method})
+    if config.snapshot and not snapshot:
+        sentence = gettext("There is no data set %(name)s here: choose one.")
+        messages.warning(request, sentence % {"name": config.snapshot})
+    if config.base and not base:
+        sentence = gettext("There is no checkpoint %(name)s here: choose one.")
+        messages.warning(request, sentence % {"name": config.base})
+    return _form_page(request, launch, OptionsForm(config.method, initial=_as_typed(config.options)))
 
 
 def _named(model: type[Any], number: str) -> Any:
@@ -85,8 +124,45 @@ def _as_typed(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, bool) else format_number(value) for name, value in options.items()}
 
 
-def _form_page(request: HttpRequest, launch: LaunchForm, options: OptionsForm, status: int = 200) -> HttpResponse:
-    return render(request, "rlhf/job_new.html", {"launch": launch, "options": options}, status=status)
+def _form_page(
+    request: HttpRequest,
+    launch: LaunchForm,
+    options: OptionsForm,
+    status: int = 200,
+    config: ConfigForm | None = None,
+) -> HttpResponse:
+    context = {"launch": launch, "options": options, "config": config or ConfigForm()}
+    return render(request, "rlhf/job_new.html", context, status=status)
+
+
+@staff_required
+@require_GET
+def job_config(request: StaffRequest, pk: int, suffix: str) -> HttpResponse:
+    return _config_file(get_object_or_404(TrainingJob.objects.select_related("snapshot", "base"), pk=pk), suffix)
+
+
+@staff_required
+@require_GET
+def check_config(request: StaffRequest, pk: int, suffix: str) -> HttpResponse:
+    return _config_file(_find_check(pk), suffix)
+
+
+def _config_file(source: TrainingJob | LaunchCheck, suffix: str) -> HttpResponse:
+    """The launch as a file that the form and `train --config` read."""
+    config = LaunchConfig(
+        method=source.method,
+        snapshot=source.snapshot.name if source.snapshot else "",
+        base=source.base.name,
+        name=source.name,
+        options=source.options,
+    )
+    if suffix not in ("json", "toml"):
+        raise Http404
+    text = config.as_json() if suffix == "json" else config.as_toml()
+    response = HttpResponse(text, content_type=f"application/{suffix}")
+    name = source.name or f"{source.method}-{source.pk}"
+    response["Content-Disposition"] = f'attachment; filename="{name}.{suffix}"'
+    return response
 
 
 # ── Between the form and the start ───────────────────────────────────────────────────────────────────────────────
@@ -125,11 +201,12 @@ def _find_check(pk: int) -> LaunchCheck:
 def _found(check: LaunchCheck) -> dict[str, Any]:
     findings = findings_of(check)
     lines = checks_of({**check.outcome, "checks": [finding.as_json() for finding in findings]})
-    groups = [(concern, list(group)) for concern, group in groupby(lines, key=lambda line: line.concern)]
     level = worst(findings)
     return {
         "check": check,
-        "groups": _merged(groups),
+        "problems": _by_concern([line for line in lines if line.tone != "good"]),
+        "passes": _by_concern([line for line in lines if line.tone == "good"]),
+        "passed_count": sum(line.tone == "good" for line in lines),
         "level": level.name.lower(),
         "can_start": level < Level.REFUSED,
         "blocked": sum(finding.level == Level.BLOCKED for finding in findings),
@@ -139,11 +216,11 @@ def _found(check: LaunchCheck) -> dict[str, Any]:
     }
 
 
-def _merged(groups: list[tuple[str, list[Any]]]) -> dict[str, list[Any]]:
-    merged: dict[str, list[Any]] = {}
-    for name, lines in groups:
-        merged.setdefault(name, []).extend(lines)
-    return merged
+def _by_concern(lines: list[Check]) -> dict[str, list[Check]]:
+    groups: dict[str, list[Check]] = {}
+    for line in lines:
+        groups.setdefault(line.concern, []).append(line)
+    return groups
 
 
 def _shown(check: LaunchCheck) -> dict[str, Any]:
@@ -162,8 +239,8 @@ def _shown(check: LaunchCheck) -> dict[str, Any]:
             for sample in shown
         ],
         "options": [
-            (name, format_number(value), format_number(value) == format_number(getattr(type(options)(), name)))
-            for name, value in check.options.items()
+            (name, format_number(value), value == getattr(type(options)(), name))
+            for name, value in dataclasses.asdict(options).items()
         ],
         "command": launch_command(check),
     }
@@ -177,6 +254,12 @@ def launch_command(check: LaunchCheck | TrainingJob) -> str:
     parts += ["--base", check.base.name]
     if check.name:
         parts += ["--name", check.name]
+    if check.label:
+        parts += ["--label", check.label]
+    if check.gpus:
+        parts += ["--gpus", str(check.gpus)]
+    if check.priority != Priority.NORMAL:
+        parts += ["--priority", Priority(check.priority).name.lower()]
     if check.label:
         parts += ["--label", check.label]
     if check.gpus:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from rlhf import options
 from rlhf.forms import OptionsForm, option_help
+from rlhf.jobspec import write_manifest
+from rlhf.launch_config import parse_config
 from rlhf.models import Checkpoint, LaunchCheck, TrainingJob
+from rlhf.preflight import findings
 from rlhf.services import (
     create_snapshot,
+    launching,
     register_base_checkpoint,
 )
 from tests.factories import (
@@ -81,8 +87,6 @@ def test_errors_land_on_their_fields(page: Client, base: Checkpoint) -> None:
 
 
 def test_a_half_written_base_is_refused_before_the_start(page: Client, tiny_model: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(tiny_model, tmp_path / "model")
     base = register_base_checkpoint("copy", tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
@@ -117,3 +121,130 @@ def test_clone_fills_the_form_and_change_brings_it_back(page: Client, base: Chec
     page.post("/training/new/", launch_form(job.snapshot, base, "reward", learning_rate="4e-5"))
     change = f"/training/new/?check={LaunchCheck.objects.get().pk}"
     assert 'value="4e-5"' in page.get(change).content.decode()
+
+
+def test_a_check_that_blocks_is_overridden_by_somebody_who_is_named(
+    page: Client, base: Checkpoint, staff: User
+) -> None:
+    project = make_judged_project()
+    for _ in range(6):
+        make_judgment(make_comparison(project, a_text="word " * 400), "a")
+    snapshot = create_snapshot(project, "set", eval_share=0)
+    address = page.post("/training/new/", launch_form(snapshot, base, max_tokens="256"))["Location"]
+    text = page.get(address).content.decode()
+    assert "would learn from the difference in length" in text
+    assert "Proceed anyway" in text
+    page.post(address, {"step": "start"})
+    assert not TrainingJob.objects.exists()
+    page.post(address, {"step": "start", "proceed": "on"})
+    page.post(address, {"step": "start", "proceed": "on"})  # a second click
+    job = TrainingJob.objects.get()
+    assert (job.proceeded_by, job.proceeded_at is not None) == (staff, True)
+    assert {one["code"] for one in job.preflight["checks"] if one["level"] == "blocked"} >= {"uneven_loss"}
+    text = page.get(f"/training/{job.pk}/").content.decode()
+    assert "Started against these checks by boss" in text
+    assert page.get(address)["Location"] == f"/training/{job.pk}/"
+
+
+def test_what_would_fail_for_certain_cannot_be_overridden(page: Client, base: Checkpoint) -> None:
+    snapshot = create_snapshot(make_judged_project(), "set", eval_share=0)
+    address = page.post("/training/new/", launch_form(snapshot, base, max_tokens="16"))["Location"]
+    text = page.get(address).content.decode()
+    assert "All 12 training rows are longer than 16 tokens" in text
+    assert 'value="start"' not in text
+    page.post(address, {"step": "start", "proceed": "on"})
+    assert not TrainingJob.objects.exists()
+
+
+def test_a_base_without_a_chat_template_is_refused(page: Client, tiny_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    write_manifest(tmp_path / "model")
+    base = register_base_checkpoint("plain", tmp_path / "model")
+    answer = page.post("/training/new/", launch_form(create_snapshot(make_judged_project(), "set"), base))
+    assert answer.status_code == 422
+    assert "has no chat template" in answer.content.decode()
+
+
+def test_what_a_worker_measured_is_asked_for_shown_and_used_again(
+    page: Client, base: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = create_snapshot(make_judged_project(), "set")
+    address = page.post("/training/new/", launch_form(snapshot, base))["Location"]
+    check = LaunchCheck.objects.get()
+    sent: list[list[int]] = []
+    monkeypatch.setattr(launching.current_app, "send_task", lambda _name, args, **_more: sent.append(args))
+    page.post(address, {"step": "measure"})
+    page.post(address, {"step": "measure"})  # it is under way
+    assert sent == [[check.pk]]
+    fragment = page.get(f"{address}found/").content.decode()
+    assert "Waiting for a worker" in fragment
+    assert 'hx-trigger="every 2s"' in fragment
+    found = [findings.passed("padding_equal", difference="1e-6"), findings.blocked("dry_step_memory", error="no room")]
+    assert launching.take_probe(check.pk, lambda _check: found)
+    assert not launching.take_probe(check.pk, lambda _check: found)  # a message that comes twice
+    fragment = page.get(f"{address}found/").content.decode()
+    assert "ran out of memory: no room" in fragment
+    assert "hx-trigger" not in fragment
+    again = page.post("/training/new/", launch_form(snapshot, base, learning_rate="2e-5"))["Location"]
+    assert "ran out of memory: no room" in page.get(again).content.decode()
+    smaller = page.post("/training/new/", launch_form(snapshot, base, micro_batch_size="2"))["Location"]
+    assert "ran out of memory" not in page.get(smaller).content.decode()
+
+
+def test_a_recipe_fills_the_form_and_names_its_source(page: Client, base: Checkpoint) -> None:
+    snapshot = create_snapshot(make_judged_project(), "set")
+    asked = {"method": "dpo", "recipe": "dpo-zephyr"}
+    fragment = page.get("/training/new/", asked, headers={"HX-Request": "true"}).content.decode()
+    assert 'value="5e-7"' in fragment
+    assert "alignment-handbook" in fragment
+    assert "Learning rate 0.0001 → <b>5e-7</b>" in fragment
+    without_scripts = launch_form(snapshot, base) | asked | {"step": "method"}
+    assert 'value="5e-7"' in page.post("/training/new/", without_scripts).content.decode()
+    other_method = page.get("/training/new/", asked | {"method": "sft"}).content.decode()
+    assert "alignment-handbook" not in other_method
+
+
+def test_a_config_is_downloaded_and_fills_a_new_form(page: Client, base: Checkpoint) -> None:
+    job = make_job(base, "reward", learning_rate=3e-5, max_tokens=300)
+    for suffix in ("json", "toml"):
+        answer = page.get(f"/training/{job.pk}/config.{suffix}")
+        assert answer["Content-Disposition"] == f'attachment; filename="round-1.{suffix}"'
+        config = parse_config(answer.content.decode())
+        assert (config.method, config.snapshot, config.base) == ("reward", job.snapshot.name, "tiny")
+        assert config.options == job.options
+        upload = SimpleUploadedFile(f"a.{suffix}", answer.content)
+        filled = page.post("/training/new/", {"step": "load", "config": upload})
+        text = filled.content.decode()
+        assert 'value="3e-5"' in text
+        assert f'<option value="{job.snapshot_id}" selected>' in text
+        assert filled.context["options"].method == "reward"
+    assert page.get(f"/training/{job.pk}/config.exe").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"method": "dpo", "speed": 3}', "Unknown key &#x27;speed&#x27;"),
+        ('{"method": "dpo", "options": {"learning_rte": 1e-5}}', "Unknown option &#x27;learning_rte&#x27;"),
+        ('method = "dpo"\n[options]\nlearning_rate = 7', "7.0 is outside"),
+        ("method = dpo", "The config is not valid TOML"),
+        ('{"method": "magic"}', "Unknown method"),
+        ('{"method": "dpo", "format": 9}', "format is 9"),
+        ("snapshot = 'x'", "names no method"),
+        ("\x00" * 70_000, "larger than any config"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused(page: Client, base: Checkpoint, text: str, problem: str) -> None:
+    create_snapshot(make_judged_project(1), "set", eval_share=0)
+    answer = page.post("/training/new/", {"step": "load", "config": SimpleUploadedFile("a.toml", text.encode())})
+    assert answer.status_code == 422
+    assert problem in answer.content.decode()
+
+
+def test_a_config_that_names_what_is_not_here_says_so(page: Client, base: Checkpoint) -> None:
+    create_snapshot(make_judged_project(1), "set", eval_share=0)
+    upload = SimpleUploadedFile("a.toml", b'method = "dpo"\nsnapshot = "gone"\nbase = "lost"\n')
+    text = page.post("/training/new/", {"step": "load", "config": upload}).content.decode()
+    assert "There is no data set gone here" in text
+    assert "There is no checkpoint lost here" in text

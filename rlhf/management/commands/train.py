@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -9,9 +10,10 @@ from django.conf import settings
 from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import preflight, supervisor
+from rlhf.launch_config import LaunchConfig, parse_config
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import Checkpoint, DatasetSnapshot, Method, Priority, TrainingJob
-from rlhf.options import OPTIONS
+from rlhf.options import OPTIONS, SpecError
 from rlhf.preflight.probe import run_probe
 from rlhf.services import check_launch, queue_merge_job, seconds_left, start_checked_job
 from rlhf.services.launching import findings_of, measure_launch
@@ -22,11 +24,15 @@ class Command(ScriptCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--method", required=True, choices=sorted(OPTIONS))
-        parser.add_argument("--snapshot", metavar="NAME", help="needed by every method but merge")
         parser.add_argument(
-            "--base", default=settings.STARTER_MODEL, metavar="NAME", help="checkpoint, alias or directory"
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="as a job's page gives it; what else is given wins over it",
         )
+        parser.add_argument("--method", default="", choices=["", *sorted(OPTIONS)])
+        parser.add_argument("--snapshot", default="", metavar="NAME", help="needed by every method but merge")
+        parser.add_argument("--base", default="", metavar="NAME", help="checkpoint, alias or directory")
         parser.add_argument(
             "--set", nargs="+", action="extend", default=[], metavar="key=value", dest="settings_given"
         )
@@ -44,14 +50,14 @@ class Command(ScriptCommand):
 
     def run(self, **options: Any) -> dict[str, Any]:
         findings: list[preflight.Finding] = []
-        given = dict(_key_value(text) for text in options["settings_given"])
-        if options["method"] == Method.MERGE:
-            if options["snapshot"]:
+        config = _merged(_read_config(options["config"]), options)
+        if config.method == Method.MERGE:
+            if config.snapshot:
                 raise DomainError("merge takes no data set: leave --snapshot out")
-            base = find_or_fetch_checkpoint(options["base"])
-            job = queue_merge_job(base=base, options=given, name=options["name"])
+            base = find_or_fetch_checkpoint(config.base)
+            job = queue_merge_job(base=base, options=config.options, name=config.name)
         else:
-            job, findings = self._check_and_start(given, options)
+            job, findings = self._check_and_start(config, options)
         if options["wait"]:
             self._wait(job)
         job.refresh_from_db()
@@ -67,15 +73,15 @@ class Command(ScriptCommand):
         }
 
     def _check_and_start(
-        self, given: dict[str, Any], options: dict[str, Any]
+        self, config: LaunchConfig, options: dict[str, Any]
     ) -> tuple[TrainingJob, list[preflight.Finding]]:
-        snapshot = _find_snapshot(options["snapshot"])
+        snapshot = _find_snapshot(config.snapshot)
         check = check_launch(
             snapshot=snapshot,
-            method=options["method"],
-            base=find_or_fetch_checkpoint(options["base"], snapshot.project),
-            options=given,
-            name=options["name"],
+            method=config.method,
+            base=find_or_fetch_checkpoint(config.base, snapshot.project),
+            options=config.options,
+            name=config.name,
             label=options["label"],
             gpus=options["gpus"],
             priority=Priority[options["priority"].upper()],
@@ -104,13 +110,41 @@ class Command(ScriptCommand):
             job.refresh_from_db()
 
 
-def _find_snapshot(name: str | None) -> DatasetSnapshot:
+def _find_snapshot(name: str) -> DatasetSnapshot:
     snapshot = DatasetSnapshot.objects.filter(name=name).first()
     if snapshot is None:
         known = ", ".join(DatasetSnapshot.objects.values_list("name", flat=True)) or "none yet"
         problem = f"there is no data set {name!r}" if name else "name a data set with --snapshot"
         raise DomainError(f"{problem}; known: {known}")
     return snapshot
+
+
+def _read_config(path: Path | None) -> LaunchConfig:
+    if path is None:
+        return LaunchConfig(method="")
+    try:
+        return parse_config(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DomainError(f"{path} cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DomainError(f"{path} is not a text in UTF-8") from None
+    except SpecError as error:
+        raise DomainError(f"{path}: {error}") from None
+
+
+def _merged(config: LaunchConfig, options: dict[str, Any]) -> LaunchConfig:
+    """The file's launch with what the command line names in its place."""
+    method = options["method"] or config.method
+    if not method:
+        raise DomainError("name a --method, or a --config that holds one")
+    given = dict(_key_value(text) for text in options["settings_given"])
+    return LaunchConfig(
+        method=method,
+        snapshot=options["snapshot"] or config.snapshot,
+        base=options["base"] or config.base or settings.STARTER_MODEL,
+        name=options["name"] or config.name,
+        options=(config.options if method == config.method else {}) | given,
+    )
 
 
 def _key_value(text: str) -> tuple[str, str]:

@@ -331,6 +331,32 @@ def tallied_values(project: Project, scope: Tally.Scope) -> dict[str, list[tuple
         return values
 
 
+@dataclass(frozen=True)
+class ProjectSize:
+    """What a project holds, archived prompts left out; `judged`: comparisons with all the votes that they need."""
+
+    prompts: int = 0
+    comparisons: int = 0
+    judged: int = 0
+
+
+def project_sizes(projects: Iterable[Project]) -> dict[int, ProjectSize]:
+    """By the project's id, as far as the index is; one query."""
+    counted = {
+        (Tally.Scope.PROMPT, "live", ""): "prompts",
+        (Tally.Scope.COMPARISON, "all", ""): "comparisons",
+        (Tally.Scope.COMPARISON, "state", str(JudgedState.JUDGED)): "judged",
+    }
+    sizes: dict[int, dict[str, int]] = {project.pk: {} for project in projects}
+    tallies = Tally.objects.filter(
+        project__in=sizes, dimension__in=["live", "all", "state"], value__in=["", str(JudgedState.JUDGED)]
+    )
+    for pk, *what, count in tallies.values_list("project", "scope", "dimension", "value", "count"):
+        if name := counted.get(tuple(what)):  # type: ignore[arg-type]
+            sizes[pk][name] = count
+    return {pk: ProjectSize(**size) for pk, size in sizes.items()}
+
+
 # ── Prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
 
 from annotation.models import ResponseSource
 from rlhf import asking, benchmarking
-from rlhf.benchmark_figures import answer_rows, judgment_rows, progress_of
+from rlhf.benchmark_figures import progress_of
 from rlhf.evaluation.fb_bench import read_dataset
-from rlhf.models import BenchmarkRun, JobStatus
-from rlhf.services import leases
+from rlhf.models import BenchmarkRun
 from rlhf.services.benchmarks import import_benchmark_set, queue_benchmark_run, reopen_benchmark_run
 from tests.chat_server import ChatServer, Exchange, chat_server
 from tests.fb_bench_items import correction, maintenance, write_rows

@@ -20,6 +20,7 @@ from annotation.models import (
     Comparison,
     FurtherResponse,
     Judgment,
+    ProjectSource,
     Prompt,
     Response,
     ResponseSource,
@@ -128,7 +129,8 @@ class Sources(ProjectView):
     @extend_schema(operation_id="list_sources", responses=shapes.SourceSerializer(many=True))
     def get(self, request: Request, slug: str) -> HttpAnswer:
         """Who wrote the responses of this project."""
-        sources = ResponseSource.objects.filter(responses__prompt__project=self.project).distinct().order_by("name")
+        here = ProjectSource.objects.filter(project=self.project).values("source")
+        sources = ResponseSource.objects.filter(pk__in=here).order_by("name")
         return HttpAnswer(shapes.SourceSerializer(sources, many=True).data)
 
 

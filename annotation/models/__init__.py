@@ -56,7 +56,7 @@ from annotation.models.projects import (
 )
 from annotation.models.quality import Adjudication, Flag, Gold
 from annotation.models.rewriting import Edit, RewriteCause, RewriteStatus, RewriteTask
-from annotation.models.texts import Prompt, Response, ResponseSource, SourceKind
+from annotation.models.texts import ProjectSource, Prompt, Response, ResponseSource, SourceKind
 from annotation.models.tokens import ApiToken
 from annotation.models.webhooks import DeliveryStatus, Webhook, WebhookDelivery
 
@@ -96,6 +96,7 @@ __all__ = [
     "Membership",
     "Preference",
     "Project",
+    "ProjectSource",
     "Prompt",
     "PromptBefore",
     "PromptEntry",

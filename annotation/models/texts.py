@@ -107,3 +107,16 @@ class Response(models.Model):
 
     def __str__(self) -> str:
         return f"response {self.pk}"
+
+
+class ProjectSource(models.Model):
+    """Whose responses a project holds; written by a trigger with the first response of each.
+
+    A pair may stand here more than once: transactions that bring the same one at a time do not wait for each other.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+")
+    source = models.ForeignKey(ResponseSource, on_delete=models.CASCADE, related_name="+", db_index=False)
+
+    def __str__(self) -> str:
+        return f"source {self.source_id} of {self.project_id}"

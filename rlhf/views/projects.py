@@ -18,7 +18,8 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation import export, services
 from annotation.access import MemberRequest, PersonRequest, manages_a_project, person_required, require_role
-from annotation.models import Assignment, AssignmentStatus, Membership, Project, Prompt, Role
+from annotation.browse import project_sizes
+from annotation.models import Membership, Project, Role
 from annotation.pace import holding, project_pace, stuck
 from annotation.pages.leaderboard import scaled
 from annotation.services import DomainError
@@ -44,14 +45,8 @@ def project_list(request: PersonRequest) -> HttpResponse:
     if not request.user.is_staff:
         mine = Membership.objects.filter(user=request.user, role__in=[Role.REVIEWER, Role.ADMIN])
         projects = projects.filter(pk__in=mine.values("project"))
-    prompts = dict(Prompt.objects.order_by().values_list("project").annotate(count=Count("pk")))
-    judged = dict(
-        Assignment.objects.filter(status=AssignmentStatus.SUBMITTED)
-        .order_by()
-        .values_list("project")
-        .annotate(count=Count("pk"))
-    )
-    rows = [(project, prompts.get(project.pk, 0), judged.get(project.pk, 0)) for project in projects]
+    sizes = project_sizes(projects)
+    rows = [(project, sizes[project.pk]) for project in projects]
     return render(request, "rlhf/project_list.html", {"rows": rows, "form": form}, status=422 if form.errors else 200)
 
 

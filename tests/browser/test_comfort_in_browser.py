@@ -92,6 +92,11 @@ def test_keys_can_be_changed_and_never_fire_while_somebody_writes(open_page: Ope
     dialog.get_by_role("button", name="All keys as they were").click()
     page.keyboard.press("Escape")
     press_and_move(page, "2")
+    shown = current(page)
+    page.keyboard.press("?")
+    dialog.get_by_role("button", name="中文").press("Enter")
+    expect(page.locator("html")).to_have_attribute("lang", "zh-hans")
+    assert current(page) == shown  # the same one, still held
 
 
 def test_texts_scroll_together_differ_in_marked_words_and_are_copied_as_written(open_page: Open) -> None:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from annotation.errors import DomainError
@@ -187,7 +188,11 @@ class Protocol:
         """Strict: raises DomainError that names the key that is unknown or wrong."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(value) - known):
-            raise DomainError(f"protocol: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}.")
+            raise DomainError(
+                "protocol: "
+                + gettext("unknown key “%(key)s”; known are %(known)s.")
+                % {"key": unknown[0], "known": ", ".join(sorted(known))}
+            )
         given = dict(value)
         try:
             if "scale" in given:
@@ -212,26 +217,38 @@ class Protocol:
         names = [aspect.name for aspect in self.aspects] + [axis.name for axis in self.axes]
         for name in names:
             if not isinstance(name, str) or not _NAME.fullmatch(name):
-                raise DomainError(f"protocol: the name {name!r} must be lower-case letters, digits and _, at most 40.")
+                raise DomainError(
+                    "protocol: "
+                    + gettext("the name “%(name)s” must be lower-case letters, digits and _, at most 40.")
+                    % {"name": str(name)[:60]}
+                )
         if len(set(names)) != len(names):
-            raise DomainError("protocol: every aspect and axis needs a name of its own.")
+            raise DomainError("protocol: " + gettext("every aspect and axis needs a name of its own."))
         for aspect in self.aspects:
             if not (
                 isinstance(aspect.low, int) and isinstance(aspect.high, int) and 0 <= aspect.low < aspect.high <= 10
             ):
-                raise DomainError(f"protocol: the scale of {aspect.name} must run from low to high within 0 … 10.")
+                raise DomainError(
+                    "protocol: "
+                    + gettext("the scale of %(aspect)s must run from low to high within 0 … 10.")
+                    % {"aspect": aspect.name}
+                )
         if any(not chip.strip() or len(chip) > 60 for chip in self.chips):
-            raise DomainError("protocol: a reason chip has 1 to 60 characters.")
+            raise DomainError("protocol: " + gettext("a reason chip has 1 to 60 characters."))
         if self.scale == Scale.RANKING and (self.axes or self.edit_demand != Demand.OFF):
-            raise DomainError("protocol: a ranking has no second axis and no edited winner.")
+            raise DomainError("protocol: " + gettext("a ranking has no second axis and no edited winner."))
         if not 1 <= self.max_turns <= 50:
-            raise DomainError("protocol: max_turns must be between 1 and 50.")
+            raise DomainError("protocol: " + gettext("max_turns must be between 1 and 50."))
         if self.responses_per_turn not in (1, 2):
-            raise DomainError("protocol: responses_per_turn must be 1 or 2.")
+            raise DomainError("protocol: " + gettext("responses_per_turn must be 1 or 2."))
         if self.conversations and self.scale == Scale.RANKING:
-            raise DomainError("protocol: a conversation compares two responses; choose another scale than a ranking.")
+            raise DomainError(
+                "protocol: " + gettext("a conversation compares two responses; choose another scale than a ranking.")
+            )
         if self.conversations and self.edit_demand == Demand.REQUIRED:
-            raise DomainError("protocol: in conversations editing the better response is offered, never required.")
+            raise DomainError(
+                "protocol: " + gettext("in conversations editing the better response is offered, never required.")
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from datetime import timedelta
 from pathlib import Path
@@ -9,12 +10,21 @@ from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
 from drf_spectacular.validation import validate_schema
 
 from annotation.client import RefusedError, Touchstone
-from annotation.models import ApiToken, Judgment, Membership, Project, Role
-from tests.factories import make_comparison, make_judged_project, make_judgment, make_project, make_prompt, make_user
+from annotation.models import ApiToken, Judgment, Membership, Project, ProjectSource, ResponseSource, Role
+from tests.factories import (
+    make_comparison,
+    make_judged_project,
+    make_judgment,
+    make_project,
+    make_prompt,
+    make_response,
+    make_user,
+)
 
 
 def token_for(user: User, *, days: float = 1) -> str:
@@ -73,6 +83,20 @@ def test_an_endpoint_opens_to_its_role_and_hides_from_strangers(path: str, lowes
         assert answer.status_code == expected, (role, answer.content[:200])
     assert caller(make_user()).get(f"/api/v1/projects/{project.slug}/{path}").status_code == 404
     assert caller(make_user(is_staff=True)).get(f"/api/v1/projects/{project.slug}/{path}").status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sources_are_those_of_the_project_however_they_came(tmp_path: Path) -> None:
+    project, other = make_project("here"), make_project("there")
+    ours = make_comparison(project)
+    make_comparison(other)
+    make_response(ours.prompt, ours.response_a.source)
+    call_command("import_preferences", _judged_file(tmp_path), project="here", json=True, stdout=io.StringIO())
+    listed = caller(make_user(is_staff=True)).get("/api/v1/projects/here/sources/").json()
+    expected = ResponseSource.objects.filter(responses__prompt__project=project).distinct()
+    assert [source["name"] for source in listed] == sorted(expected.values_list("name", flat=True))
+    assert len(listed) > 2
+    assert ProjectSource.objects.filter(project=project).count() == len(listed)  # each noted once
 
 
 @pytest.mark.django_db

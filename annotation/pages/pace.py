@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
@@ -73,8 +74,8 @@ def progress(request: MemberRequest, project: Project) -> HttpResponse:
         "skipping": [(names.get(pk, "?"), work) for pk, work in people if work.skips_a_lot],
         "stuck_minutes": STUCK_MINUTES,
         "chart": {
-            "hours": [(hour.strftime("%-d %b %H:00"), count) for hour, count in pace.hours],
-            "days": [(day.strftime("%-d %b"), count) for day, count in pace.days],
+            "hours": [(date_format(hour, str(_("j M, H:i"))), count) for hour, count in pace.hours],
+            "days": [(date_format(day, str(_("j M"))), count) for day, count in pace.days],
         },
     }
     return render(request, "people/progress.html", context)

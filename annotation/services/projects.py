@@ -70,7 +70,11 @@ def update_settings(project: Project, by: User | None, **changes: Any) -> dict[s
     would change what judgments that are stored already mean.
     """
     if unknown := set(changes) - set(SETTINGS):
-        raise DomainError(f"settings: {sorted(unknown)[0]!r} is unknown; known are {', '.join(SETTINGS)}.")
+        raise DomainError(
+            "settings: "
+            + _("“%(name)s” is unknown; known are %(known)s.")
+            % {"name": sorted(unknown)[0], "known": ", ".join(SETTINGS)}
+        )
     if "protocol" in changes:
         given = changes["protocol"]
         protocol = given if isinstance(given, Protocol) else Protocol.from_json(given)

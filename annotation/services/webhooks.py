@@ -49,7 +49,8 @@ def add_webhook(project: Project, url: str, events: Iterable[str], *, by: User) 
     chosen = sorted(set(events))
     if unknown := set(chosen) - set(EVENT_KINDS):
         raise DomainError(
-            _("events: “%(event)s” is unknown; choose among %(known)s.")
+            "events: "
+            + _("“%(event)s” is unknown; choose among %(known)s.")
             % {"event": sorted(unknown)[0], "known": ", ".join(EVENT_KINDS)}
         )
     _check_address(url)
@@ -189,18 +190,19 @@ def _check_address(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise DomainError(_("url: “%(url)s” is not an http or https address.") % {"url": url[:200]})
+        raise DomainError("url: " + _("“%(url)s” is not an http or https address.") % {"url": url[:200]})
     if settings.WEBHOOKS_TO_PRIVATE_ADDRESSES:
         return
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise DomainError(_("url: the name %(name)s cannot be found.") % {"name": parts.hostname}) from error
+        raise DomainError("url: " + _("the name %(name)s cannot be found.") % {"name": parts.hostname}) from error
     for *_family, address in found:
         if not ipaddress.ip_address(str(address[0]).split("%")[0]).is_global:
             raise DomainError(
-                _(
-                    "url: %(name)s is inside this network. Whoever runs the site can allow such addresses with "
+                "url: "
+                + _(
+                    "%(name)s is inside this network. Whoever runs the site can allow such addresses with "
                     "TOUCHSTONE_WEBHOOKS_TO_PRIVATE_ADDRESSES."
                 )
                 % {"name": parts.hostname}

@@ -1,9 +1,9 @@
 // A line chart with direct labels and yardsticks, in the colours of the page's theme.
 //
 // spec: { title, note, series: [{ key, label, color, heldOut, exact, quiet }], bands: [{ from, to, text }], lines: [{ value, text }],
-//         suffix(series, value), when(step) }
+//         suffix(series, value), when(step), at(step), nothing }
 // heldOut: few points, drawn as dots. exact: no running mean. quiet: the running mean alone. bars: counts, drawn as bars.
-// when: what a step is called, where steps are times.
+// when: what a step is called, where steps are times; at: where they are counts of something.
 // rows: [{ step, … }] in order of step.
 
 const HEIGHT = 200;
@@ -110,7 +110,7 @@ export class Chart {
       return;
     }
     const values = this.labels(this.plot.data).map(({ text }) => text);
-    this.plotArea.setAttribute("aria-label", `${this.spec.title}: ${values.join(", ")} at the last logged step`);
+    this.plotArea.setAttribute("aria-label", `${this.spec.title}: ${values.join(", ")}`);
   }
 
   options() {

@@ -5,11 +5,13 @@ import { Chart } from "app/charts";
 const holder = document.getElementById("drift");
 const { rows, everybody } = JSON.parse(document.getElementById("drift-data").textContent);
 const words = holder.dataset;
+const at = (votes) => words.at.replace("{votes}", votes);
 
 const charts = [
   new Chart({
     title: words.agreementTitle,
     note: words.agreementNote,
+    at,
     series: [
       { key: "agreement", label: words.others, color: "accent", heldOut: true },
       { key: "gold", label: words.gold, color: "warning", heldOut: true },
@@ -19,6 +21,7 @@ const charts = [
   new Chart({
     title: words.speedTitle,
     note: words.speedNote,
+    at,
     series: [{ key: "seconds", label: words.seconds, color: "accent", heldOut: true }],
   }),
 ];

@@ -7,15 +7,19 @@ import re
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from annotation import services
-from annotation.models import Project, ResponseSource
+from annotation.browse import ProjectSize, project_sizes
+from annotation.models import Project, Prompt, ResponseSource
+from annotation.services import refresh_browse_index
 from rlhf.models import Checkpoint, GenerationJob
 from rlhf.services import (
     publish_checkpoint,
 )
 from tests.factories import (
     make_annotator,
+    make_comparison,
     make_judged_project,
     make_judgment,
     make_project,
@@ -36,6 +40,23 @@ def test_a_project_is_made_and_its_short_name_is_taken_then(page: Client) -> Non
     assert answer.status_code == 422
     assert "There is a project with the short name helpful already" in answer.content.decode()
     assert Project.objects.count() == 1
+
+
+def test_the_list_says_how_large_each_project_is(page: Client, django_assert_num_queries) -> None:  # type: ignore[no-untyped-def]
+    project = make_project("large")
+    for number in range(3):
+        comparison = make_comparison(project)
+        if number:
+            make_judgment(comparison)
+    Prompt.objects.filter(pk=make_prompt(project).pk).update(archived_at=timezone.now())
+    refresh_browse_index()
+    rows = {project.slug: size for project, size in page.get("/projects/").context["rows"]}
+    assert rows == {"large": ProjectSize(prompts=3, comparisons=3, judged=2)}
+    for _more in range(3):
+        make_comparison()
+    projects = list(Project.objects.all())
+    with django_assert_num_queries(1):
+        assert len(project_sizes(projects)) == 4
 
 
 def test_an_empty_project_says_what_to_do_next(page: Client) -> None:

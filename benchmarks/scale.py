@@ -44,6 +44,9 @@ class Operation:
 
 def operations() -> list[Operation]:
     """All that is measured."""
+    from django.contrib.auth.models import User
+    from django.test import Client
+
     from annotation import browse, services
     from annotation.answer import Answer
     from annotation.models import Annotator, Assignment, Project, Tally
@@ -131,6 +134,14 @@ def operations() -> list[Operation]:
 
         return count
 
+    def answer(address: str) -> Callable[[Any], object]:
+        def get(_: Any) -> None:
+            assert client.get(address).status_code == 200
+
+        return get
+
+    client = Client(SERVER_NAME="localhost")
+    client.force_login(User.objects.get(username="admin"))
     batch = project.batches.order_by("id").values_list("id", flat=True)[3]
     return [
         Operation("claim: two places", claim, lambda rng: settle(next(newcomers))),
@@ -155,6 +166,8 @@ def operations() -> list[Operation]:
         Operation("count: comparisons of a state and language", count_comparisons(state=1, lang="fi")),
         Operation("count: prompts of a search", count_prompts(query=COMMON_WORD)),
         Operation("count: values to filter by", lambda _: browse.tallied_values(project, Tally.Scope.PROMPT)),
+        Operation("page: list of projects", answer("/projects/")),
+        Operation("API: sources of a project", answer(f"/api/v1/projects/{PROJECT}/sources/")),
         Operation("claim: one language in twenty", without_language, with_language),
     ]
 

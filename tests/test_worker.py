@@ -36,8 +36,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Pope
 
 
 @pytest.fixture
-def start_worker(broker: subprocess.Popen[bytes], data_dir: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Starts workers for the queue `train` on the test's database and broker; kills what is left at the end."""
+def start_worker(broker: subprocess.Popen[bytes], data_dir: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts workers for a queue on the test's database and broker; kills what is left at the end."""
     database = settings.DATABASES["default"]
     name = connection.settings_dict["NAME"]
     environment = {
@@ -50,11 +50,11 @@ def start_worker(broker: subprocess.Popen[bytes], data_dir: Path) -> Iterator[Ca
     }
     workers: list[subprocess.Popen[bytes]] = []
 
-    def start() -> subprocess.Popen[bytes]:
+    def start(queue: str = "train") -> subprocess.Popen[bytes]:
         with (data_dir / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "celery", "-A", "config.celery", "worker", "-Q", "train"),
+                    *(sys.executable, "-m", "celery", "-A", "config.celery", "worker", "-Q", queue),
                     *("--pool", "threads", "-c", "1", "-n", f"worker{len(workers)}@test"),
                 ],
                 cwd=ROOT,

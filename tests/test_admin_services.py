@@ -44,7 +44,7 @@ def test_plain_lines_and_json_lines_become_prompts_once() -> None:
     ("line", "reason"),
     [
         ('{"prompt": ', "not valid JSON"),
-        ('{"promt": "x"}', "unknown key “promt”"),
+        ('{"promt": "x"}', "unknown key 'promt'"),
         ('{"prompt": "x", "messages": []}', "give either"),
         ('{"prompt": "  "}', "not empty"),
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}', "last message"),

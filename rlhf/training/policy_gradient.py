@@ -53,6 +53,7 @@ from rlhf.training.advantages import (
     whiten,
 )
 from rlhf.training.divergence import sampled_kl, token_log_probs, top_k_kl
+from rlhf.training.insights import Insights
 from rlhf.training.job import Job, peak_memory_gb
 from rlhf.training.processes import prepared_accelerator
 from rlhf.training.prompts import OnPolicyRows, endless_order, read_prompts
@@ -96,6 +97,7 @@ def train(job: Job) -> dict[str, float]:
         evaluated = trainer.evaluate()
         trainer.log(int(metrics["steps"]), evaluated)
         metrics |= evaluated
+    trainer.show_samples(int(metrics["steps"]))
     with unwrap_model_for_generation(trainer.model, trainer.accelerator) as whole:  # ZeRO-3 keeps shares of it
         models.save_model(job, whole.policy)
     return metrics
@@ -108,6 +110,7 @@ class PolicyGradientTrainer:
         self.job = job
         self.options = options
         self.tokenizer = models.load_tokenizer(job.base)
+        self.insights = Insights(job, self.tokenizer, scores=False)
         self.prompts, self.held_out = (
             [Prompt(row["prompt"], self._prompt_ids(row["prompt"])) for row in rows.prompts.rows]
             for rows in (train, held_out)
@@ -170,6 +173,8 @@ class PolicyGradientTrainer:
         """Train from the start or from the spec's checkpoint; gives what result.json says of the training itself."""
         job, options = self.job, self.options
         step, loss = self._resume(), 0.0
+        if step == 0:
+            self.show_samples(0)
         job.in_steps = True
         try:
             while step < self.total_steps and not job.stopped:
@@ -185,6 +190,7 @@ class PolicyGradientTrainer:
                     self._save(step)
                 if options.eval_every_steps and step % options.eval_every_steps == 0 and not job.stopped:
                     self.log(step, self.evaluate())
+                    self.show_samples(step)
         finally:
             job.in_steps = False
         return {"steps": float(step), "train_loss": loss}
@@ -199,6 +205,7 @@ class PolicyGradientTrainer:
         rollout = self.roller.roll(
             [self.prompts[index] for index in order for _ in range(options.samples_per_prompt)], stream=step
         )
+        self.insights.show_batch(rollout.as_batch())
         advantages, returns = self._advantages(rollout)
         sums: Sums = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
         self.model.train()
@@ -329,6 +336,10 @@ class PolicyGradientTrainer:
             for name, value in self.roller.describe(self.roller.roll(part, stream=-1 - number)).items():
                 totals[f"eval_{name}"] += value * len(part) / len(self.held_out)
         return dict(totals)
+
+    def show_samples(self, step: int) -> None:
+        """What the policy writes now to the job's sample prompts (insights.jsonl)."""
+        self.insights.show(self.model, self.accelerator, step, extremes=False)
 
     def log(self, step: int, values: dict[str, float], *, seconds: float | None = None) -> None:
         """Write one line of metrics.jsonl. Raises DivergedError."""

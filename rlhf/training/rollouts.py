@@ -40,6 +40,13 @@ class ActorCritic(nn.Module):
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
 
+    @property
+    def generation_config(self) -> Any:
+        return self.policy.generation_config
+
+    def generate(self, **given: Any) -> Any:
+        return self.policy.generate(**given)
+
     def forward(self, ids: Tensor, attention: Tensor, kept: int) -> tuple[Tensor, Tensor | None]:
         """Logits (B, kept, V) of the last `kept` tokens, and values (B, kept) of the states before each of them."""
         output = self.policy(
@@ -79,6 +86,16 @@ class Rollout(Completions):
     values: Tensor
     """0 without a critic."""
 
+    def as_batch(self) -> dict[str, Tensor]:
+        """Under the names of TRL's rollouts."""
+        prompt_columns = self.ids.shape[1] - self.mask.shape[1]
+        return {
+            "prompt_ids": self.ids[:, :prompt_columns],
+            "prompt_mask": self.attention[:, :prompt_columns],
+            "completion_ids": self.tokens,
+            "completion_mask": self.mask.long(),
+        }
+
 
 @dataclass
 class Roller:
@@ -106,7 +123,7 @@ class Roller:
         self.model.eval()
         with unwrap_model_for_generation(self.model, self.accelerator) as unwrapped, self.accelerator.autocast():
             sampled = sample_completions(
-                unwrapped.policy,
+                unwrapped,
                 [prompt.ids for prompt in mine],
                 width=max(len(prompt.ids) for prompt in prompts),
                 max_completion_tokens=options.max_completion_tokens,

@@ -15,6 +15,13 @@ from tests.training.conftest import JobRunner, losses_of
 pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 OPTIONS: dict[str, Any] = {"max_steps": 4, "checkpoint_every_steps": 100, "use_lora": False}
+ON_POLICY: dict[str, Any] = {
+    "rule": "vocabulary_half",
+    "rule_argument": "lower",
+    "max_completion_tokens": 8,
+    "batch_size": 12,
+    "micro_batch_size": 3,
+}
 
 
 def launch(jobs: JobRunner, name: str, method: str, *, pause: bool = False, **settings: Any) -> Path:
@@ -45,6 +52,10 @@ def weights(job_dir: Path) -> dict[str, Any]:
         ("reward", "torchrun", 3, {}),
         ("dpo", "accelerate", 3, {"use_lora": True}),
         ("reward", "deepspeed", 2, {}),
+        ("ppo", "torchrun", 0, ON_POLICY),
+        ("ppo", "torchrun", 2, ON_POLICY),
+        ("grpo_token_kl", "torchrun", 3, {**ON_POLICY, "samples_per_prompt": 3}),
+        ("grpo_token_kl", "accelerate", 2, {**ON_POLICY, "samples_per_prompt": 3, "use_lora": True}),
     ],
 )
 def test_two_processes_train_as_one_does(
@@ -68,12 +79,13 @@ def test_two_processes_train_as_one_does(
         assert results[1].metrics["eval_accuracy"] == results[0].metrics["eval_accuracy"]
 
 
-@pytest.mark.parametrize(("method", "zero_stage"), [("dpo", 3), ("reward", 2)])
+@pytest.mark.parametrize(("method", "zero_stage"), [("dpo", 3), ("reward", 2), ("ppo", 3)])
 def test_two_processes_go_on_from_a_checkpoint_as_if_never_stopped(
     jobs: JobRunner, method: str, zero_stage: int
 ) -> None:
-    one = jobs.run("one", method, **OPTIONS)
-    options = {**OPTIONS, "processes": 2, "launcher": "torchrun", "zero_stage": zero_stage}
+    own = ON_POLICY if method == "ppo" else {}
+    one = jobs.run("one", method, **OPTIONS, **own)
+    options = {**OPTIONS, **own, "processes": 2, "launcher": "torchrun", "zero_stage": zero_stage}
     two = launch(jobs, "two", method, pause=True, **options)
     assert complete_checkpoints(two) == ["step-1"]
     check_manifest(two / "checkpoints" / "step-1")

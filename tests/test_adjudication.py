@@ -28,9 +28,9 @@ from annotation.models import (
     Project,
     Role,
 )
+from annotation.pages.settle import SHOWN
 from annotation.services import annotator_for
 from annotation.services import quality as services
-from annotation.views_adjudication import SHOWN
 from tests.factories import (
     make_annotator,
     make_comparison,

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
@@ -26,6 +27,7 @@ def topics_in_order(project: Project) -> list[str]:
 
 def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
     start_worker: Callable[..., subprocess.Popen[bytes]],  # noqa: F811
+    data_dir: Path,
 ) -> None:
     project = make_project(judgments_per_comparison=2)
     for number in range(12):
@@ -58,7 +60,9 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
             and sorted(project.comparisons.values_list("required_count", flat=True)) == [1, *[3] * 11]
         )
 
-    assert wait_for(is_done)
+    assert wait_for(is_done), (
+        f"{figures.data} {topics_in_order(project)}\n{(data_dir / 'worker.log').read_text()[-4000:]}"
+    )
     assert figures.data["judgments"] == 1 and figures.computed_at > long_ago
     assert project_overview(project).as_of >= figures.computed_at
     assert worker.poll() is None

@@ -41,7 +41,6 @@ from annotation.conversations.forms import (
 )
 from annotation.conversations.writing import BusyError, SideView, Watch, start_writing
 from annotation.errors import ConflictError, DomainError
-from annotation.forms import read_answer
 from annotation.markdown import render_markdown
 from annotation.models import (
     Conversation,
@@ -51,6 +50,7 @@ from annotation.models import (
     SideStatus,
     Turn,
 )
+from annotation.pages.answers import read_answer
 from annotation.protocol import Protocol
 from annotation.services import conversations as services
 from annotation.services import rating_conversations, turns

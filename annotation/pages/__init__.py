@@ -1,1 +1,1 @@
-"""Pages about people and about how a project works: accounts, members, settings, guidelines, journal, pace."""
+"""Pages: comparing and rewriting, settling and quality, accounts, members, settings, guidelines, journal, pace."""

@@ -1,10 +1,10 @@
-"""Addresses of accounts, and of the people, settings and figures of a project."""
+"""Addresses of accounts, and of the people, settings, figures and disagreements of a project."""
 
 from __future__ import annotations
 
 from django.urls import path
 
-from annotation.pages import account, journal, leaderboard, members, pace, settings, webhooks
+from annotation.pages import account, journal, leaderboard, members, pace, quality, settings, settle, webhooks
 from annotation.sign_in import SignIn
 
 urlpatterns = [
@@ -52,4 +52,17 @@ urlpatterns = [
     path("projects/<slug:slug>/guidelines/preview/", settings.guidelines_preview, name="guidelines_preview"),
     path("projects/<slug:slug>/journal/", journal.journal, name="project_journal"),
     path("projects/<slug:slug>/journal/events.<slug:suffix>", journal.journal_file, name="project_journal_file"),
+    path("projects/<slug:slug>/quality/", quality.quality, name="project_quality"),
+    path("projects/<slug:slug>/quality/<int:annotator_id>/", quality.annotator, name="annotator_quality"),
+    path("projects/<slug:slug>/gold/", quality.gold, name="project_gold"),
+    path("projects/<slug:slug>/gold/promote/", quality.promote, name="promote_gold"),
+    path("projects/<slug:slug>/gold/<int:gold_id>/change/", quality.change_gold, name="change_gold"),
+    path("projects/<slug:slug>/adjudicate/", settle.waiting, name="adjudicate"),
+    path("projects/<slug:slug>/adjudicate/look/", settle.look_again, name="adjudicate_look"),
+    path("projects/<slug:slug>/adjudicate/<int:comparison_id>/", settle.settle, name="settle"),
+    path(
+        "projects/<slug:slug>/adjudicate/<int:comparison_id>/without/",
+        settle.settle_without_verdict,
+        name="settle_without_verdict",
+    ),
 ]

@@ -31,7 +31,7 @@ export function fromStored({ edited_text: text, edit_seconds: seconds, ...answer
   return { ...emptyAnswer(), ...answer, ranks: answer.ranks.map(String), edited: text ? { position, text, seconds } : null };
 }
 
-/** The pairs of field and value that the server reads; see annotation/forms.py. */
+/** The pairs of field and value that the server reads; see annotation/pages/answers.py. */
 export function toFields(answer, count) {
   const fields = [["choice", answer.choice], ["responses", count]];
   if (answer.choice === "ranked") for (const rank of answer.ranks) fields.push(["rank", rank]);

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from annotation import services
 from annotation.models import Comparison, DataJob, Project, Prompt, Response, Role
-from annotation.prompt_pages.urls import of_a_project
+from annotation.pages.prompts.urls import of_a_project
 from annotation.services import data_jobs, refresh_browse_index
 from tests.factories import make_comparison, make_judgment, make_project, make_prompt, make_user
 

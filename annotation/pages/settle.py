@@ -21,9 +21,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from annotation.access import MemberRequest, is_at_least, require_role
 from annotation.answer import Answer
 from annotation.blind import NAMES, BlindComparison, blind_comparison
-from annotation.compare_page import ranking_context
 from annotation.content_order import MAX_NOTE_CHARS, check_text, is_ranked, read_verdict
-from annotation.forms import read_ranks
 from annotation.models import (
     Adjudication,
     Annotator,
@@ -37,6 +35,8 @@ from annotation.models import (
     Project,
     Role,
 )
+from annotation.pages.answers import read_ranks
+from annotation.pages.compare_form import ranking_context
 from annotation.protocol import Protocol
 from annotation.services import ConflictError, DomainError, annotator_for
 from annotation.services.quality import (

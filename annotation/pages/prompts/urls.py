@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from annotation.prompt_pages import browsing, duplicates, editing, personal_data, uploading
+from annotation.pages.prompts import browsing, duplicates, editing, personal_data, uploading
 
 of_a_project = [
     path("", browsing.prompts, name="project_prompts"),

@@ -19,9 +19,9 @@ from annotation import services
 from annotation.access import MemberRequest, require_role
 from annotation.importers.rows import Row, Talk
 from annotation.models import DataJob, DataJobKind, DataJobStatus, Project, Role
-from annotation.prompt_pages.browsing import running_job
-from annotation.prompt_pages.editing import finished
-from annotation.prompt_pages.forms import LinesForm
+from annotation.pages.prompts.browsing import running_job
+from annotation.pages.prompts.editing import finished
+from annotation.pages.prompts.forms import LinesForm
 from annotation.services import DomainError
 from annotation.services.uploads import Reading, preview, start_check, start_import
 from annotation.upload_files import KeptUpload, StreamToDisk, kept_upload

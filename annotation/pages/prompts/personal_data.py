@@ -11,9 +11,9 @@ from django.views.decorators.http import require_GET, require_POST
 
 from annotation.access import MemberRequest, require_role
 from annotation.models import DataJob, DataJobKind, DataJobStatus, Project, Role
+from annotation.pages.prompts.browsing import running_job
+from annotation.pages.prompts.editing import finished, samples_of
 from annotation.personal_data import STANDS_FOR, PersonalKind
-from annotation.prompt_pages.browsing import running_job
-from annotation.prompt_pages.editing import finished, samples_of
 from annotation.services import DomainError, masking
 
 

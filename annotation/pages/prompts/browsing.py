@@ -19,7 +19,7 @@ from annotation.browse import ComparisonFilter, Cursor, PromptFilter
 from annotation.duplicates import passages, similarity
 from annotation.markdown import render_markdown
 from annotation.models import Batch, DataJob, JudgedState, Project, Prompt, Response, Role, Tally
-from annotation.prompt_pages.forms import EditForm, PromptForm
+from annotation.pages.prompts.forms import EditForm, PromptForm
 from annotation.search_terms import compile_search
 from annotation.services import DomainError
 from annotation.services.prompts import last_edit, start_edit

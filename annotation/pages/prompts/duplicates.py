@@ -16,8 +16,8 @@ from django.views.decorators.http import require_GET, require_POST
 from annotation import browse
 from annotation.access import MemberRequest, require_role
 from annotation.models import DataJob, DataJobKind, DataJobStatus, Duplicate, Project, Prompt, Role, Tally
-from annotation.prompt_pages.browsing import running_job
-from annotation.prompt_pages.editing import finished
+from annotation.pages.prompts.browsing import running_job
+from annotation.pages.prompts.editing import finished
 from annotation.services import DomainError
 from annotation.services import duplicates as service
 

@@ -16,9 +16,9 @@ from django.views.decorators.http import require_GET, require_POST
 from annotation.access import MemberRequest, require_role
 from annotation.browse import PromptFilter
 from annotation.models import DataJob, DataJobKind, DataJobStatus, Project, Prompt, Response, Role
+from annotation.pages.prompts.browsing import prompts_page
+from annotation.pages.prompts.forms import EditForm
 from annotation.personal_data import PersonalKind
-from annotation.prompt_pages.browsing import prompts_page
-from annotation.prompt_pages.forms import EditForm
 from annotation.services import DomainError, data_jobs
 from annotation.services.prompts import start_edit, start_undo
 

@@ -33,9 +33,9 @@ from annotation.blind import (
     previous_assignment_id,
     shown_texts,
 )
-from annotation.compare_page import compare_context, fragment_context
-from annotation.forms import read_answer, typed_answer
 from annotation.models import Annotator, Assignment, Project
+from annotation.pages.answers import read_answer, typed_answer
+from annotation.pages.compare_form import compare_context, fragment_context
 from annotation.protocol import Protocol
 
 P = ParamSpec("P")

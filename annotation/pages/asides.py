@@ -14,7 +14,7 @@ from annotation import services
 from annotation.blind import shown_texts
 from annotation.markdown import render_markdown
 from annotation.models import Annotator, Project
-from annotation.views import on_assignment, signed_in
+from annotation.pages.compare import on_assignment, signed_in
 
 
 @require_GET

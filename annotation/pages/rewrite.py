@@ -17,9 +17,9 @@ from django.views.decorators.http import require_GET, require_POST
 from annotation import services
 from annotation.access import MemberRequest, require_role
 from annotation.blind import BlindRewrite, blind_rewrite
-from annotation.compare_page import reasons
 from annotation.markdown import render_markdown
 from annotation.models import Annotator, Project, RewriteTask, Role
+from annotation.pages.compare_form import reasons
 from annotation.reasons import DropReason
 
 

@@ -22,7 +22,7 @@ from playwright.sync_api import Page
 
 from annotation import services
 from annotation.answer import Answer
-from annotation.models import ApiToken, Project, Role
+from annotation.models import ApiToken, EventKind, Project, RewriteCause, Role, Webhook
 from annotation.protocol import DEFAULT_ASPECTS, PRESETS, Axis, Demand, Protocol, Scale
 from annotation.services import duplicates, masking, quality
 from annotation.services.invitations import create_invitation
@@ -32,7 +32,15 @@ from annotation.upload_files import KeptUpload
 from annotation.uploads import guess_mapping
 from rlhf.models import TrainingJob
 from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
-from tests.factories import make_annotator, make_comparison, make_project, make_prompt, make_response, make_source
+from tests.factories import (
+    make_annotator,
+    make_comparison,
+    make_judgment,
+    make_project,
+    make_prompt,
+    make_response,
+    make_source,
+)
 
 pytestmark = [
     pytest.mark.browser,
@@ -174,6 +182,14 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     services.add_member(talk, ann)
     update_settings(talk, None, protocol=PRESETS["conversation"][1])
 
+    hook = Webhook.objects.create(project=helpful, url="https://hooks.example.org/judged", created_by=boss)
+    services.record_event(EventKind.FLAG, project=helpful, user=ann, reason="unclear")
+    hook.deliveries.update(attempt_count=2, last_status_code=503)
+    ranked = Project.objects.get(slug="ranking").comparisons.latest("pk")
+    for person in (make_annotator(), make_annotator()):
+        make_judgment(ranked, "ranked", ranking=[1, 2, 2, 4, 3], annotator=person)
+    services.queue_rewrite(helpful.comparisons.latest("pk").pk, cause=RewriteCause.NEITHER)
+
     def of(name: str, *args: object) -> str:
         return reverse(name, args=args)
 
@@ -181,7 +197,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
         "project_detail", "project_people", "project_progress", "project_settings",
         "project_guidelines", "project_journal", "project_quality", "project_gold", "project_prompts",
         "project_comparisons", "project_duplicates", "project_personal_data", "prompts_add",
-        "project_generate", "adjudicate", "conversation_sources",
+        "project_generate", "adjudicate", "conversation_sources", "project_webhooks", "project_leaderboard",
     )  # fmt: skip
     annotator_id = make_annotator(User.objects.get(username="helpful-ines")).pk
     member_id = User.objects.get(username="helpful-ines").pk
@@ -194,6 +210,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("tokens", of("tokens")),
             ("compare", of("compare", "helpful")),
             *((f"compare-{slug}", of("compare", slug)) for slug in ("scores", "binary", "four", "ranking")),
+            ("rewrite", of("rewrite", "helpful")),
             ("conversation-start", of("converse", "talks")),
         ],
         "boss": [
@@ -203,6 +220,8 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("upload", of("upload", "helpful", upload)),
             ("upload-checked", of("data_job", "helpful", checked)),
             ("settle", of("settle", "helpful", disputed.pk)),
+            ("settle-ranking", of("settle", "ranking", ranked.pk)),
+            ("webhook", of("project_webhook", "helpful", hook.pk)),
             ("annotator-quality", of("annotator_quality", "helpful", annotator_id)),
             ("member", of("project_member", "helpful", member_id)),
             ("site-journal", of("site_journal")),

@@ -71,7 +71,7 @@ def stream_chat(
     *,
     seed: int,
     sampling: dict[str, Any] = SAMPLING,
-    silence_seconds: float = SILENCE_SECONDS,
+    silence_seconds: float | None = None,
     model: str = "",
 ) -> Iterator[Piece]:
     """The source's response to the messages, piece by piece. Raises ChatError.
@@ -80,7 +80,7 @@ def stream_chat(
     """
     base_url = (source.base_url or settings.MODEL_SERVER_URL).rstrip("/")
     body = {"model": model or model_name(source), "messages": messages, "stream": True, "seed": seed, **sampling}
-    timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
+    timeout = httpx.Timeout(silence_seconds or SILENCE_SECONDS, connect=CONNECT_SECONDS)
     try:
         with (
             httpx.Client(timeout=timeout) as client,

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
-from django.db.models import Count, Q
-from django.utils import timezone
+from django.db.models import Count, F, Q
 
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench_scores import report
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun
+from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun, BenchmarkSet
 
 PACE_ROWS = 40
 """An estimate looks back at this many answers or judgments."""
@@ -44,7 +43,7 @@ def progress_of(run: BenchmarkRun) -> Progress:
         count=Count("pk"), failed=Count("pk", filter=~Q(error=""))
     )
     judgments = run.judgments.aggregate(count=Count("pk"), failed=Count("pk", filter=~Q(failure="")))
-    items = run.data_set.items.count()
+    items = BenchmarkItem.objects.filter(_about(run)).count()
     return Progress(
         items,
         answers["count"],
@@ -55,32 +54,35 @@ def progress_of(run: BenchmarkRun) -> Progress:
     )
 
 
+def _about(run: BenchmarkRun) -> Q:
+    """The items that a run is about: of an ended one those that it judged or missed, dropped since or not."""
+    about = Q(data_set=run.data_set_id)
+    return about & (Q(dropped_at=None) | Q(pk__in=run.judgments.values("item")))
+
+
 def _seconds_left(run: BenchmarkRun, answers_left: int, judgments_left: int) -> float | None:
-    """From the pace of what came last; judgments are guessed from answers until there are some."""
-    answering = _pace(run, BenchmarkAnswer.objects.filter(run=run.pk))
-    judging = _pace(run, BenchmarkJudgment.objects.filter(run=run.pk)) or answering
+    """From how long the last ones took; judgments are guessed from answers until there are some."""
+    answering = _seconds_each(run.answers.all())
+    judging = _seconds_each(run.judgments.all()) or answering
     if (answers_left and answering is None) or (judgments_left and judging is None):
         return None
-    return answers_left * (answering or 0.0) + judgments_left * (judging or 0.0)
+    return sum(
+        left * (each or 0.0) / min(run.parallel, left)
+        for left, each in ((answers_left, answering), (judgments_left, judging))
+        if left
+    )
 
 
-def _pace(run: BenchmarkRun, rows: Any) -> float | None:
-    """Seconds between the last rows of this attempt, without the pauses that a crash made."""
-    times = list(rows.order_by("-created_at").values_list("created_at", flat=True)[: PACE_ROWS + 1])
-    gaps = [(later - earlier).total_seconds() for later, earlier in pairwise(times)]
-    if len(gaps) < 3:
-        return None
-    longest_counted = 5 * sorted(gaps)[len(gaps) // 2] + 30
-    kept = [gap for gap in gaps if gap <= longest_counted]
-    if run.status == "running":
-        kept.append(min((timezone.now() - times[0]).total_seconds(), longest_counted))
-    return sum(kept) / len(kept)
+def _seconds_each(rows: Any) -> float | None:
+    """The mean of the last ones, from the asking to the end; so many at a time as the run asks for (Little's law)."""
+    last = rows.filter(seconds__gt=0).order_by("-pk").values_list("seconds", flat=True)[:PACE_ROWS]
+    return fmean(last) if last else None
 
 
 def items_of(run: BenchmarkRun) -> dict[int, fb_bench.Item]:
     """Every item of the run's data set by primary key: with the checklist that it was judged by, or the newest."""
     used = dict(run.judgments.values_list("item", "checklist__criteria"))
-    rows = BenchmarkItem.objects.filter(data_set=run.data_set_id).with_checklist()
+    rows = BenchmarkItem.objects.filter(_about(run)).with_checklist()
     return {row.pk: row.as_item(used.get(row.pk)) for row in rows}
 
 
@@ -104,6 +106,69 @@ def report_of(run: BenchmarkRun) -> dict[str, Any]:
         "repetitive": sum(is_repetitive for _, _, _, is_repetitive, _ in judgments),
         "retried": sum(attempts > 1 for *_, attempts in judgments),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the leaderboard."""
+
+    run: BenchmarkRun
+    figures: dict[str, Any]
+
+    @property
+    def gap(self) -> float | None:
+        """Error correction minus response maintenance: far above 0, it caves in; far below, it does not learn."""
+        correction, maintenance = self.figures["error_correction"], self.figures["response_maintenance"]
+        return None if correction is None or maintenance is None else round(correction - maintenance, 2)
+
+
+def leaderboard(data_set: BenchmarkSet) -> list[Row]:
+    """The newest finished run of each model and judge, the best first; those without a score last."""
+    runs = data_set.runs.filter(status="succeeded", judge__isnull=False).select_related("source", "judge")
+    newest = {(run.source_id, run.judge_id): run for run in runs.order_by("pk")}
+    rows = [Row(run, figures_of(run)) for run in newest.values()]
+    return sorted(rows, key=lambda row: (row.figures["overall"] is None, -(row.figures["overall"] or 0), row.run.pk))
+
+
+def figures_of(run: BenchmarkRun) -> dict[str, Any]:
+    """The report of a run: as it was kept at its end, or made now."""
+    return run.report or report_of(run)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How often a judge ticked a criterion as people did: the mean over models of the mean over criteria."""
+
+    judge: str
+    share: float
+    by_model: dict[str, tuple[float, int]]
+    """(share, criteria compared) by model."""
+
+
+def agreements(data_set: BenchmarkSet) -> list[Agreement]:
+    """Of every judge of answers that people have ticked, too: mean over models of mean(judge == human), as FB-Bench.
+
+    Where several people ticked an answer, each is compared; ticks on another version of a checklist are not.
+    """
+    equal: dict[str, dict[str, list[bool]]] = {}
+    judgments = BenchmarkJudgment.objects.filter(run__data_set=data_set, failure="", is_repetitive=False).filter(
+        answer__ticks__checklist=F("checklist")
+    )
+    rows = judgments.values_list("run__judge__name", "run__source__name", "met", "answer__ticks__met").order_by(
+        "run__judge__name", "run__source__name", "pk"
+    )
+    for judge, model, judged, ticked in rows:
+        if len(judged) == len(ticked):
+            bits = equal.setdefault(judge, {}).setdefault(model, [])
+            bits += [said == meant for said, meant in zip(judged, ticked, strict=True)]
+    return [
+        Agreement(
+            judge,
+            fmean(fmean(bits) for bits in by_model.values()),
+            {model: (fmean(bits), len(bits)) for model, bits in by_model.items()},
+        )
+        for judge, by_model in equal.items()
+    ]
 
 
 # ── The authors' shapes ──────────────────────────────────────────────────────────────────────────────────────────
@@ -136,7 +201,7 @@ def judgment_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:
             **items[judgment.item_id].as_row(),
             "second_response": judgment.answer.text,
             "infer_model": run.source.name,
-            "judge_model": run.judge.name,
+            "judge_model": run.judge.name if run.judge else "",
         }
         if judgment.failure:
             row |= {"judgement": None, "score": None, "failure": judgment.failure, "failure_note": judgment.note}
@@ -152,3 +217,24 @@ def judgment_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:
             }
             row["score"] = judgment.score
         yield row
+
+
+def result_table(run: BenchmarkRun) -> Iterator[list[Any]]:
+    """A line for each item, with its score or the reason why it has none; the first line names the columns."""
+    yield ["item", "scenario", "task", "sub_task", "user_query", "second_response", "score", "failure", "attempts"]
+    judgments = {judgment.item_id: judgment for judgment in run.judgments.all()}
+    answers = {answer.item_id: answer for answer in BenchmarkAnswer.objects.filter(run=run.answering_run_id)}
+    for item in BenchmarkItem.objects.filter(_about(run)):
+        judgment, answer = judgments.get(item.pk), answers.get(item.pk)
+        failure = judgment.failure if judgment else "not judged" if answer else "not answered"
+        yield [
+            item.position,
+            item.scenario,
+            item.task,
+            item.sub_task,
+            item.query,
+            answer.text if answer else None,
+            judgment.score if judgment else None,
+            failure or None,
+            judgment.attempts if judgment else None,
+        ]

@@ -100,12 +100,15 @@ class _Work:
                 }
             return lambda: benchmarks.store_answer(self.run, item, sampling={**sampling, "seed": seed}, **fields)
 
-        missing = BenchmarkItem.objects.filter(data_set=self.run.data_set_id).exclude(answers__run=self.run)
-        self._do_all(endpoint, answer, list(missing))
+        missing = BenchmarkItem.objects.kept().filter(data_set=self.run.data_set_id).exclude(answers__run=self.run)
+        # The short ones first: a server that pads the texts it reads together then pads little.
+        self._do_all(endpoint, answer, sorted(missing, key=lambda item: len(item.query) + len(item.first_response)))
 
     def judge_all(self) -> None:
         """Have the judge tick every answer that it has not ticked yet."""
-        endpoint = Endpoint(self.run.judge, self.stop)
+        assert self.run.judge is not None  # only imported runs have none, and nobody claims those
+        self.judge = self.run.judge
+        endpoint = Endpoint(self.judge, self.stop)
 
         def judge(answer: BenchmarkAnswer) -> Callable[[], object]:
             outcome = self._judge(endpoint, answer)
@@ -113,12 +116,15 @@ class _Work:
             return lambda: benchmarks.store_judgment(self.run, answer, checklist, **outcome)
 
         missing = (
-            BenchmarkAnswer.objects.filter(run=self.run.answering_run_id)
+            BenchmarkAnswer.objects.filter(run=self.run.answering_run_id, item__dropped_at=None)
             .exclude(item__judgments__run=self.run)
             .select_related("item")
-            .order_by("item__position")
         )
-        self._do_all(endpoint, judge, list(missing))
+        self._do_all(
+            endpoint,
+            judge,
+            sorted(missing, key=lambda answer: len(answer.item.query + answer.item.first_response + answer.text)),
+        )
 
     def _judge(self, endpoint: Endpoint, answer: BenchmarkAnswer) -> dict[str, Any]:
         """What `store_judgment` keeps of up to so many tries."""
@@ -130,7 +136,7 @@ class _Work:
         seconds = 0.0
         failed: dict[str, Any] = {}
         for attempt in range(1, self.run.judge_attempts + 1):
-            seed = benchmarks.benchmark_seed(self.run.judge, answer.item, attempt)
+            seed = benchmarks.benchmark_seed(self.judge, answer.item, attempt)
             try:
                 completion = endpoint.ask(asked, sampling=sampling, seed=seed)
             except AskedInVainError as failure:
@@ -164,10 +170,10 @@ class _Work:
                 if time.monotonic() - looked_at > LOOK_SECONDS or not done:
                     looked_at = time.monotonic()
                     self._look(endpoint)
-        except BaseException:
+        except BaseException as error:
             self.stop.set()
-            # Not waited for: a server that reads a long prompt says nothing for minutes.
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Who wants to stop does not wait: a server that reads a long prompt says nothing for minutes.
+            pool.shutdown(wait=isinstance(error, EndpointAwayError), cancel_futures=True)
             raise
         pool.shutdown()
         leases.held(self.run).update(waiting_for="")

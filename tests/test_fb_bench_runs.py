@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from annotation.models import ResponseSource
 from rlhf import asking, benchmarking
-from rlhf.benchmark_figures import progress_of
+from rlhf.benchmark_figures import agreements, answer_rows, judgment_rows, leaderboard, progress_of, report_of
 from rlhf.evaluation.fb_bench import read_dataset
 from rlhf.models import BenchmarkRun
-from rlhf.services.benchmarks import import_benchmark_set, queue_benchmark_run, reopen_benchmark_run
+from rlhf.services import leases
+from rlhf.services.benchmarks import (
+    import_benchmark_run,
+    import_benchmark_set,
+    queue_benchmark_run,
+    reopen_benchmark_run,
+    store_ticks,
+)
 from tests.chat_server import ChatServer, Exchange, chat_server
+from tests.factories import make_annotator
 from tests.fb_bench_items import correction, maintenance, write_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
@@ -132,3 +145,244 @@ def test_a_server_that_stays_away_ends_the_run_and_nothing_is_asked_twice(
             assert reopen_benchmark_run(run)
     assert len(asked) == len(set(asked)) == 24
     assert run.report["scored"] == 12
+
+
+def test_a_judge_may_be_busy_break_off_or_speak_in_fences(server: ChatServer, tmp_path: Path) -> None:
+    """Retry-After is waited for, a broken stream is asked for again, a fence and thoughts are taken off."""
+    refused: list[float] = []
+
+    def judge(exchange: Exchange) -> None:
+        if len(refused) == 0:
+            refused.append(0)
+            exchange.send_response(429)
+            exchange.send_header("Retry-After", "0.1")
+            exchange.send_header("Content-Length", "0")
+            exchange.end_headers()
+        elif len(refused) == 1:
+            refused.append(0)
+            exchange.start()
+            exchange.say('{"half":')
+            exchange.drop()
+        elif len(refused) == 2:
+            refused.append(0)
+            exchange.start()
+            exchange.send(b"data: <html>garbage\n\n")
+            exchange.complete()
+        else:
+            form = json.dumps(filled(exchange), ensure_ascii=False, indent=2)
+            say(exchange, f"<think>Hm {{}}.</think>\n```json\n{form}\n```")
+
+    server.reply = behave(judge)
+    run = finish(make_run(server, tmp_path, parallel=1))
+    assert (run.status, run.report["scored"], run.report["retried"]) == ("succeeded", 3, 0)
+
+
+def say_prose(exchange: Exchange) -> None:
+    say(exchange, "The second answer is quite good, I would say.")
+
+
+def say_half(exchange: Exchange) -> None:
+    say(exchange, json.dumps(filled(exchange), ensure_ascii=False)[:-25])
+
+
+def say_in_french(exchange: Exchange) -> None:
+    say(exchange, json.dumps(filled(exchange, "oui")))
+
+
+def give_partial_credit(exchange: Exchange) -> None:
+    say(exchange, json.dumps(filled(exchange, "partly")))
+
+
+def invent(exchange: Exchange) -> None:
+    reason = {"评判理由": "x", "评判结果": "是", "weight": 1}
+    say(exchange, json.dumps({**filled(exchange), "Is it written politely?": reason}))
+
+
+def forget(exchange: Exchange) -> None:
+    say(exchange, json.dumps(dict(list(filled(exchange).items())[:1])))
+
+
+def say_twice(exchange: Exchange) -> None:
+    text = json.dumps(filled(exchange))
+    say(exchange, text[:-1] + "," + text[1:])
+
+
+def refuse_repetitions(exchange: Exchange) -> None:
+    exchange.refuse(400, "Sorry! We've encountered an issue with repetitive patterns in your prompt.")
+
+
+@pytest.mark.parametrize(
+    ("judge", "failure"),
+    [
+        (say_prose, "prose"),
+        (say_half, "half_json"),
+        (say_in_french, "other_word"),
+        (give_partial_credit, "partial_credit"),
+        (invent, "invented_criterion"),
+        (forget, "missing_criterion"),
+        (say_twice, "wrong_shape"),
+        (lambda exchange: say(exchange, ""), "nothing"),
+        (lambda exchange: say(exchange, "[1, 2]"), "prose"),
+        (lambda exchange: exchange.refuse(400, "too long"), "refused"),
+        (refuse_repetitions, ""),
+    ],
+)
+def test_a_judgment_that_cannot_be_used_is_kept_and_counted(
+    judge: Callable[[Exchange], None], failure: str, server: ChatServer, tmp_path: Path
+) -> None:
+    first = "What is one?"
+
+    def mostly(exchange: Exchange) -> None:
+        (judge if first in exchange.body["messages"][0]["content"] else judged)(exchange)
+
+    server.reply = behave(mostly)
+    run = finish(make_run(server, tmp_path, [correction(first), correction("two"), maintenance("three")]))
+    assert run.status == "succeeded"
+    judgment = run.judgments.get(item__query=first)
+    assert (judgment.failure, judgment.is_repetitive) == (failure, not failure)
+    if failure:
+        assert (run.report["scored"], run.report["failures"]) == (2, {failure: 1})
+        assert judgment.attempts == (1 if failure == "refused" else 3)
+        assert (run.report["error_correction"], run.report["at_worst"]["error_correction"]) == (30.0, 15.0)
+    else:
+        assert (run.report["scored"], run.report["repetitive"], run.report["error_correction"]) == (3, 1, 15.0)
+    # our files: what failed keeps its row, and a second reading gives the same figures
+    rows = list(judgment_rows(run))
+    assert len(rows) == 3
+    again = import_benchmark_run(run.data_set, "\n".join(json.dumps(row) for row in rows).encode(), "ours.jsonl").runs[
+        0
+    ]
+    ours, theirs = report_of(again), run.report
+    assert {key: ours[key] for key in ours if key not in ("retried",)} == {
+        key: theirs[key] for key in ours if key not in ("retried",)
+    }
+    assert [row["second_response"] for row in answer_rows(run)] == [row["second_response"] for row in rows]
+
+
+def test_an_item_that_cannot_be_answered_is_counted_not_dropped(server: ChatServer, tmp_path: Path) -> None:
+    def reply(exchange: Exchange) -> None:
+        if exchange.body["messages"][0]["content"] == "one":
+            exchange.refuse(400, "the messages are too long")
+        else:
+            behave(judged)(exchange)
+
+    server.reply = reply
+    run = finish(make_run(server, tmp_path))
+    assert run.status == "succeeded"
+    assert [run.report[key] for key in ("items", "answers", "failed_answers", "judgments", "scored")] == [
+        3,
+        2,
+        1,
+        3,
+        2,
+    ]
+    assert run.report["failures"] == {"no_answer": 1}
+    server.reply = behave(judged)
+    assert reopen_benchmark_run(run, retry_failures=True)
+    assert finish(run).report["scored"] == 3
+
+
+def test_another_judge_ticks_the_same_answers(server: ChatServer, tmp_path: Path) -> None:
+    run = finish(make_run(server, tmp_path))
+    other = ResponseSource.objects.create(name="other judge", kind="model", served_model="k", base_url=server.url)
+    server.requests.clear()
+    again = finish(queue_benchmark_run(data_set=run.data_set, source=run.source, judge=other, answers_from=run))
+    assert (again.status, again.report["scored"], len(server.requests)) == ("succeeded", 3, 3)
+    assert {body["model"] for body in server.requests} == {"k"}
+
+
+def test_agreement_with_people_is_the_mean_over_models(server: ChatServer, tmp_path: Path) -> None:
+    run = finish(make_run(server, tmp_path, [correction("one"), correction("two")]))
+    other = ResponseSource.objects.create(name="other model", kind="model", served_model="o", base_url=server.url)
+    assert run.judge is not None
+    second = finish(queue_benchmark_run(data_set=run.data_set, source=other, judge=run.judge))
+    person = make_annotator()
+    # The judge says yes, no. For the first model: 4 of 4 the same; for the other: 1 of 2.
+    for answer in run.answers.all():
+        assert store_ticks(answer, answer.item.checklists.get(), person, [True, False])
+    answer = second.answers.all()[0]
+    store_ticks(answer, answer.item.checklists.get(), person, [True, True])
+    assert not store_ticks(answer, answer.item.checklists.get(), person, [False, True])
+    [found] = agreements(run.data_set)
+    assert (found.judge, found.share) == ("judge", 0.75)
+    assert found.by_model == {"model": (1.0, 4), "other model": (0.5, 2)}
+
+
+def test_published_judgments_load_as_a_run_and_give_the_published_figures(shared_data: Path) -> None:
+    folder = shared_data / "fb_bench"
+    data_set, _ = import_benchmark_set(read_dataset(folder / "dataset_v3.json"), name="v3")
+    assert import_benchmark_set(read_dataset(folder / "dataset_v3.json"), name="again") == (data_set, False)
+    for name in ("DeepSeek-V3", "Phi-3-medium-4k-instruct"):
+        content = (folder / f"{name}.judgments.jsonl").read_bytes()
+        import_benchmark_run(data_set, content, name)
+    best, second = leaderboard(data_set)
+    assert (best.run.source.name, best.figures["overall"], best.gap) == ("DeepSeek-V3", 74.86, -1.24)
+    assert (second.figures["overall"], second.gap) == (51.58, -27.92)
+    answers = import_benchmark_run(data_set, (folder / "DeepSeek-V3.answers.jsonl").read_bytes(), "answers")
+    assert (len(answers.runs), answers.runs[0].judge, answers.runs[0].answers.count()) == (1, None, 591)
+
+
+def test_the_command_runs_writes_files_and_does_nothing_twice(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "dispatch_job", lambda run: False)
+    run = make_run(server, tmp_path)
+    finish(run)
+    server.requests.clear()
+    out = tmp_path / "out"
+    arguments = ["fb_bench", "run", "--source", "model", "--judge", "judge", "--dataset", str(tmp_path / "d.json")]
+    call_command(*arguments, "--out", str(out), "--max-tokens", "256", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert (said["run"], said["answers"], said["judgments"], said["failed"]) == (run.pk, 3, 3, 0)
+    assert server.requests == []
+    call_command("fb_bench", "score", str(out / "judgments.jsonl"), "--dataset", str(tmp_path / "d.json"), "--json")
+    scored = json.loads(capsys.readouterr().out)
+    assert scored["overall"] == said["overall"]
+    with pytest.raises(CommandError, match="max_tokens"):
+        call_command(*arguments, "--out", str(out), "--max-tokens", "0", "--new")
+
+
+@pytest.mark.slow
+@pytest.mark.training
+def test_a_run_killed_twice_has_every_item_once(server: ChatServer, tmp_path: Path, tiny_model: Path) -> None:
+    items = [correction(f"question {number}") for number in range(20)]
+    dataset, out = write_rows(tmp_path / "d.json", items), tmp_path / "out"
+    command = [sys.executable, "manage.py", "fb_bench", "run", "--source", str(tiny_model), "--judge", str(tiny_model)]
+    command += ["--dataset", str(dataset), "--out", str(out), "--parallel", "2", "--json"]
+    environment = {
+        **os.environ,
+        "TOUCHSTONE_DATA": str(tmp_path / "data"),
+        "TOUCHSTONE_MODEL_SERVER_URL": server.url,
+        "TOUCHSTONE_JOB_LEASE_SECONDS": "3",
+        "TOUCHSTONE_JOB_HEARTBEAT_SECONDS": "1",
+    }
+    environment.pop("DATABASE_URL", None)
+    for allowed in (8, 30):  # once among the answers, once among the judgments
+        is_dead, is_waiting = threading.Event(), threading.Event()
+
+        server.reply = hold_up_after(allowed, is_waiting, is_dead)
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], env=environment, stdout=subprocess.DEVNULL)
+        assert is_waiting.wait(120)
+        process.kill()
+        process.wait()
+        is_dead.set()
+    server.reply = behave(judged)
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=environment, capture_output=True, check=True)
+    figures = json.loads(done.stdout)
+    assert [figures[key] for key in ("items", "answers", "judgments", "scored", "failed")] == [20, 20, 20, 20, 0]
+    for name in ("answers.jsonl", "judgments.jsonl"):
+        queries = [json.loads(line)["user_query"] for line in (out / name).read_text().splitlines()]
+        assert sorted(queries) == sorted(item["user_query"] for item in items)
+    assert len(server.requests) <= 40 + 2 * 2  # what was under way when it was killed is asked for once more
+
+
+def hold_up_after(count: int, is_waiting: threading.Event, is_dead: threading.Event) -> Callable[[Exchange], None]:
+    """Answer so many requests, then say that somebody waits, and wait for their end."""
+
+    def reply(exchange: Exchange) -> None:
+        if len(exchange.server.requests) > count:
+            is_waiting.set()
+            is_dead.wait(60)
+        behave(judged)(exchange)
+
+    return reply

@@ -248,10 +248,14 @@ class DataSet:
 
 def read_dataset(path: Path) -> DataSet:
     """The items of a file in the authors' shape, and the rows that are no items. Raises UnusableFileError."""
-    content = read_bytes(path)
+    return parse_dataset(read_bytes(path), str(path))
+
+
+def parse_dataset(content: bytes, name: str) -> DataSet:
+    """The same of a file's bytes."""
     items: dict[str, Item] = {}
     refusals = []
-    for row, value, error in read_rows(content, str(path)):
+    for row, value, error in read_rows(content, name):
         try:
             if error:
                 raise UnusableItemError(error)
@@ -264,7 +268,7 @@ def read_dataset(path: Path) -> DataSet:
             items[item.query] = item
     if not items:
         why = f"; row {refusals[0].row}: {refusals[0].reason}" if refusals else ""
-        raise UnusableFileError(f"{path} holds no FB-Bench item{why}")
+        raise UnusableFileError(f"{name} holds no FB-Bench item{why}")
     return DataSet(tuple(items.values()), tuple(refusals), hashlib.sha256(content).hexdigest())
 
 

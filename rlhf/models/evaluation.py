@@ -58,6 +58,10 @@ class BenchmarkSet(models.Model):
 
 
 class BenchmarkItemQuerySet(models.QuerySet["BenchmarkItem"]):
+    def kept(self) -> BenchmarkItemQuerySet:
+        """Those that runs are about."""
+        return self.filter(dropped_at=None)
+
     def with_checklist(self) -> BenchmarkItemQuerySet:
         """With the newest checklist: `criteria`, `checklist_id` and `checklist_version`."""
         newest = Checklist.objects.filter(item=OuterRef("pk")).order_by("-version")[:1]
@@ -82,6 +86,7 @@ class BenchmarkItem(models.Model):
     feedback = models.TextField()
     deficiency_types = string_list()
     feedback_types = string_list()
+    dropped_at = models.DateTimeField(null=True, blank=True, help_text="Too easy: every model solved it.")
     reference = models.TextField(null=True, blank=True, help_text="A good second answer; judges never see it.")  # noqa: DJ001
 
     objects = BenchmarkItemQuerySet.as_manager()
@@ -161,15 +166,20 @@ class BenchmarkRun(LeasedJob):
 
     data_set = models.ForeignKey(BenchmarkSet, on_delete=models.PROTECT, related_name="runs")
     source = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="+")
-    judge = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="+")
+    judge = models.ForeignKey(
+        ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="+",
+        help_text="Empty where only answers were imported.",
+    )  # fmt: skip
     answers_from = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="judged_again",
         help_text="The run whose answers another judge ticks here.",
     )  # fmt: skip
     is_imported = models.BooleanField(default=False, db_default=False)
     prompt_language = models.CharField(max_length=2, choices=PromptLanguage, default=PromptLanguage.CHINESE)
-    max_tokens = models.PositiveIntegerField(default=4096, help_text="of an answer")
-    judge_max_tokens = models.PositiveIntegerField(default=4096, help_text="of a judgment")
+    max_tokens = models.PositiveIntegerField(default=4096, validators=[MinValueValidator(1)], help_text="of an answer")
+    judge_max_tokens = models.PositiveIntegerField(
+        default=4096, validators=[MinValueValidator(1)], help_text="of a judgment"
+    )
     judge_attempts = models.PositiveSmallIntegerField(
         default=3, validators=[MinValueValidator(1), MaxValueValidator(10)]
     )
@@ -182,6 +192,9 @@ class BenchmarkRun(LeasedJob):
             *leased_job_constraints("benchmarkrun"),
             models.CheckConstraint(
                 condition=one_of("prompt_language", PromptLanguage), name="benchmarkrun_language_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(judge__isnull=False) | Q(is_imported=True), name="benchmarkrun_has_judge"
             ),
             models.CheckConstraint(
                 condition=Q(max_tokens__gte=1, judge_max_tokens__gte=1, parallel__gte=1)

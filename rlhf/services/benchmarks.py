@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext
 
-from annotation.models import Annotator, ResponseSource, SourceKind
+from annotation.models import Annotator, Project, ResponseSource, SourceKind
 from annotation.services import DomainError
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench import DataSet, Item, Verdict
@@ -78,6 +80,44 @@ def add_items(
         for row, item in zip(rows, items, strict=True)
     )
     return rows
+
+
+def own_benchmark_set(project: Project, by: User) -> BenchmarkSet:
+    """The data set that grows out of a project's conversations."""
+    found = BenchmarkSet.objects.filter(project=project).first()
+    if found:
+        return found
+    name = gettext("Conversations of %(name)s") % {"name": project.name}
+    if BenchmarkSet.objects.filter(name=name).exists():
+        name = f"{name} ({project.slug})"
+    return BenchmarkSet.objects.create(name=name[:200], project=project, created_by=by)
+
+
+def take_over_item(
+    project: Project,
+    item: Item,
+    criteria: Sequence[tuple[str, float | None]],
+    *,
+    by: User,
+    drafted_by: ResponseSource | None = None,
+) -> BenchmarkItem:
+    """Add an item that somebody gave a checklist to the project's own data set. Raises DomainError."""
+    value = [text if weight is None else [text, weight] for text, weight in criteria]
+    try:
+        checklist = fb_bench.parse_checklist(value, item.scenario)
+        checked = fb_bench.parse_item(replace(item, checklist=checklist).as_row())
+    except fb_bench.UnusableItemError as error:
+        raise DomainError(str(error)) from None
+    with transaction.atomic():
+        data_set = BenchmarkSet.objects.select_for_update().get(pk=own_benchmark_set(project, by).pk)
+        if data_set.items.filter(key=checked.key).exists():
+            raise DomainError(gettext("An item with this question is there already."))
+        return add_items(data_set, [checked], by=by, drafted_by=drafted_by)[0]
+
+
+def drop_items(items: Sequence[BenchmarkItem]) -> int:
+    """Leave items out of runs to come; what was judged stays."""
+    return BenchmarkItem.objects.filter(pk__in=[item.pk for item in items]).update(dropped_at=Now())
 
 
 def revise_checklist(
@@ -180,6 +220,116 @@ def reopen_benchmark_run(run: BenchmarkRun, *, retry_failures: bool = False) -> 
                 run.answers.exclude(error="").filter(judgments=None).delete()
         transaction.on_commit(lambda: leases.dispatch_job(run))
     return True
+
+
+def set_parallel(run: BenchmarkRun, parallel: int) -> None:
+    """How many requests the run sends at a time from the next time on that it is taken up."""
+    run.parallel = parallel
+    run.clean_fields(exclude=["owner", "lease_expires_at", "created_by"])
+    run.save(update_fields=["parallel"])
+
+
+def import_benchmark_run(data_set: BenchmarkSet, content: bytes, name: str, *, by: User | None = None) -> Imported:
+    """Keep a file of answers or judgments in the authors' shape as finished runs, one for each model and judge.
+
+    Raises UnusableFileError where no row is about an item of the data set.
+    """
+    items = {item.query: item for item in data_set.items.with_checklist()}
+    imported = Imported()
+    runs: dict[tuple[str, str], list[tuple[BenchmarkItem, dict[str, Any]]]] = {}
+    seen: set[tuple[str, str, str]] = set()
+    for row, value, error in fb_bench.read_rows(content, name):
+        reason = error or _why_not(value, items)
+        if not reason:
+            who = (str(value.get("infer_model", "")), str(value.get("judge_model", "")))
+            if (*who, value["user_query"]) in seen:
+                reason = "an earlier row has the same item of the same model; the earlier one counts"
+            else:
+                seen.add((*who, value["user_query"]))
+                runs.setdefault(who, []).append((items[value["user_query"]], value))
+        if reason:
+            imported.refusals.append(fb_bench.Refusal(row, reason))
+    if not runs:
+        why = f"; row {imported.refusals[0].row}: {imported.refusals[0].reason}" if imported.refusals else ""
+        raise fb_bench.UnusableFileError(f"{name} holds no answer to an item of {data_set.name}{why}")
+    with transaction.atomic():
+        for (model, judge), rows in runs.items():
+            judged_by = source_named(judge) if judge else None
+            imported.runs.append(_import_rows(data_set, source_named(model), judged_by, rows, by))
+    return imported
+
+
+@dataclass
+class Imported:
+    """What became of a file: the runs, and the rows that were left out."""
+
+    runs: list[BenchmarkRun] = field(default_factory=list)
+    refusals: list[fb_bench.Refusal] = field(default_factory=list)
+
+
+def _why_not(value: Any, items: dict[str, BenchmarkItem]) -> str:
+    if not isinstance(value, dict) or not isinstance(value.get("user_query"), str):
+        return "there is no user_query"
+    if value["user_query"] not in items:
+        return "the data set has no such item"
+    if not isinstance(value.get("second_response"), str):
+        return "there is no second_response"
+    return ""
+
+
+def _import_rows(
+    data_set: BenchmarkSet,
+    source: ResponseSource,
+    judge: ResponseSource | None,
+    rows: Sequence[tuple[BenchmarkItem, dict[str, Any]]],
+    by: User | None,
+) -> BenchmarkRun:
+    run = BenchmarkRun.objects.create(
+        data_set=data_set,
+        source=source,
+        judge=judge,
+        is_imported=True,
+        status=JobStatus.SUCCEEDED,
+        finished_at=timezone.now(),
+        created_by=by,
+    )
+    answers = BenchmarkAnswer.objects.bulk_create(
+        BenchmarkAnswer(run=run, item=item, text=storable(value["second_response"])) for item, value in rows
+    )
+    if judge:
+        checklists = {
+            checklist.pk: checklist
+            for checklist in Checklist.objects.filter(pk__in=[item.checklist_id for item, _ in rows])  # type: ignore[attr-defined]
+        }
+        BenchmarkJudgment.objects.bulk_create(
+            _imported_judgment(run, answer, checklists[item.checklist_id], value)  # type: ignore[attr-defined]
+            for answer, (item, value) in zip(answers, rows, strict=True)
+        )
+    return run
+
+
+def _imported_judgment(
+    run: BenchmarkRun, answer: BenchmarkAnswer, checklist: Checklist, value: dict[str, Any]
+) -> BenchmarkJudgment:
+    judgment = BenchmarkJudgment(run=run, item_id=answer.item_id, answer=answer, checklist=checklist)
+    judgement = value.get("judgement")
+    judgment.is_repetitive = fb_bench.is_repetitive(judgement)
+    if judgment.is_repetitive:
+        verdicts: Sequence[Verdict] = [Verdict(False) for _ in checklist.criteria]
+    else:
+        try:
+            verdicts = fb_bench.parse_judgement(judgement, checklist.as_criteria, by_place=True)
+        except fb_bench.UnusableJudgmentError as error:
+            # Files of our own say what the failure was.
+            known = value.get("failure") in JudgmentFailure.values
+            judgment.failure = value["failure"] if known else str(error.failure)
+            judgment.note = storable(str(value.get("failure_note") or error))[:2000]
+            judgment.raw = storable(str(value.get("raw") or ""))[:RAW_CHARS_KEPT]
+            return judgment
+    judgment.met = [verdict.is_met for verdict in verdicts]
+    judgment.reasons = [storable(verdict.reason) for verdict in verdicts]
+    judgment.score = fb_bench.item_score(checklist.as_criteria, judgment.met)
+    return judgment
 
 
 def benchmark_seed(source: ResponseSource, item: BenchmarkItem, attempt: int = 0) -> int:

@@ -28,6 +28,7 @@ from rlhf.services.benchmarks import (
     queue_benchmark_run,
     reopen_benchmark_run,
     set_name_of,
+    set_parallel,
 )
 from rlhf.services.jobs import reconcile
 from rlhf.supervisor import worker_is_stopping
@@ -105,6 +106,8 @@ class Command(ScriptCommand):
                 field, sentences = next(iter(error.message_dict.items()))
                 raise DomainError(f"{field}: {sentences[0]}") from None
         self.progress(f"run {run.pk} is taken up again")
+        if run.parallel != limits["parallel"]:
+            set_parallel(run, limits["parallel"])
         if run.status in (JobStatus.FAILED, JobStatus.CANCELLED):
             reopen_benchmark_run(run)
             run.refresh_from_db()

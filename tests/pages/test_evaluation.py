@@ -1,0 +1,157 @@
+"""FB-Bench's pages: import, browse, checklists, runs and their files, and ticking without knowing who wrote."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+
+from rlhf.models import BenchmarkItem, BenchmarkRun, BenchmarkSet, BenchmarkTicks
+from tests.factories import make_source, make_user
+from tests.fb_bench_items import correction, maintenance, tick
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
+ITEMS = [
+    correction("Count the apples", error_type=["Factual Error"]),
+    correction("Sort the list", task_type="Coding", sub_task_type="Code Generation"),
+    maintenance("Is it raining?"),
+]
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    client.force_login(make_user("boss", is_staff=True))
+    return client
+
+
+def upload(rows: list[Any], name: str = "items.json") -> SimpleUploadedFile:
+    return SimpleUploadedFile(name, json.dumps(rows).encode())
+
+
+@pytest.fixture
+def data_set(staff: Client) -> BenchmarkSet:
+    answer = staff.post(reverse("benchmark_set_new"), {"file": upload(ITEMS)})
+    data_set = BenchmarkSet.objects.get()
+    assert answer["Location"] == reverse("benchmark_set", args=[data_set.pk])
+    return data_set
+
+
+def judge_all(staff: Client, data_set: BenchmarkSet, met: bool, model: str = "secret-model") -> BenchmarkRun:
+    rows = [tick(item, [met] * 2, infer_model=model) for item in ITEMS]
+    staff.post(reverse("benchmark_run_import", args=[data_set.pk]), {"file": upload(rows, "judgments.json")})
+    return BenchmarkRun.objects.latest("pk")
+
+
+def test_what_is_no_item_is_named_and_the_rest_is_imported(staff: Client) -> None:
+    rows = [*ITEMS, correction("x", checklist=[["a", 0.5]])]
+    text = staff.post(reverse("benchmark_set_new"), {"file": upload(rows)}, follow=True).content.decode()
+    assert "3 items imported." in text
+    assert "1 row was left out: row 4: checklist: the weights sum to 0.5, not to 1" in text
+    text = staff.post(reverse("benchmark_set_new"), {"file": upload(rows)}, follow=True).content.decode()
+    assert "This file is here already, as items." in text
+    text = staff.post(
+        reverse("benchmark_set_new"), {"file": SimpleUploadedFile("x.json", b"{")}, follow=True
+    ).content.decode()
+    assert "X.json holds no FB-Bench item" in text
+
+
+def test_items_are_filtered_and_each_choice_says_how_many_it_leaves(staff: Client, data_set: BenchmarkSet) -> None:
+    address = reverse("benchmark_set", args=[data_set.pk])
+    text = staff.get(address, {"task": "Coding"}).content.decode()
+    assert "Sort the list" in text and "Count the apples" not in text
+    assert "Mathematics (2)" in text
+    text = staff.get(address, {"deficiency_types": "factual_error"}).content.decode()
+    assert "Count the apples" in text and "Sort the list" not in text
+    text = staff.get(address, {"text": "raining", "scenario": "response_maintenance"}).content.decode()
+    assert "Is it raining?" in text and "1 item" in text
+
+
+def test_a_checklist_is_edited_by_its_rules_and_versioned(staff: Client, data_set: BenchmarkSet) -> None:
+    item = data_set.items.get(position=1)
+    address = reverse("benchmark_item", args=[item.pk])
+    posted = {"based_on": 1, "text": ["Says five", "Says why", ""], "weight": ["0.6", "0.3", ""]}
+    answer = staff.post(address, posted)
+    assert answer.status_code == 422
+    assert "the weights sum to 0.9, not to 1" in answer.content.decode()
+    assert "Says why" in answer.content.decode()  # nothing typed is lost
+    answer = staff.post(address, posted | {"weight": ["0.6", "x", ""]})
+    assert "Give criterion 2 a weight." in answer.content.decode()
+    assert staff.post(address, posted | {"weight": ["0.6", "0,4", ""]}).status_code == 302
+    newest = item.checklists.last()
+    assert newest is not None
+    assert (newest.version, newest.criteria) == (2, [["Says five", 0.6], ["Says why", 0.4]])
+    stale = staff.post(address, posted | {"weight": ["0.5", "0.5", ""]})
+    assert "Somebody saved version 2 meanwhile" in stale.content.decode()
+    other = data_set.items.get(position=3)
+    assert staff.post(
+        reverse("benchmark_item", args=[other.pk]), {"based_on": 1, "text": ["Stays dry"]}
+    ).status_code == 302  # fmt: skip
+    assert BenchmarkItem.objects.with_checklist().get(pk=other.pk).criteria == [["Stays dry", None]]  # type: ignore[attr-defined]
+
+
+def test_a_run_shows_its_figures_and_gives_its_files(staff: Client, data_set: BenchmarkSet) -> None:
+    run = judge_all(staff, data_set, True)
+    text = staff.get(reverse("benchmark_run", args=[run.pk])).content.decode()
+    assert "secret-model" in text and "100.00" in text and "<svg" in text
+    files = {}
+    for name in ("answers.jsonl", "judgments.jsonl", "results.csv", "results.xlsx"):
+        answer = staff.get(reverse("benchmark_run_export", args=[run.pk, name]))
+        files[name] = b"".join(answer) if answer.streaming else answer.content
+    assert staff.get(reverse("benchmark_run_export", args=[run.pk, "secrets"])).status_code == 404
+    rows = [json.loads(line) for line in files["judgments.jsonl"].splitlines()]
+    assert [row["judgement"] for row in rows] == [
+        tick(item, [True, True])["judgement"] for item in sorted(ITEMS, key=lambda item: item["user_query"])
+    ]
+    assert b"Count the apples" in files["results.csv"]
+    with zipfile.ZipFile(io.BytesIO(files["results.xlsx"])) as book:
+        assert "Count the apples" in book.read("xl/worksheets/sheet1.xml").decode()
+    board = staff.get(reverse("evaluation_home")).content.decode()
+    assert "secret-model" in board and "+0.00" not in board
+    csv = staff.get(reverse("evaluation_export", args=[data_set.pk, "leaderboard.csv"])).content.decode()
+    assert csv.splitlines()[1] == "1,secret-model,a-judge,100.0,100.0,100.0,0.0,0"
+
+
+def test_a_new_run_is_asked_for_with_its_limits(staff: Client, data_set: BenchmarkSet) -> None:
+    model = make_source("model", kind="model", served_model="m")
+    posted = {
+        "data_set": data_set.pk, "source": model.pk, "judge": model.pk, "prompt_language": "en", "max_tokens": 256,
+        "judge_max_tokens": 512, "judge_attempts": 2, "parallel": 4,
+    }  # fmt: skip
+    assert staff.post(reverse("benchmark_run_new"), posted | {"judge_attempts": 0}).status_code == 422
+    answer = staff.post(reverse("benchmark_run_new"), posted)
+    run = BenchmarkRun.objects.get()
+    assert answer["Location"] == reverse("benchmark_run", args=[run.pk])
+    text = staff.get(answer["Location"]).content.decode()
+    assert "hx-get" in text and "queued" in text
+    staff.post(reverse("benchmark_run_act", args=[run.pk]), {"action": "stop"})
+    run.refresh_from_db()
+    assert run.status == "cancelled"
+    staff.post(reverse("benchmark_run_act", args=[run.pk]), {"action": "go_on"})
+    run.refresh_from_db()
+    assert run.status == "queued"
+
+
+def test_people_tick_without_knowing_who_wrote(staff: Client, data_set: BenchmarkSet) -> None:
+    judge_all(staff, data_set, True)
+    address = reverse("benchmark_tick", args=[data_set.pk])
+    for left in (3, 2, 1):
+        page = staff.get(address)
+        text = page.content.decode()
+        assert f"{left} left" in text
+        assert "secret-model" not in text and "a-judge" not in text
+        answer, item = page.context["answer"], page.context["item"]
+        posted = {"answer": answer.pk, "checklist": item.checklist_id, "met-0": "yes"}
+        assert staff.post(address, posted).status_code == 422
+        assert staff.post(address, posted | {"met-1": "no"}).status_code == 302
+    assert "Nothing left to tick" in staff.get(address).content.decode()
+    assert BenchmarkTicks.objects.filter(met=[True, False]).count() == 3
+    board = staff.get(reverse("evaluation_home")).content.decode()
+    assert "50.0 %" in board
+    item_page = staff.get(reverse("benchmark_item", args=[data_set.items.all()[0].pk])).content.decode()
+    assert "a-judge: 1.00" in item_page.replace("\n", "")

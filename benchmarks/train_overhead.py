@@ -1,6 +1,6 @@
 """Wall time of our DPO job against a bare TRL script with the same configuration, in the same run.
 
-    python benchmarks/train_overhead.py [--model DIR] [--pairs 64] [--rounds 3] [--tiny]
+    python -m benchmarks.train_overhead [--model DIR] [--steps 8] [--batch 8] [--rounds 3] [--ways …] [--tiny]
 
 Three ways take turns, each in a process of its own, timed from before the start of Python to its end:
 `job` is a job directory run through the launcher (checks, checkpoints with manifests, metrics, heartbeat, result);
@@ -34,8 +34,18 @@ from rlhf.jobspec import JobSpec, Result  # noqa: E402
 from rlhf.options import build_options  # noqa: E402
 
 WORDS = ("the", "answer", "is", "short", "and", "polite", "because", "people", "asked", "for", "it", "today")
-# Without samples: a bare script writes none.
-OPTIONS = {"epochs": 1, "checkpoint_every_steps": 4, "learning_rate": 1e-4, "sample_prompts": 0}
+
+
+def options_for(steps: int, batch: int) -> dict[str, Any]:
+    """One epoch of so many steps, with a checkpoint half-way and at the end."""
+    return {
+        "epochs": 1,
+        "batch_size": batch,
+        "micro_batch_size": min(batch, 4),
+        "checkpoint_every_steps": max(1, steps // 2),
+        "learning_rate": 1e-4,
+        "sample_prompts": 0,  # a bare script writes none
+    }
 
 
 def rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -54,16 +64,18 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def run_job(folder: Path, model: Path, train: list[dict], held_out: list[dict]) -> None:
-    spec = JobSpec(job_id=1, method="dpo", base_model_dir=str(model), options=build_options("dpo", OPTIONS))
+def run_job(folder: Path, model: Path, options: dict[str, Any], train: list[dict], held_out: list[dict]) -> None:
+    spec = JobSpec(job_id=1, method="dpo", base_model_dir=str(model), options=build_options("dpo", options))
     launcher.prepare(folder, spec, train, held_out)
     if launcher.start(folder).wait() or (result := Result.read(folder)) is None or result.status != "succeeded":
         sys.exit((folder / "stdout.log").read_text()[-3000:])
 
 
-def run_bare(folder: Path, model: Path, train: list[dict], held_out: list[dict], *flags: str) -> None:
+def run_bare(
+    folder: Path, model: Path, options: dict[str, Any], train: list[dict], held_out: list[dict], *flags: str
+) -> None:
     folder.mkdir()
-    (folder / "rows.json").write_text(json.dumps([train, held_out]))
+    (folder / "rows.json").write_text(json.dumps([options, train, held_out]))
     environment = launcher.child_environment() | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, __file__, "--bare-run-in", str(folder), "--model", str(model), *flags]
     with (folder / "stdout.log").open("w") as log:
@@ -79,7 +91,8 @@ def bare_script(folder: Path, model: Path, faster: bool) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from trl import DPOConfig, DPOTrainer
 
-    options = build_options("dpo", OPTIONS)
+    given, train, held_out = json.loads((folder / "rows.json").read_text())
+    options = build_options("dpo", given)
     set_seed(options.seed)
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if faster:
@@ -88,7 +101,6 @@ def bare_script(folder: Path, model: Path, faster: bool) -> None:
 
         share_prompts(policy)
         score_only_completions()
-    train, held_out = json.loads((folder / "rows.json").read_text())
     trainer = DPOTrainer(
         model=policy,
         args=DPOConfig(
@@ -134,7 +146,10 @@ def _cpu_of_children() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=ROOT / "var" / "models" / "smollm2-135m-instruct")
-    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8, help="pairs in a step")
+    parser.add_argument("--ways", nargs="+", choices=("job", "bare", "bare, faster"))
+    parser.add_argument("--seed", type=int, default=0, help="of the order of the ways")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="a model of 100,000 weights: nothing but overhead")
     parser.add_argument("--bare-run-in", type=Path, help=argparse.SUPPRESS)
@@ -153,19 +168,21 @@ def main() -> None:
             model = build_tiny_model(folder / "tiny")
         elif not model.is_dir():
             sys.exit(f"{model} does not exist: run `python manage.py setup_model`, or name a --model")
-        train, held_out = rows(arguments.pairs, seed=1), rows(max(8, arguments.pairs // 8), seed=2)
-        ways = {"job": run_job, "bare": run_bare, "bare, faster": run_bare}
+        options = options_for(arguments.steps, arguments.batch)
+        train, held_out = rows(arguments.steps * arguments.batch, seed=1), rows(8, seed=2)
+        ways: dict[str, Any] = {"job": run_job, "bare": run_bare, "bare, faster": run_bare}
+        ways = {way: run for way, run in ways.items() if way in (arguments.ways or ways)}
         seconds: dict[str, list[float]] = {way: [] for way in ways}
         cpu_seconds: dict[str, list[float]] = {way: [] for way in ways}
-        print(f"{model.name}, LoRA DPO, {arguments.pairs} pairs, {os.cpu_count()} cores")
+        print(f"{model.name}, LoRA DPO, {arguments.steps} steps of {arguments.batch} pairs, {os.cpu_count()} cores")
         print("                          wall s   CPU s")
         for number in range(arguments.rounds):
             # Each round in another order, so that no way always runs on what the one before it left warm.
-            for way in random.Random(number).sample(list(ways), len(ways)):
+            for way in random.Random(arguments.seed + number).sample(list(ways), len(ways)):
                 place = folder / "run"
                 flags = ["--faster"] if way == "bare, faster" else []
                 began, cpu_began = time.monotonic(), _cpu_of_children()
-                ways[way](place, model, train, held_out, *flags)
+                ways[way](place, model, options, train, held_out, *flags)
                 seconds[way].append(time.monotonic() - began)
                 cpu_seconds[way].append(_cpu_of_children() - cpu_began)
                 shutil.rmtree(place)
@@ -175,7 +192,7 @@ def main() -> None:
         )
         for way in ways:
             print(f"  median   {way:<13}{wall[way]:8.1f}{cpu[way]:8.1f}")
-        for other in ("bare", "bare, faster"):
+        for other in [way for way in ways if way != "job" and "job" in ways]:
             aim = "   (aim: at most 1.05)" if other == "bare" else ""
             print(f"job / {other:<18}{wall['job'] / wall[other]:8.3f}{cpu['job'] / cpu[other]:8.3f}{aim}")
     finally:

@@ -171,6 +171,33 @@ RECIPES: tuple[Recipe, ...] = (
         "TRL 1.16: the defaults of KTOConfig, one epoch",
         **_LARGE,
     ),
+    Recipe(
+        "grpo-trl",
+        "grpo",
+        "TRL’s defaults, full",
+        {"learning_rate": 1e-6, "use_lora": False, "samples_per_prompt": 8, "kl_coefficient": 0.0, "batch_size": 64,
+         "micro_batch_size": 4},
+        "TRL 1.16: the defaults of GRPOConfig: eight samples of a prompt, no KL",
+        **_LARGE,
+    ),
+    Recipe(
+        "rloo-trl",
+        "rloo",
+        "TRL’s defaults, full",
+        {"learning_rate": 1e-6, "use_lora": False, "samples_per_prompt": 2, "kl_coefficient": 0.05, "batch_size": 64,
+         "micro_batch_size": 4},
+        "TRL 1.16: the defaults of RLOOConfig: two samples of a prompt, β 0.05",
+        **_LARGE,
+    ),
+    Recipe(
+        "grpo-baichuan",
+        "grpo_token_kl",
+        "Baichuan Alignment report",
+        {"learning_rate": 1e-6, "use_lora": False, "samples_per_prompt": 3, "kl_estimator": "top_k", "kl_top_k": 500,
+         "batch_size": 48, "micro_batch_size": 4},
+        "arXiv 2410.14940, section 2.1: three samples, KL over the top 500; no learning rate there, this is TRL’s",
+        **_LARGE,
+    ),
 )  # fmt: skip
 
 
@@ -208,6 +235,12 @@ BANDS: dict[str, dict[bool, dict[bool, Band]]] = {
         True: {True: Band(5e-6, 5e-4, 3), False: Band(1e-6, 5e-5, 2)},
     },
 }
+# Steps of a few samples each: published full runs lie at 1e-6; epochs say nothing, because each pass samples anew.
+_ON_POLICY = {
+    False: {True: Band(1e-7, 1e-4, 100), False: Band(1e-7, 5e-6, 100)},
+    True: {True: Band(1e-6, 1e-3, 100), False: Band(1e-6, 1e-4, 100)},
+}
+BANDS |= dict.fromkeys(("grpo", "rloo", "ppo", "grpo_token_kl"), _ON_POLICY)
 
 
 def band_for(method: str, *, use_lora: bool, parameters: int) -> Band | None:

@@ -72,8 +72,8 @@ def test_publishing_a_directory_by_command(tiny_model: Path) -> None:
     [
         (["snapshot", "--project", "nowhere", "--name", "x"], "no project 'nowhere'"),
         (["train", "--method", "dpo", "--snapshot", "nothing"], "no data set 'nothing'"),
-        (["publish", "nobody"], "no checkpoint or directory nobody"),
-        (["score", "--checkpoint", "nobody", "--file", "x"], "no checkpoint or directory nobody"),
+        (["publish", "nobody"], "no checkpoint, alias or directory nobody"),
+        (["score", "--checkpoint", "nobody", "--file", "x"], "no checkpoint, alias or directory nobody"),
         (["generate", "--source", "nobody", "--project", "nowhere"], "no project 'nowhere'"),
     ],
 )

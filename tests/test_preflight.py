@@ -14,7 +14,7 @@ from annotation.models import Response
 from rlhf.footprint import ModelSize, disk_bytes, memory_bytes
 from rlhf.jobspec import OPTIONS_FILE, check_resumable, write_json_atomically, write_manifest
 from rlhf.models import Checkpoint
-from rlhf.options import SpecError, build_options
+from rlhf.options import OPTIONS, OnPolicyOptions, SpecError, build_options
 from rlhf.preflight import Finding, Level, Outcome, run_checks, sentence, settle
 from rlhf.preflight.content import Content
 from rlhf.preflight.findings import passed, warned
@@ -154,6 +154,11 @@ def test_rows_that_are_lost_warn_and_many_or_uneven_ones_block(
     assert said(check_rows({"train": counts(**train), "eval": counts(**held_out)})) == expected
 
 
+def needed(method: str) -> dict[str, Any]:
+    """What a method cannot be without."""
+    return {"reward_model": "any"} if issubclass(OPTIONS[method], OnPolicyOptions) else {}
+
+
 def test_learning_rate_and_epochs_against_what_is_usual() -> None:
     def judged(method: str, size: ModelSize, **options: Any) -> dict[str, str]:
         return said(check_settings(method, build_options(method, options), size))
@@ -168,13 +173,14 @@ def test_learning_rate_and_epochs_against_what_is_usual() -> None:
     assert judged("reward", LLAMA_8B, learning_rate=1e-7) == {"rate_low": "warned"}
     assert judged("reward", LLAMA_8B, learning_rate=1e-8) == {"rate_low": "blocked"}
     for method in BANDS:  # our own defaults, on a model as small as the starter
-        assert set(judged(method, ModelSize(135_000_000, 0, 576, 30, 49_152)).values()) == {"passed"}
+        size = ModelSize(135_000_000, 0, 576, 30, 49_152)
+        assert set(judged(method, size, **needed(method)).values()) == {"passed"}
 
 
 def test_every_recipe_can_be_used_is_usual_and_names_its_source() -> None:
     assert len({recipe.key for recipe in RECIPES}) == len(RECIPES)
     for recipe in RECIPES:
-        options = build_options(recipe.method, recipe.options)
+        options = build_options(recipe.method, recipe.options | needed(recipe.method))
         size = ModelSize(8 * 10**9 if recipe.smallest else 10**8, 0, 1, 1, 1)
         assert recipe.suits(size.parameters)
         assert set(said(check_settings(recipe.method, options, size)).values()) <= {"passed"}, recipe.key

@@ -101,6 +101,8 @@ def _measure_model(folder: Path, check: LaunchCheck, rows: list[Row]) -> list[Fi
 def _dry_step(job_dir: Path, check: LaunchCheck, options: TrainingOptions, rows: list[Row]) -> list[Finding]:
     """One step of the job itself on its longest rows: the same command, told to stop and discard after it."""
     short = {"max_steps": 1, "eval_every_steps": 0, "checkpoint_every_steps": 1_000_000}
+    if "sample_prompts" in check.options:
+        short["sample_prompts"] = 0
     given = check.options | short
     reward_model = find_reward_model(options, check.base)
     if reward_model is not None:

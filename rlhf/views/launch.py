@@ -27,7 +27,7 @@ from rlhf.models import (
     TrainingJob,
 )
 from rlhf.option_words import format_number
-from rlhf.options import OPTIONS, SpecError, build_options
+from rlhf.options import OPTIONS, SpecError
 from rlhf.preflight import Level, worst
 from rlhf.preflight.lengths import samples
 from rlhf.recipes import Recipe, find_recipe
@@ -37,6 +37,9 @@ from rlhf.token_lengths import Token, TokenCounter
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
 from rlhf.views.histogram import draw_histogram
 from rlhf.views.job_words import Check, checks_of
+
+# Merging takes no data set and has a page of its own.
+METHODS = [method for method in OPTIONS if method != Method.MERGE]
 
 
 @staff_required
@@ -51,7 +54,7 @@ def job_new(request: StaffRequest) -> HttpResponse:
         return _load_config(request)
     launch = LaunchForm(request.POST)
     method = request.POST.get("method", "")
-    if method not in OPTIONS:
+    if method not in METHODS:
         launch.is_valid()  # says so on the field
         return _form_page(request, launch, OptionsForm(Method.DPO), status=422)
     if request.POST.get("step") == "method":  # without scripts a button shows the chosen method's options
@@ -86,7 +89,7 @@ def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
         }
         return LaunchForm(initial=given), OptionsForm(source.method, initial=_as_typed(source.options))
     method = request.GET.get("method", Method.DPO)
-    method = method if method in OPTIONS else Method.DPO
+    method = method if method in METHODS else Method.DPO
     given = {name: request.GET[name] for name in ("snapshot", "base", "name") if name in request.GET}
     return LaunchForm(initial={**given, "method": method}), OptionsForm(method, recipe=_recipe(request.GET, method))
 
@@ -102,6 +105,9 @@ def _load_config(request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _form_page(request, LaunchForm(), OptionsForm(Method.DPO), status=422, config=form)
     config: LaunchConfig = form.cleaned_data["config"]
+    if config.method not in METHODS:
+        form.add_error("config", gettext("Merging has a page of its own, under Checkpoints; or use train --config."))
+        return _form_page(request, LaunchForm(), OptionsForm(Method.DPO), status=422, config=form)
     snapshot = DatasetSnapshot.objects.filter(name=config.snapshot).first()
     base = Checkpoint.objects.filter(name=config.base, kind=CheckpointKind.POLICY).first()
     given = {"snapshot": snapshot and snapshot.pk, "base": base and base.pk}
@@ -230,7 +236,7 @@ def _shown(check: LaunchCheck) -> dict[str, Any]:
         shown = list(samples(check.snapshot, check.method, counter, check.outcome["sample_ids"]))
     except (SpecError, OSError):  # the base or the data set went away since
         shown = []
-    options = build_options(check.method, check.options)
+    defaults = dataclasses.asdict(OPTIONS[check.method]())
     return {
         "report": check.outcome,
         "histogram": draw_histogram(check.outcome["histogram"]),
@@ -239,8 +245,9 @@ def _shown(check: LaunchCheck) -> dict[str, Any]:
             for sample in shown
         ],
         "options": [
-            (name, format_number(value), value == getattr(type(options)(), name))
-            for name, value in dataclasses.asdict(options).items()
+            (name, format_number(check.options[name]), check.options[name] == default)
+            for name, default in defaults.items()
+            if name in check.options
         ],
         "command": launch_command(check),
     }

@@ -31,7 +31,7 @@ from annotation.services.uploads import Reading, start_check
 from annotation.upload_files import KeptUpload
 from annotation.uploads import guess_mapping
 from rlhf.models import TrainingJob
-from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from rlhf.services import check_launch, create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -189,6 +189,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     for person in (make_annotator(), make_annotator()):
         make_judgment(ranked, "ranked", ranking=[1, 2, 2, 4, 3], annotator=person)
     services.queue_rewrite(helpful.comparisons.latest("pk").pk, cause=RewriteCause.NEITHER)
+    launch = check_launch(snapshot=job.snapshot, method="dpo", base=job.base, options={"learning_rate": 1e-3})
 
     def of(name: str, *args: object) -> str:
         return reverse(name, args=args)
@@ -229,6 +230,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("snapshot", of("snapshot_detail", job.snapshot_id)),
             ("job-list", of("job_list")),
             ("job-new", of("job_new")),
+            ("launch-check", of("launch_check", launch.pk)),
             ("job", of("job_detail", job.pk)),
             ("job-stop", of("job_stop", job.pk)),
             ("checkpoint-list", of("checkpoint_list")),

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from config.embedded import valkey
 from rlhf.models import Checkpoint, TrainingJob
-from rlhf.services import jobs, leases
+from rlhf.services import jobs, launching, leases
 from tests.test_training_jobs import losses, make_job, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.django_db(transaction=True)]
@@ -119,3 +120,24 @@ def test_a_job_stored_while_the_broker_is_away_starts_when_it_is_back(
     start_worker()
     jobs.reconcile()
     wait_for(job, lambda j: j.status == "succeeded")
+
+
+def test_a_worker_measures_a_launch_and_leaves_nothing_behind(
+    tiny_model: Path, start_worker: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    job = make_job(tiny_model, {**OPTIONS, "max_steps": 1})
+    TrainingJob.objects.filter(pk=job.pk).delete()
+    check = launching.check_launch(snapshot=job.snapshot, method="dpo", base=job.base, options=OPTIONS)
+    launching.request_probe(check)
+    start_worker()
+    ends = time.monotonic() + 90
+    while check.probe_status != "done":
+        assert time.monotonic() < ends, (check.probe_status, check.probe_findings)
+        time.sleep(0.1)
+        check.refresh_from_db()
+    found = {one["code"]: one["level"] for one in check.probe_findings}
+    assert found == {"weights_finite": "passed", "padding_equal": "passed", "dry_step": "passed"}
+    assert not list(settings.JOBS_DIR.glob(".probe-*"))
+    started = launching.start_checked_job(check, proceed=True)
+    wait_for(started, lambda j: j.status == "succeeded")
+    assert {"dry_step", "padding_equal"} <= {one["code"] for one in started.preflight["checks"]}

@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.options import SpecError
 from rlhf.token_lengths import TokenCounter, UncountableRowError
-from tests.tiny_model import build_tiny_model
+from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 
 pytestmark = pytest.mark.training
 
@@ -85,3 +85,30 @@ def test_what_a_template_refuses_is_said(base: Path, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{{ ''.__class__.__mro__ }}")
     with pytest.raises(UncountableRowError, match="unsafe"):
         TokenCounter(tmp_path).count([])
+
+
+@pytest.mark.parametrize("opening", ["assistant\n", "assistant\n<think>"], ids=["prefix", "moved"])
+def test_the_loss_begins_where_trl_begins_it(tmp_path: Path, opening: str) -> None:
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    template = CHAT_TEMPLATE.replace("assistant\n' }}{% endif %}", opening + "' }}{% endif %}")
+    directory = build_tiny_model(tmp_path / "model", chat_template=template)
+    rows = [
+        {"prompt": [{"role": "user", "content": text}], "completion": [{"role": "assistant", "content": text[::-1]}]}
+        for text in TEXTS
+    ]
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(directory),
+        args=SFTConfig(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", max_length=None),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=AutoTokenizer.from_pretrained(directory),
+    )
+    counter = TokenCounter(directory)
+    for row, prepared in zip(rows, trainer.train_dataset, strict=True):
+        trained = counter.learnt_from(row["prompt"], row["completion"])
+        assert trained.start == next(place for place, label in enumerate(prepared["labels"]) if label != -100)
+        assert len(trained.tokens) == len(prepared["input_ids"])
+        assert "".join(token.text for token in trained.tokens) == counter.render(row["prompt"] + row["completion"])
+        assert trained.prompt_is_prefix == (opening == "assistant\n")

@@ -152,6 +152,24 @@ HELP = (
 )
 
 
+RECIPE_NAMES = (
+    gettext_noop("Small model, full"),
+    gettext_noop("Baichuan Alignment report"),
+    gettext_noop("Full, centred"),
+    gettext_noop("LoRA, centred"),
+    gettext_noop("Tülu 3, 8B"),
+    gettext_noop("RLHFlow, Llama-3-8B"),
+    gettext_noop("OpenRLHF, Llama-3-8B"),
+    gettext_noop("Small model, LoRA"),
+    gettext_noop("Full"),
+    gettext_noop("LoRA"),
+    gettext_noop("Zephyr, 7B"),
+    gettext_noop("OpenRLHF, 8B"),
+    gettext_noop("RLHFlow, a round of online DPO"),
+    gettext_noop("TRL’s defaults, full"),
+)
+
+
 def format_number(value: Any) -> str:
     """1e-05 as 1e-5, everything else as Python writes it."""
     return re.sub(r"e([+-])0+(?=\d)", r"e\1", f"{value:g}" if isinstance(value, float) else str(value))

@@ -14,6 +14,7 @@ from annotation.models import Response
 from rlhf.footprint import ModelSize, disk_bytes, memory_bytes
 from rlhf.jobspec import OPTIONS_FILE, check_resumable, write_json_atomically, write_manifest
 from rlhf.models import Checkpoint
+from rlhf.option_words import RECIPE_NAMES
 from rlhf.options import OPTIONS, OnPolicyOptions, SpecError, build_options
 from rlhf.preflight import Finding, Level, Outcome, run_checks, sentence, settle
 from rlhf.preflight.content import Content
@@ -179,6 +180,7 @@ def test_learning_rate_and_epochs_against_what_is_usual() -> None:
 
 def test_every_recipe_can_be_used_is_usual_and_names_its_source() -> None:
     assert len({recipe.key for recipe in RECIPES}) == len(RECIPES)
+    assert {recipe.name for recipe in RECIPES} == set(RECIPE_NAMES)  # they are translated by their English words
     for recipe in RECIPES:
         options = build_options(recipe.method, recipe.options | needed(recipe.method))
         size = ModelSize(8 * 10**9 if recipe.smallest else 10**8, 0, 1, 1, 1)

@@ -7,36 +7,49 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('annotation', '0017_sampling_probabilities'),
-        ('rlhf', '0011_merging'),
+        ("annotation", "0017_sampling_probabilities"),
+        ("rlhf", "0011_merging"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='benchmarkitem',
-            name='dropped_at',
-            field=models.DateTimeField(blank=True, help_text='Too easy: every model solved it.', null=True),
+            model_name="benchmarkitem",
+            name="dropped_at",
+            field=models.DateTimeField(blank=True, help_text="Too easy: every model solved it.", null=True),
         ),
         migrations.AlterField(
-            model_name='benchmarkrun',
-            name='judge',
-            field=models.ForeignKey(blank=True, help_text='Empty where only answers were imported.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='annotation.responsesource'),
+            model_name="benchmarkrun",
+            name="judge",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="Empty where only answers were imported.",
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to="annotation.responsesource",
+            ),
         ),
         migrations.AlterField(
-            model_name='benchmarkrun',
-            name='judge_max_tokens',
-            field=models.PositiveIntegerField(default=4096, help_text='of a judgment', validators=[django.core.validators.MinValueValidator(1)]),
+            model_name="benchmarkrun",
+            name="judge_max_tokens",
+            field=models.PositiveIntegerField(
+                default=4096, help_text="of a judgment", validators=[django.core.validators.MinValueValidator(1)]
+            ),
         ),
         migrations.AlterField(
-            model_name='benchmarkrun',
-            name='max_tokens',
-            field=models.PositiveIntegerField(default=4096, help_text='of an answer', validators=[django.core.validators.MinValueValidator(1)]),
+            model_name="benchmarkrun",
+            name="max_tokens",
+            field=models.PositiveIntegerField(
+                default=4096, help_text="of an answer", validators=[django.core.validators.MinValueValidator(1)]
+            ),
         ),
         migrations.AddConstraint(
-            model_name='benchmarkrun',
-            constraint=models.CheckConstraint(condition=models.Q(('judge__isnull', False), ('is_imported', True), _connector='OR'), name='benchmarkrun_has_judge'),
+            model_name="benchmarkrun",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("judge__isnull", False), ("is_imported", True), _connector="OR"),
+                name="benchmarkrun_has_judge",
+            ),
         ),
     ]

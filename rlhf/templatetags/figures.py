@@ -143,3 +143,41 @@ def side_word(side: str) -> str:
 def ends(extremes: dict[str, Any]) -> list[tuple[str, list[Any]]]:
     """The worst and the best rows with their titles, the worst first: they say more."""
     return [(gettext("Worst"), extremes["worst"]), (gettext("Best"), extremes["best"])]
+
+
+@register.filter
+def cell_value(cell: Any) -> str:
+    """A measurement of the comparison of jobs: shares in percent, else with the decimals of its column."""
+    value = cell.value.value
+    return f"{100 * value:.1f} %" if cell.column.is_share else _fixed(value, cell.column.decimals)
+
+
+@register.filter
+def cell_interval(cell: Any) -> str:
+    """(68–74) of 120"""
+    scale = 100 if cell.column.is_share else 1
+    bounds = f"({scale * cell.value.lower:.0f}–{scale * cell.value.upper:.0f})"
+    return bounds if cell.value.count is None else gettext("%(bounds)s of %(count)s") % {
+        "bounds": bounds, "count": f"{cell.value.count:,}"
+    }  # fmt: skip
+
+
+@register.filter
+def cell_delta(cell: Any) -> str:
+    """+3.7 or −0.5, shares in points."""
+    value = 100 * cell.delta if cell.column.is_share else cell.delta
+    digits = 1 if cell.column.is_share else cell.column.decimals
+    sign = "±" if round(value, digits) == 0 else "+" if value > 0 else ""
+    return sign + _fixed(value, digits)
+
+
+def _fixed(value: float, digits: int) -> str:
+    text = f"{value:,.{digits}f}"
+    text = text.lstrip("-") if float(text.replace(",", "")) == 0 else text
+    return text.replace("-", "−")
+
+
+@register.filter
+def setting(value: Any) -> str:
+    """An option's value in the comparison of jobs; a dash where the method has none."""
+    return "–" if value is None else format_number(value)

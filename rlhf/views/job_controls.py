@@ -1,17 +1,21 @@
-"""One click each: pause, resume, and another try with half the micro-batch."""
+"""Pause, resume, another try with half the micro-batch, and sweeps: the same job with lists of values."""
 
 from __future__ import annotations
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation.services import DomainError
 from rlhf.models import TrainingJob
+from rlhf.option_words import LABELS
+from rlhf.options import SpecError
 from rlhf.services import request_pause, resume_job
 from rlhf.services.jobs import retry_with_half_micro_batch
+from rlhf.services.sweeps import JOBS_IN_SWEEP, combinations, queue_sweep
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 
 
@@ -48,3 +52,34 @@ def job_retry(request: StaffRequest, pk: int) -> HttpResponse:
     numbers = {"number": retry.pk, "rows": retry.options["micro_batch_size"], "batch": retry.options["batch_size"]}
     messages.success(request, said % numbers)
     return redirect("job_detail", pk=retry.pk)
+
+
+AXES = 3
+
+
+@staff_required
+@require_http_methods(["GET", "POST"])
+def job_sweep(request: StaffRequest, pk: int) -> HttpResponse:
+    """Ask for lists of values, say how many jobs they make, and queue them once that number is confirmed."""
+    job = get_object_or_404(TrainingJob.objects.select_related("snapshot", "base"), pk=pk, snapshot__isnull=False)
+    numbers = range(1, AXES + 1)
+    axes = [(n, request.POST.get(f"option{n}", ""), request.POST.get(f"values{n}", "")) for n in numbers]
+    context = {
+        "job": job,
+        "axes": axes,
+        "options": [(name, LABELS.get(name, name), job.options[name]) for name in job.options],
+        "most": JOBS_IN_SWEEP,
+    }
+    if request.method == "GET":
+        return render(request, "rlhf/job_sweep.html", context)
+    given = [(name, [value.strip() for value in values.split(",") if value.strip()]) for _, name, values in axes]
+    try:
+        planned = combinations(job, [axis for axis in given if axis[0] or axis[1]])
+        if request.POST.get("count") == str(len(planned)):
+            made = queue_sweep(job, planned, request.user)
+            named = "&".join(f"job={one.pk}" for one in made)
+            messages.success(request, gettext("%(count)s jobs wait for a worker.") % {"count": len(made)})
+            return redirect(f"{reverse('job_compare')}?{named}" if len(made) > 1 else reverse("job_list"))
+    except (DomainError, SpecError) as error:
+        return render(request, "rlhf/job_sweep.html", context | {"problem": as_sentence(error)}, status=422)
+    return render(request, "rlhf/job_sweep.html", context | {"planned": planned})

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
 from rlhf import launcher
+from rlhf.costs import cost_of, hardware_of
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
 from rlhf.launch_commands import notes
 from rlhf.models import CancelMode, FailureClass, JobAlarm, JobStatus, TrainingJob
@@ -28,7 +29,7 @@ from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.alarm_words import shown_alarms
 from rlhf.views.job_figures import figures_of
-from rlhf.views.job_insights import batch_tab, cost_of, extremes_tab, hardware_of, samples_tab
+from rlhf.views.job_insights import batch_tab, extremes_tab, samples_tab
 from rlhf.views.job_words import checks_of, what_to_do
 
 JOBS_SHOWN = 100

@@ -1,0 +1,69 @@
+"""Several jobs beside each other: evaluations with deltas and cost, curves over one another, settings and data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_GET
+
+from rlhf.comparison import differing_data, differing_options, measure, tabulate
+from rlhf.curves import figures_for
+from rlhf.models import JobMetric, TrainingJob
+from rlhf.plots import Plot, Series, draw
+from rlhf.views.access import StaffRequest, staff_required
+from rlhf.views.job_figures import POINTS
+
+TONES = ("accent", "warning", "blue", "purple", "error", "soft")
+JOBS_COMPARED = len(TONES)
+
+
+@staff_required
+@require_GET
+def job_compare(request: StaffRequest) -> HttpResponse:
+    """`?job=1&job=2 …&against=1`: the first six jobs that are named; deltas are from the first where none is named."""
+    asked = [int(pk) for pk in request.GET.getlist("job") if pk.isdecimal() and len(pk) < 10]
+    wanted = list(dict.fromkeys(asked))
+    found = TrainingJob.objects.select_related("snapshot__project", "base__source", "checkpoint__source").in_bulk(
+        wanted[:JOBS_COMPARED]
+    )
+    jobs = [found[pk] for pk in wanted if pk in found]
+    if len(jobs) < 2 or "choose" in request.GET:
+        recent = TrainingJob.objects.select_related("snapshot").order_by("-queued_at", "-pk")[:30]
+        return render(request, "rlhf/job_compare.html", {"jobs": [], "recent": recent, "chosen": set(wanted)})
+    against = request.GET.get("against", "")
+    reference = found.get(int(against) if against.isdecimal() and len(against) < 10 else 0, jobs[0])
+    columns, measured = measure(jobs)
+    cells = tabulate(columns, measured, reference.pk)
+    context: dict[str, Any] = {
+        "jobs": jobs,
+        "reference": reference,
+        "columns": [cell.column for cell in cells[reference.pk]],
+        "rows": [(job, tone, cells[job.pk]) for job, tone in zip(jobs, TONES, strict=False)],
+        "plots": _plots(jobs),
+        "options": differing_options(jobs),
+        "data": differing_data(jobs, reference),
+        "left_out": len(wanted) - len(jobs),
+    }
+    return render(request, "rlhf/job_compare.html", context)
+
+
+def _plots(jobs: list[TrainingJob]) -> list[Plot]:
+    """Each figure with one line a job: the first of its metrics that the job logged, held-out where there is one."""
+    logged = JobMetric.objects.curves([job.pk for job in jobs], POINTS)
+    names = {name for by_name in logged.values() for name in by_name}
+    plots = []
+    for figure in figures_for(names):
+        for line in figure.lines:
+            series = []
+            for job, tone in zip(jobs, TONES, strict=False):
+                points = next((logged[job.pk][name] for name in line.names if name in logged[job.pk]), None)
+                if points:
+                    series.append(Series(str(job), tone, points))
+            if len(series) > 1:
+                title = f"{figure.title}: {line.label}" if len(figure.lines) > 1 else str(figure.title)
+                plot = draw(figure, series, last_step=0, method="")
+                plot.slug, plot.title = f"{plot.slug}-{line.names[0].replace('/', '-')}", title
+                plots.append(plot)
+    return plots

@@ -1,0 +1,161 @@
+"""Jobs beside each other: deltas, curves, settings, data; and sweeps, which make jobs to compare."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from annotation.models import Comparison, Project
+from annotation.services import create_comparisons
+from rlhf.comparison import Column, Value, differing_data, differing_options, tabulate
+from rlhf.models import Checkpoint, TrainingJob
+from rlhf.services import create_snapshot, jobs, leases, publish_checkpoint, queue_training_job
+from tests.factories import make_judged_project, make_judgment, make_prompt, make_response
+from tests.pages.training import finish, log_steps, make_job
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
+
+# The shape of the report's table: GRPO and PPO on the same data, a delta for every evaluation, and the cost.
+COLUMNS = (
+    Column("follow", "FollowBench", "higher"),
+    Column("accuracy", "Accuracy", "higher", is_share=True),
+    Column("loss", "Loss", "lower"),
+    Column("hours", "Hours", "lower"),
+    Column("unmeasured", "Unmeasured", "higher"),
+)
+GRPO, PPO, KTO = 1, 2, 3
+MEASURED = {
+    PPO: {"follow": Value(60.0), "accuracy": Value(0.6, 0.55, 0.65, 400), "loss": Value(0.5), "hours": Value(10.0)},
+    GRPO: {"follow": Value(63.7), "accuracy": Value(0.7, 0.66, 0.74, 400), "loss": Value(0.52), "hours": Value(5.5)},
+    KTO: {"accuracy": Value(0.63, 0.58, 0.68, 400), "hours": Value(5.0)},
+}
+
+
+def test_deltas_are_from_the_reference_and_claim_no_more_than_the_doubt_allows() -> None:
+    table = tabulate(COLUMNS, MEASURED, against=PPO)
+    assert [cell.column.name for cell in table[GRPO]] == ["follow", "accuracy", "loss", "hours"]
+    deltas = {key: [cell.delta and round(cell.delta, 4) for cell in cells] for key, cells in table.items()}
+    assert deltas[GRPO] == [3.7, 0.1, 0.02, -4.5]
+    assert deltas[PPO] == [None, None, None, None]
+    assert deltas[KTO] == [None, 0.03, None, -5.0]
+    verdicts = {key: [cell.verdict for cell in cells] for key, cells in table.items()}
+    assert verdicts[GRPO] == ["", "better", "", ""]  # a number without an interval proves nothing
+    assert verdicts[KTO] == ["", "", "", ""]
+    back = tabulate(COLUMNS, MEASURED, against=GRPO)
+    assert [cell.verdict for cell in back[PPO]] == ["", "worse", "", ""]
+
+
+@pytest.fixture
+def project() -> Project:
+    return make_judged_project(slug="helpful")
+
+
+def trained(
+    base: Checkpoint, project: Project, model: Path, method: str, accuracy: float, seconds: float
+) -> TrainingJob:
+    snapshot = project.snapshots.first() or create_snapshot(project, "helpful-r1", eval_share=0.25)
+    job = queue_training_job(snapshot=snapshot, method=method, base=base, options={}, name=f"by-{method}")
+    log_steps(job, 3)
+    job.refresh_from_db()
+    jobs.record_progress(job, [], process_seconds=seconds)
+    finish(job, model, **{"eval_rewards/accuracies": accuracy, "eval_rows_used": 400, "peak_memory_gb": 2.0})
+    job.refresh_from_db()
+    return job
+
+
+def test_the_page_has_a_row_for_each_job(page: Client, base: Checkpoint, project: Project, tiny_model: Path) -> None:
+    dpo = trained(base, project, tiny_model, "dpo", 0.6, 7200)
+    kto = trained(base, project, tiny_model, "kto", 0.7, 3600)
+    address = f"/training/compare/?job={dpo.pk}&job={kto.pk}&job=999999&job=x"
+    html = page.get(address).content.decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    assert "70.0 % (65–74) of 400 +10.0" in text
+    assert "2.000 – " not in text and "1.000 −1.000" in text
+    assert "2.0 ±0.0" in text
+    assert 'aria-label="Loss: by-dpo 0.67, by-kto 0.67 at the last logged step"' in html
+    assert "the same rows: helpful-r1" in text
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.get(f"{address}&against={kto.pk}").content.decode()))
+    assert "60.0 % (55–65) of 400 −10.0" in text
+    assert page.get("/training/compare/?job=x&against=y").status_code == 200
+    listed = page.get("/training/").content.decode()
+    assert f'name="job" value="{kto.pk}"' in listed
+
+
+def test_wins_against_the_parent_are_cut_by_task(
+    page: Client, base: Checkpoint, project: Project, tiny_model: Path
+) -> None:
+    dpo, kto = (trained(base, project, tiny_model, method, 0.6, 60) for method in ("dpo", "kto"))
+    publish_checkpoint(base)
+    publish_checkpoint(dpo.checkpoint)
+    base.refresh_from_db()
+    dpo.checkpoint.refresh_from_db()
+    for number, task in enumerate(["code", "code", "chat", "chat"]):
+        prompt = make_prompt(project, f"Say {number}")
+        prompt.task = task
+        prompt.save()
+        new, old = (make_response(prompt, source) for source in (dpo.checkpoint.source, base.source))
+        create_comparisons(project, [(new, old)])
+        make_judgment(Comparison.objects.get(response_a=new), "a" if task == "code" else "b")
+    html = page.get(f"/training/compare/?job={dpo.pk}&job={kto.pk}").content.decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    assert "Win rate against its parent … chat … code" in text
+    assert "50.0 % " in text and "0.0 % " in text and "100.0 % " in text
+
+
+def test_settings_and_data_that_differ_are_named(base: Checkpoint, project: Project) -> None:
+    first = make_job(base, learning_rate=1e-5)
+    second = queue_training_job(
+        snapshot=create_snapshot(project, "other", eval_share=0.25), method="sft", base=base, options={"seed": 3}
+    )
+    differing = {difference.name: difference.values for difference in differing_options([first, second])}
+    assert "learning_rate" not in differing  # asked for in one, the default of the other
+    assert differing["seed"] == [17, 3]
+    assert differing["beta"] == [0.1, None]
+    assert "max_tokens" not in differing
+    (data,) = differing_data([first, second], first)
+    assert (data.is_same, data.both) == (False, 0)
+    assert data.only_here > 0 and data.only_there > 0
+
+
+def test_a_sweep_says_how_many_jobs_before_it_makes_them(page: Client, base: Checkpoint) -> None:
+    job = make_job(base)
+    asked = {"option1": "learning_rate", "values1": "1e-5, 5e-5", "option2": "seed", "values2": "1,2,3"}
+    text = page.post(f"/training/{job.pk}/sweep/", asked).content.decode()
+    assert "Queue 6 jobs" in text
+    assert TrainingJob.objects.count() == 1
+    page.post(f"/training/{job.pk}/sweep/", asked | {"count": "5"})  # the number of another sweep confirms nothing
+    assert TrainingJob.objects.count() == 1
+    answer = page.post(f"/training/{job.pk}/sweep/", asked | {"count": "6"}, follow=True)
+    assert "6 jobs wait for a worker" in answer.content.decode()
+    made = TrainingJob.objects.exclude(pk=job.pk).order_by("pk")
+    assert [(one.options["learning_rate"], one.options["seed"]) for one in made] == [
+        (rate, seed) for rate in (1e-5, 5e-5) for seed in (1, 2, 3)
+    ]
+    assert made[0].name == "round-1-learning_rate-1e-5-seed-1"
+    assert {(one.base_id, one.snapshot_id, one.method) for one in made} == {(job.base_id, job.snapshot_id, job.method)}
+
+
+@pytest.mark.parametrize(
+    "asked,problem",
+    [
+        ({}, "name an option"),
+        ({"option1": "seed", "values1": ""}, "seed has no values"),
+        ({"values1": "1, 2"}, "choose the option that takes the values 1, 2"),
+        ({"option1": "learning_rate", "values1": "1e-5, fast"}, "is not a number"),
+        ({"option1": "batch_size", "values1": "8, 6"}, "not a multiple of micro_batch_size"),
+        ({"option1": "seed", "values1": "1, 1.0"}, "stands there twice"),
+        ({"option1": "seed", "values1": "1", "option2": "seed", "values2": "2"}, "is named twice"),
+        ({"option1": "seed", "values1": ",".join(map(str, range(40)))}, "more than 32 jobs"),
+        ({"option1": "magic", "values1": "1"}, "unknown option"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(page: Client, base: Checkpoint, asked: dict, problem: str) -> None:
+    job = make_job(base)
+    answer = page.post(f"/training/{job.pk}/sweep/", asked | {"count": "2"})
+    assert answer.status_code == 422
+    assert problem.casefold() in answer.content.decode().casefold()
+    assert TrainingJob.objects.count() == 1
+    leases.request_cancel(job)

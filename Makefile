@@ -23,7 +23,8 @@ run: setup
 	@exec $(BIN)/python manage.py up
 
 # The browser tests drive Debian's Chromium; tests/test_compose.py runs on Debian's PostgreSQL and Redis where they are.
-PACKAGES := $(shell command -v chromium >/dev/null || echo chromium) \
+# DeepSpeed compiles a module of its own where several processes train.
+PACKAGES := $(shell command -v chromium >/dev/null || echo chromium) $(shell command -v g++ >/dev/null || echo g++) \
   $(if $(CI),$(shell test -d /usr/lib/postgresql || echo postgresql) $(shell command -v redis-server >/dev/null || echo redis-server))
 
 system:

@@ -141,7 +141,7 @@ CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="")
 EMBEDDED_BROKER = not CELERY_BROKER_URL
 if EMBEDDED_BROKER:
     CELERY_BROKER_URL = f"redis+socket://{SOCKET_DIR}/valkey.sock"
-JOB_LEASE_SECONDS = env.int("TOUCHSTONE_JOB_LEASE_SECONDS", default=75)
+JOB_LEASE_SECONDS = env.int("TOUCHSTONE_JOB_LEASE_SECONDS", default=90)
 JOB_HEARTBEAT_SECONDS = env.int("TOUCHSTONE_JOB_HEARTBEAT_SECONDS", default=15)
 # Training jobs of one person that may run at once; 0 is no limit.
 JOBS_PER_PERSON = env.int("TOUCHSTONE_JOBS_PER_PERSON", default=0)
@@ -233,6 +233,24 @@ STORAGES = {
     },
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
+# Machines that share no disk keep data sets, models and training checkpoints in a bucket (docs/deployment.md).
+# The keys come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+S3_BUCKET = env.str("TOUCHSTONE_S3_BUCKET", default="")
+SHARED_STORAGE = bool(S3_BUCKET)
+if S3_BUCKET:
+    for _name in ("snapshots", "models"):
+        STORAGES[_name] = {
+            "BACKEND": "storages.backends.s3.S3Storage",
+            "OPTIONS": {
+                "bucket_name": S3_BUCKET,
+                "location": f"{env.str('TOUCHSTONE_S3_PREFIX', default='touchstone')}/{_name}",
+                "endpoint_url": env.str("TOUCHSTONE_S3_ENDPOINT", default="") or None,
+                "region_name": env.str("TOUCHSTONE_S3_REGION", default="") or None,
+                "default_acl": None,
+                "file_overwrite": True,
+                "max_memory_size": 32_000_000,  # larger files pass through a temporary one
+            },
+        }
 WHITENOISE_USE_FINDERS = DEBUG
 REST_FRAMEWORK = {
     # The token first: what it answers to a stranger is 401, where a session's answer would be 403.

@@ -70,6 +70,11 @@ class JobSpec:
     """Name of a complete checkpoint directory under checkpoints/, or empty to start afresh."""
     score_scales: dict[str, Scale] = field(default_factory=dict)
     """How each aspect's scores in the rows were normalised, for the reward model to give them back."""
+    snapshot_sha256: str = ""
+    base_sha256: str = ""
+    """Of the base's manifest. With the snapshot's, the lineage of a run that is made by hand and brought in."""
+    attempt: int = 0
+    """A process of another attempt than the directory's must not write into it."""
     format_version: int = 1
 
     def write(self, directory: Path) -> None:
@@ -104,6 +109,11 @@ class JobSpec:
         if not is_scales(raw.get("score_scales", {})):
             raise SpecError(f"{path}: score_scales must name aspects with an offset and a width each")
         return cls(**{**raw, "options": build_options(raw["method"], raw["options"])})
+
+
+def current_attempt(directory: Path) -> int:
+    """Of which attempt the job directory is now."""
+    return int(json.loads((directory / SPEC_FILE).read_text()).get("attempt", 0))
 
 
 @dataclass(frozen=True, kw_only=True)

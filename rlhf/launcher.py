@@ -144,6 +144,8 @@ def child_environment(options: TrainingOptions | None = None, gpus: Sequence[int
     if gpus is not None:
         visible = ",".join(str(index) for index in gpus)
         environment |= {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    # Programs of this environment, such as the ninja that DeepSpeed calls, wherever it was not activated.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", os.defpath)])
     return environment | {PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 
 

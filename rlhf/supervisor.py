@@ -19,18 +19,19 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 
 from annotation.services import DomainError
-from rlhf import launcher, preflight, this_worker
+from rlhf import artifacts, launcher, this_worker
 from rlhf.alarms import Alarm, Watch
-from rlhf.jobspec import INSIGHTS_FILE, CancelMode, JobSpec, Result
+from rlhf.job_directory import write_job_directory
+from rlhf.jobspec import CHECKPOINTS_DIR, INSIGHTS_FILE, CancelMode, Result
+from rlhf.kept_checkpoints import KeptCheckpoints
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
-from rlhf.options import SpecError, build_options
-from rlhf.services import jobs, leases, merging, watching, workers
-from rlhf.snapshots import check_snapshot
-from rlhf.token_lengths import TokenCounter
+from rlhf.options import SpecError
+from rlhf.services import jobs, leases, watching, workers
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+_GUARD_SECONDS = 0.1
 # How long a child may take to reach a step boundary and save, after it was asked to stop.
 CANCEL_GRACE_SECONDS = 120
 TERMINATE_GRACE_SECONDS = 60
@@ -56,13 +57,18 @@ def run_training_job(job_id: int) -> bool:
         if job is not None:
             _run(workers.Claim(job, gpus=None))
         return job is not None
+    if not this_worker.places.acquire(blocking=False):
+        return False
     has_run = False
-    while not worker_is_stopping.is_set():
-        claim = workers.claim_next_job(worker, worker_name())
-        if claim is None:
-            break
-        _run(claim)
-        has_run = True
+    try:
+        while not worker_is_stopping.is_set():
+            claim = workers.claim_next_job(worker, worker_name())
+            if claim is None:
+                break
+            _run(claim)
+            has_run = True
+    finally:
+        this_worker.places.release()
     return has_run
 
 
@@ -70,18 +76,19 @@ def _run(claim: workers.Claim) -> None:
     job = claim.job
     logger.info("job claimed: job=%s attempt=%s resume_from=%s", job.pk, job.attempt, job.resume_from)
     try:
-        with LeaseKeeper(job) as lease:
+        with LeaseKeeper(job) as lease, KeptCheckpoints(job) as kept:
             finished = Result.read(job.directory)
             if finished is not None and finished.status != "failed":
                 # The child had ended well before its supervisor could say so.
+                kept.store_all()
                 jobs.finish_training_job(job, finished)
                 return
             _prepare(job)
             if lease.is_lost:
                 return
-            process = launcher.start(job.directory, claim.gpus)
+            process = lease.process = launcher.start(job.directory, claim.gpus)
             try:
-                _supervise(job, process, lease)
+                _supervise(job, process, lease, kept)
             finally:
                 launcher.terminate(process, 0)
     except (SpecError, DomainError) as error:
@@ -91,70 +98,69 @@ def _run(claim: workers.Claim) -> None:
 
 
 def _prepare(job: TrainingJob) -> None:
-    if job.snapshot is None:
-        merge_options = merging.options_with_paths(job)
-        spec = JobSpec(job_id=job.pk, method=job.method, base_model_dir=str(job.base.path), options=merge_options)
-        launcher.prepare(job.directory, spec, [], [])
-        return
-    check_snapshot(job.snapshot)
-    given = job.options
-    if job.reward_model is not None:
-        given = given | {"reward_model": str(job.reward_model.path)}
-    options = build_options(job.method, given)
-    counter = TokenCounter(job.base.path)
-    spec = JobSpec(
-        job_id=job.pk,
-        method=job.method,
-        base_model_dir=str(job.base.path),
-        options=options,
-        resume_from=job.resume_from,
-        score_scales=preflight.score_scales(job.snapshot, options),
-    )
-    train, held_out = (
-        preflight.usable_rows(job.snapshot, split, job.method, counter, options) for split in ("train", "eval")
-    )
-    launcher.prepare(job.directory, spec, train, held_out)
+    if job.resume_from and artifacts.is_shared():
+        stored = job.stored_checkpoints.get(step=int(job.resume_from.removeprefix("step-")))
+        artifacts.fetch_directory(stored.manifest_sha256, job.directory / CHECKPOINTS_DIR / job.resume_from)
+    write_job_directory(job, job.directory)
 
 
 class LeaseKeeper:
     """Renews the lease in a thread of its own, so that slow work elsewhere never costs the job.
 
-    The lease counts as lost when the row says so, and also when the database has been away for as long as the lease
-    lasts: by then somebody else may have the job.
+    A second thread, which waits for nobody, kills the child shortly before the lease would end unrenewed: while the
+    database is away or a call to it hangs, another worker may be given the job the moment that it ends.
     """
 
     def __init__(self, job: LeasedJob) -> None:
         self.job = job
         self.is_lost = False
+        self.process: subprocess.Popen[bytes] | None = None
+        """The child to kill with the lease."""
+        self._renewed_at = time.monotonic()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"lease-{job.pk}", daemon=True)
+        self._threads = [
+            threading.Thread(target=run, name=f"lease-{job.pk}", daemon=True) for run in (self._renew, self._guard)
+        ]
 
     def __enter__(self) -> LeaseKeeper:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self) -> None:
-        renewed_at = time.monotonic()
+    def _renew(self) -> None:
         while not self._done.wait(settings.JOB_HEARTBEAT_SECONDS):
+            began = time.monotonic()  # the database counts from a moment after it
             try:
                 if not leases.renew_lease(self.job):
-                    self.is_lost = True
+                    self._lose()
                     break
-                renewed_at = time.monotonic()
+                self._renewed_at = began
             except (OperationalError, InterfaceError) as error:
                 logger.warning("database away, lease not renewed: job=%s error=%s", self.job.pk, error)
-                if time.monotonic() - renewed_at > settings.JOB_LEASE_SECONDS:
-                    self.is_lost = True
-                    break
                 close_old_connections()
         connections.close_all()
 
+    def _guard(self) -> None:
+        # Time to kill and to be gone before somebody else begins.
+        ends_after = settings.JOB_LEASE_SECONDS - min(5.0, settings.JOB_LEASE_SECONDS / 5)
+        while not self._done.wait(_GUARD_SECONDS):
+            if time.monotonic() - self._renewed_at > ends_after:
+                logger.warning("lease not renewed in time: job=%s attempt=%s", self.job.pk, self.job.attempt)
+                self._lose()
+                break
 
-def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper) -> None:
+    def _lose(self) -> None:
+        self.is_lost = True
+        if self.process is not None:
+            launcher.terminate(self.process, 0)
+
+
+def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper, kept: KeptCheckpoints) -> None:
     tail = launcher.MetricsTail(job.directory)
     shown = launcher.MetricsTail(job.directory, name=INSIGHTS_FILE)
     watch = Watch(job.method, beta=job.options.get("beta"))
@@ -187,6 +193,7 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
             watching.record_insights(job, unshown)
             unshown = []
             if is_over:
+                kept.store_all()
                 _conclude(job, process.returncode)
                 return
             if asked_to_stop_at is None:

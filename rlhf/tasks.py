@@ -43,9 +43,10 @@ def interrupt_jobs(**_: object) -> None:
 
 @worker_ready.connect
 def announce(sender: Consumer, **_: object) -> None:
-    this_worker.start_announcing(sender.hostname, list(sender.app.amqp.queues.consume_from))
+    queues = list(sender.app.amqp.queues.consume_from)
+    this_worker.start_announcing(sender.hostname, queues, sender.pool.limit, lambda: supervisor.run_training_job(0))
 
 
 @worker_shutdown.connect
 def leave(**_: object) -> None:
-    this_worker.stop_announcing()
+    this_worker.stop()

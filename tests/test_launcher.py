@@ -75,7 +75,7 @@ def test_the_child_never_sees_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment["CUDA_VISIBLE_DEVICES"] == "3"
     assert environment["OMP_NUM_THREADS"] == "1"
     assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert environment["PATH"] == os.environ["PATH"]
+    assert environment["PATH"].endswith(os.environ["PATH"])
 
 
 def test_the_tail_gives_whole_lines_once(tmp_path: Path) -> None:

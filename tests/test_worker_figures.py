@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
@@ -14,9 +12,10 @@ from django.utils import timezone
 from annotation import services
 from annotation.models import Comparison, Project, Prompt, StoredFigures
 from rlhf.overview import project_overview
+from tests.celery_workers import Workers
 from tests.factories import make_comparison, make_judgment, make_project
 from tests.test_embedded import wait_for
-from tests.test_worker import broker, start_worker  # noqa: F401
+from tests.test_worker import broker, workers  # noqa: F401
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -26,7 +25,7 @@ def topics_in_order(project: Project) -> list[str]:
 
 
 def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
-    start_worker: Callable[..., subprocess.Popen[bytes]],  # noqa: F811
+    workers: Workers,  # noqa: F811
     data_dir: Path,
 ) -> None:
     project = make_project(judgments_per_comparison=2)
@@ -50,7 +49,7 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
     assert topics_in_order(project)[:3] == ["topic 0", "topic 1", "topic 0"]
     assert set(project.comparisons.values_list("required_count", flat=True)) == {1, 2}
 
-    worker = start_worker("default")
+    worker = workers.start(queues="default")
 
     def is_done() -> bool:
         figures.refresh_from_db()

@@ -23,7 +23,7 @@ from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_
 from rlhf.models.merging import MergeInput
 from rlhf.models.placement import Priority
 from rlhf.models.snapshots import DatasetSnapshot
-from rlhf.models.training import CancelMode, FailureClass, JobMetric, Method, Point, TrainingJob
+from rlhf.models.training import CancelMode, FailureClass, JobCheckpoint, JobMetric, Method, Point, TrainingJob
 from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
 from rlhf.models.workers import GPUSlot, Worker, queue_of
 
@@ -47,6 +47,7 @@ __all__ = [
     "GenerationJob",
     "InsightKind",
     "JobAlarm",
+    "JobCheckpoint",
     "JobInsight",
     "JobMetric",
     "JobStatus",

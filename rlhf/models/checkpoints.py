@@ -12,6 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.models import ResponseSource
 from annotation.models.checks import one_of
+from rlhf import artifacts
+from rlhf.jobspec import MANIFEST_FILE
 from rlhf.models.training import TrainingJob
 
 
@@ -51,4 +53,11 @@ class Checkpoint(models.Model):
 
     @property
     def path(self) -> Path:
-        return settings.DATA_DIR / self.directory
+        """Where its files are; fetched first where machines share no disk and another made it. Raises StorageError."""
+        path: Path = settings.DATA_DIR / self.directory
+        if not artifacts.is_shared() or (path / MANIFEST_FILE).exists():
+            return path
+        if Path(self.directory).is_absolute():  # a folder of the machine that brought it in
+            path = settings.MODELS_DIR / self.manifest_sha256[:16]
+        artifacts.fetch_directory(self.manifest_sha256, path)
+        return path

@@ -175,3 +175,21 @@ class JobMetric(models.Model):
 
     def __str__(self) -> str:
         return f"step {self.step}"
+
+
+class JobCheckpoint(models.Model):
+    """A training checkpoint in the shared storage (rlhf/artifacts.py), from which any machine can go on."""
+
+    job = models.ForeignKey(TrainingJob, on_delete=models.CASCADE, related_name="stored_checkpoints")
+    step = models.PositiveIntegerField()
+    manifest_sha256 = models.CharField(max_length=64)
+    stored_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "step"], name="jobcheckpoint_step_once"),
+            models.CheckConstraint(condition=Q(manifest_sha256__length=64), name="jobcheckpoint_sha256_length"),
+        ]
+
+    def __str__(self) -> str:
+        return f"step-{self.step}"

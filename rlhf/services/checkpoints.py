@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 
 from annotation.models import Project, ResponseSource, SourceKind
 from annotation.services import DomainError
-from rlhf import jobspec
+from rlhf import artifacts, jobspec
 from rlhf.models import Checkpoint, CheckpointKind, TrainingJob
 from rlhf.options import OnPolicyOptions, SpecError, TrainingOptions
 from rlhf.services.aliases import is_alias, resolve_alias
@@ -51,7 +51,9 @@ def register_checkpoint(
     job: TrainingJob | None = None,
     step: int = 0,
 ) -> Checkpoint:
-    """Store a row for a complete model directory."""
+    """Store a row for a complete model directory, and its files where machines share no disk."""
+    if artifacts.is_shared():
+        artifacts.store_directory(directory)
     return Checkpoint.objects.create(
         name=name,
         kind=kind,

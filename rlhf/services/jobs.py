@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import logging
@@ -20,7 +21,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from annotation.services import DomainError
-from rlhf import jobspec, preflight
+from rlhf import artifacts, jobspec, preflight
 from rlhf.jobspec import Result
 from rlhf.launch_commands import check_hardware
 from rlhf.model_directory import check_model_directory
@@ -32,6 +33,7 @@ from rlhf.models import (
     DatasetSnapshot,
     FailureClass,
     GenerationJob,
+    JobCheckpoint,
     JobMetric,
     JobStatus,
     LeasedJob,
@@ -129,7 +131,9 @@ def checked_options(method: str, base: Checkpoint, options: dict[str, Any]) -> T
         if method == Method.MERGE:
             raise SpecError(f"{method} takes no data set")
         check_model_directory(base.path)
-    except SpecError as error:
+        if artifacts.is_shared():  # it may have been brought in before there was a storage
+            artifacts.store_directory(base.path)
+    except (SpecError, artifacts.StorageError) as error:
         raise DomainError(str(error)) from None
     return built
 
@@ -225,6 +229,34 @@ def _charge(job: TrainingJob, process_seconds: float, **fields: Any) -> bool:
     return leases.held(job).update(process_seconds=F("process_seconds") + process_seconds, **fields) == 1
 
 
+def record_stored_checkpoint(job: TrainingJob, step: int, manifest_sha256: str) -> bool:
+    """Note that a checkpoint is in the shared storage, and take older ones out; False where the lease was lost."""
+    with transaction.atomic():
+        if not leases.held(job).select_for_update().exists():
+            return False
+        JobCheckpoint.objects.update_or_create(
+            job=job, step=step, defaults={"manifest_sha256": manifest_sha256, "stored_at": timezone.now()}
+        )
+    _remove_stored(job.stored_checkpoints.order_by("-step")[jobspec.CHECKPOINTS_KEPT :])
+    return True
+
+
+def _remove_stored(stored: Iterable[JobCheckpoint]) -> None:
+    for checkpoint in stored:
+        checkpoint.delete()
+        with contextlib.suppress(artifacts.StorageError):  # what stays costs room and nothing else
+            artifacts.remove_directory(checkpoint.manifest_sha256)
+
+
+def last_checkpoint(job: TrainingJob) -> str:
+    """The last complete checkpoint that whoever goes on with the job can reach; "" where there is none."""
+    if artifacts.is_shared():
+        stored = job.stored_checkpoints.order_by("-step").first()
+        return str(stored) if stored else ""
+    complete = jobspec.complete_checkpoints(job.directory)
+    return complete[-1] if complete else ""
+
+
 def finish_training_job(job: TrainingJob, result: Result) -> None:
     """Store how the training process says it ended; a model it left becomes a checkpoint in the same transaction."""
     status = JobStatus(result.status)
@@ -246,6 +278,7 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
             )
     # Optimizer states, three times the weights each, have served their end: nothing goes on from here.
     shutil.rmtree(job.directory / jobspec.CHECKPOINTS_DIR, ignore_errors=True)
+    _remove_stored(job.stored_checkpoints.all())
 
 
 def _checkpoint_name(job: TrainingJob) -> str:
@@ -273,14 +306,12 @@ def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
 
 def requeue_training_job(job: TrainingJob, **fields: Any) -> bool:
     """Give the job back to the queue, to go on from its last complete checkpoint."""
-    complete = jobspec.complete_checkpoints(job.directory)
-    return leases.requeue_job(job, resume_from=complete[-1] if complete else "", **fields)
+    return leases.requeue_job(job, resume_from=last_checkpoint(job), **fields)
 
 
 def pause_training_job(job: TrainingJob) -> bool:
     """Put a job aside whose process has saved a checkpoint and left, to go on from there when somebody asks."""
-    complete = jobspec.complete_checkpoints(job.directory)
-    return leases.pause_job(job, resume_from=complete[-1] if complete else "")
+    return leases.pause_job(job, resume_from=last_checkpoint(job))
 
 
 def reconcile() -> dict[str, int]:

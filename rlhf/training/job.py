@@ -26,18 +26,22 @@ from rlhf.jobspec import (
     CANCEL_FILE,
     HEARTBEAT_FILE,
     INSIGHTS_FILE,
+    MANIFEST_FILE,
     METRICS_FILE,
     RESULT_FILE,
     BadDataError,
     FailureClass,
     JobSpec,
     Result,
+    current_attempt,
+    sha256_of_file,
 )
 from rlhf.model_directory import check_model_directory
 from rlhf.options import SpecError
 from rlhf.tied import die_with_parent
 
 SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
+SUPERSEDED_EXIT_CODE = 75
 
 StopReason = Literal["keep", "discard", "terminated"]
 
@@ -84,7 +88,14 @@ class Job:
 
     def heartbeat(self) -> None:
         if self.is_main:
+            self.leave_if_superseded()
             (self.directory / HEARTBEAT_FILE).touch()
+
+    def leave_if_superseded(self) -> None:
+        """End at once where a later attempt has this directory: its machine was taken for lost and has come back."""
+        if current_attempt(self.directory) != self.spec.attempt:
+            print("another attempt has this job now; this process leaves", file=sys.stderr, flush=True)
+            os._exit(SUPERSEDED_EXIT_CODE)
 
     def on_sigterm(self, _signum: int, _frame: FrameType | None) -> None:
         self.terminated = True
@@ -105,6 +116,7 @@ class Job:
 
     def write_metrics(self, row: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        self.leave_if_superseded()
         with (self.directory / METRICS_FILE).open("a") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
@@ -157,7 +169,9 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
                 job.drop_torn_lines()
             job.heartbeat()
             check_model_directory(job.base)
+            _check_base(job)
             metrics = train(job)
+            job.heartbeat()
         finally:
             signal.signal(signal.SIGTERM, previous)
     except Exception as error:
@@ -172,6 +186,15 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
     status: Literal["succeeded", "cancelled"] = "cancelled" if job.stopped else "succeeded"
     metrics |= {"seconds": time.monotonic() - job.started_at, "peak_memory_gb": peak_memory_gb()}
     return _write_result(job_dir, Result(status=status, metrics=metrics))
+
+
+def _check_base(job: Job) -> None:
+    """Raise SpecError where another model lies where the job's base should."""
+    manifest = job.base / MANIFEST_FILE
+    if job.spec.base_sha256 and manifest.exists() and sha256_of_file(manifest) != job.spec.base_sha256:
+        raise SpecError(
+            f"{job.base} holds another model than this job was prepared for: the sha256 of its {MANIFEST_FILE} differs"
+        )
 
 
 def _write_result(job_dir: Path, result: Result) -> int:

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
-from rlhf import launcher
+from rlhf import artifacts, launcher
 from rlhf.costs import cost_of, hardware_of
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
 from rlhf.launch_commands import notes
@@ -179,10 +179,20 @@ def read_log(job: TrainingJob) -> str:
             file.seek(max(0, size - LOG_BYTES))
             data = file.read()
     except OSError:
-        return ""
+        data = _stored_log(job)
     text = data.decode(errors="replace").replace("\r\n", "\n")
     kept = "\n".join(text.split("\n")[-LOG_LINES - 1 :])
     return "".join(character for character in kept if character in "\n\t" or character.isprintable())
+
+
+def _stored_log(job: TrainingJob) -> bytes:
+    """The end of the log that another machine has stored."""
+    if not artifacts.is_shared():
+        return b""
+    try:
+        return artifacts.read_log(job.pk)[-LOG_BYTES:]
+    except artifacts.StorageError:
+        return b""
 
 
 def _commands(job: TrainingJob) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ import pytest
 from rlhf import launcher
 from rlhf.jobspec import Result, check_manifest, complete_checkpoints
 from rlhf.model_directory import check_model_directory
+from rlhf.options import SpecError
 from tests.training.conftest import JobRunner, losses_of
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
@@ -93,6 +94,24 @@ def test_two_processes_go_on_from_a_checkpoint_as_if_never_stopped(
 
     launch(jobs, "two", method, resume_from="step-1", **options)
     assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
+
+
+def test_two_processes_that_share_each_row_train_as_one_does(jobs: JobRunner) -> None:
+    """Ulysses over gloo: DeepSpeed's own attention and data loader, with PyTorch's attention in the middle."""
+    one = jobs.run("one", "sft", **OPTIONS)
+    two = launch(jobs, "two", "sft", processes=2, launcher="torchrun", zero_stage=2, sequence_parallel=2, **OPTIONS)
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-3)
+
+
+def test_heads_that_the_processes_cannot_share_are_named() -> None:
+    from transformers import LlamaConfig
+
+    from rlhf.training.sequence_parallel import check_heads
+
+    config = LlamaConfig(num_attention_heads=4, num_key_value_heads=2)
+    check_heads(config, 2)
+    with pytest.raises(SpecError, match=r"4 does not divide this model's attention heads \(4, and 2 for keys"):
+        check_heads(config, 4)
 
 
 def test_what_fails_in_one_process_is_said_and_ends_both(jobs: JobRunner) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -9,13 +10,14 @@ from django.conf import settings
 
 from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
-from rlhf import preflight, supervisor
+from rlhf import launcher, preflight, supervisor
 from rlhf.launch_config import LaunchConfig, parse_config
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, DatasetSnapshot, Method, Priority, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, Method, Priority, TrainingJob
 from rlhf.options import OPTIONS, SpecError
 from rlhf.preflight.probe import run_probe
 from rlhf.services import check_launch, queue_merge_job, seconds_left, start_checked_job
+from rlhf.services.imports import prepare_job_directory
 from rlhf.services.launching import findings_of, measure_launch
 
 
@@ -43,6 +45,12 @@ class Command(ScriptCommand):
         parser.add_argument(
             "--measure", action="store_true", help="load the model here first and take one step on the longest rows"
         )
+        parser.add_argument(
+            "--prepare",
+            type=Path,
+            metavar="DIR",
+            help="start nothing: write the job's directory for a run by hand, which import_job brings in",
+        )
         parser.add_argument("--proceed", action="store_true", help="start even where a check blocks")
         parser.add_argument(
             "--wait", action="store_true", help="stay until the job ends; runs it here if no worker does"
@@ -57,7 +65,12 @@ class Command(ScriptCommand):
             base = find_or_fetch_checkpoint(config.base)
             job = queue_merge_job(base=base, options=config.options, name=config.name)
         else:
-            job, findings = self._check_and_start(config, options)
+            check, findings = self._check(config, options)
+            if options["prepare"]:
+                prepare_job_directory(check, options["prepare"])
+                commands = [shlex.join(command) for _, command in launcher.host_commands(options["prepare"])]
+                return {"directory": str(options["prepare"]), "commands": commands}
+            job = start_checked_job(check, proceed=options["proceed"])
         if options["wait"]:
             self._wait(job)
         job.refresh_from_db()
@@ -72,9 +85,7 @@ class Command(ScriptCommand):
             "checks": [finding.as_json() | {"text": preflight.sentence(finding)} for finding in findings],
         }
 
-    def _check_and_start(
-        self, config: LaunchConfig, options: dict[str, Any]
-    ) -> tuple[TrainingJob, list[preflight.Finding]]:
+    def _check(self, config: LaunchConfig, options: dict[str, Any]) -> tuple[LaunchCheck, list[preflight.Finding]]:
         snapshot = _find_snapshot(config.snapshot)
         check = check_launch(
             snapshot=snapshot,
@@ -91,7 +102,7 @@ class Command(ScriptCommand):
         findings = findings_of(check)
         for finding in findings:
             self.progress(f"{finding.level.name.lower()}: {preflight.sentence(finding)}")
-        return start_checked_job(check, proceed=options["proceed"]), findings
+        return check, findings
 
     def _wait(self, job: TrainingJob) -> None:
         """Follow the job; where no worker has taken it within a few seconds, run it here."""

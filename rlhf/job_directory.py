@@ -1,0 +1,56 @@
+"""Writing the directory that a training process reads: the spec and the rows of its data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rlhf import launcher, preflight
+from rlhf.jobspec import JobSpec
+from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
+from rlhf.options import TrainingOptions, build_options
+from rlhf.services import merging
+from rlhf.snapshots import check_snapshot
+from rlhf.token_lengths import TokenCounter
+
+
+def write_job_directory(job: TrainingJob, directory: Path) -> None:
+    """Write what the job's process reads. Raises SpecError, DomainError, OSError."""
+    if job.snapshot is None:
+        merge_options = merging.options_with_paths(job)
+        spec = JobSpec(
+            job_id=job.pk,
+            method=job.method,
+            base_model_dir=str(job.base.path),
+            options=merge_options,
+            base_sha256=job.base.manifest_sha256,
+            attempt=job.attempt,
+        )
+        launcher.prepare(directory, spec, [], [])
+        return
+    check_snapshot(job.snapshot)
+    given = job.options
+    if job.reward_model is not None:
+        given = given | {"reward_model": str(job.reward_model.path)}
+    options = build_options(job.method, given)
+    spec = JobSpec(
+        job_id=job.pk or 0,
+        method=job.method,
+        base_model_dir=str(job.base.path),
+        options=options,
+        resume_from=job.resume_from,
+        snapshot_sha256=job.snapshot.sha256,
+        base_sha256=job.base.manifest_sha256,
+        attempt=job.attempt,
+        score_scales=preflight.score_scales(job.snapshot, options),
+    )
+    train, held_out = (rows_of(job.snapshot, split, job.method, job.base, options) for split in ("train", "eval"))
+    launcher.prepare(directory, spec, train, held_out)
+
+
+def rows_of(
+    snapshot: DatasetSnapshot, split: str, method: str, base: Checkpoint, options: TrainingOptions
+) -> Iterator[dict[str, Any]]:
+    """The rows of train.jsonl or eval.jsonl: the same for the same arguments, at any time."""
+    return preflight.usable_rows(snapshot, split, method, TokenCounter(base.path), options)

@@ -48,6 +48,8 @@ def notes(options: TrainingOptions, gpus: int) -> list[str]:
         said.append("Without a GPU, DeepSpeed trains in float32: the option bf16 has no effect.")
     if options.zero_stage == 3:
         said.append("Each process holds the whole model once while it loads, before ZeRO-3 divides it.")
+    if options.sequence_parallel > 1:
+        said.append("Under sequence parallelism nothing is evaluated while it trains, nor at the end.")
     if len(host_list(options)) > 1:
         said.append(
             "The worker starts the first host's command only. Start the others by hand, "

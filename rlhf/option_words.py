@@ -179,6 +179,7 @@ def format_number(value: Any) -> str:
 LAUNCH_NOTES = (
     gettext_noop("Without a GPU, DeepSpeed trains in float32: the option bf16 has no effect."),
     gettext_noop("Each process holds the whole model once while it loads, before ZeRO-3 divides it."),
+    gettext_noop("Under sequence parallelism nothing is evaluated while it trains, nor at the end."),
     gettext_noop(
         "The worker starts the first host's command only. Start the others by hand, "
         "with this job directory at the same path."

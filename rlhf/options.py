@@ -233,6 +233,7 @@ class MergeOptions:
     processes: ClassVar[int] = 1
     zero_stage: ClassVar[int] = 0
     offload: ClassVar[str] = "none"
+    sequence_parallel: ClassVar[int] = 1
     bf16: ClassVar[bool] = False
 
     models: str = ""

@@ -18,6 +18,7 @@ from rlhf.hardware import hardware
 from rlhf.launch_commands import DEEPSPEED_FILE, check_hardware, notes
 from rlhf.options import SpecError, world_size
 from rlhf.training.job import Job
+from rlhf.training.sequence_parallel import sequence_parallel_arguments
 
 
 def process_arguments(job: Job) -> dict[str, Any]:
@@ -46,6 +47,10 @@ def process_arguments(job: Job) -> dict[str, Any]:
             "use_cpu": False,  # with it, accelerate would leave DeepSpeed out without a word
             "ddp_backend": None if has_gpu else "gloo",
         }
+    if options.sequence_parallel > 1:
+        arguments |= sequence_parallel_arguments(
+            options.sequence_parallel, max_tokens=options.max_tokens, has_gpu=has_gpu
+        )
     return arguments
 
 

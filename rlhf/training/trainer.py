@@ -35,6 +35,7 @@ from rlhf.training.insights import InsightReporter, Insights
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
 from rlhf.training.processes import before_division, process_arguments, whole_model
 from rlhf.training.rows import RowSet
+from rlhf.training.sequence_parallel import WithPositions, check_heads
 
 # Batches of like length are drawn from this many at a time: enough to save the padding, few enough to stay mixed.
 _BATCHES_SORTED_TOGETHER = 32
@@ -138,6 +139,10 @@ class JobTrainer:
         self._train_tokens = train_tokens
         self._eval_batch_rows: list[int] = []
         super().__init__(*args, **kwargs)
+        if (size := job.spec.options.sequence_parallel) > 1:
+            trainer: Any = self
+            check_heads(trainer.model.config, size)
+            trainer.data_collator = WithPositions(trainer.data_collator)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
         self.add_callback(StepReporter(job))  # type: ignore[attr-defined]
         self._insights = Insights(job, self.processing_class, scores=job.spec.method == "reward")  # type: ignore[attr-defined]
@@ -170,6 +175,7 @@ class JobTrainer:
                 step = self.state.global_step  # type: ignore[attr-defined]
                 draft = unfinished / f"checkpoint-{step}"
                 (draft / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle that nothing reads
+                self.job.heartbeat()
                 publish_checkpoint(self.job, draft, step)
         finally:
             # On a full disk this is the room that result.json needs.
@@ -197,6 +203,12 @@ class JobTrainer:
         return dataset.add_column("ref_chosen_logps", torch.cat(chosen).tolist()).add_column(
             "ref_rejected_logps", torch.cat(rejected).tolist()
         )
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The trainer's own; nothing under sequence parallelism, where ranks hold stretches of rows, not rows."""
+        if self.job.spec.options.sequence_parallel > 1:
+            return {}
+        return super().evaluate(*args, **kwargs)  # type: ignore[misc]
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # On-policy trainers are given a list of prompts.

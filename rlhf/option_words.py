@@ -39,6 +39,7 @@ LABELS: dict[str, str | Promise] = {
     "offload": _("Offload"),
     "sequence_parallel": _("Sequence parallel"),
     "hosts": _("Machines"),
+    "use_vllm": _("Sample with vLLM"),
     "packing": _("Packing"),
     "score_weight": _("Weight of absolute scores"),
     "score_normalisation": _("Normalisation of absolute scores"),
@@ -109,6 +110,7 @@ HELP = (
     gettext_noop("DeepSpeed ZeRO: 2 divides gradients and optimizer states among the processes, 3 the weights too."),
     gettext_noop("Where DeepSpeed keeps the optimizer's state; cpu trades speed for GPU memory."),
     gettext_noop("Processes that share each row (Ulysses), for rows too long for one GPU."),
+    gettext_noop("vLLM writes the completions, in the training processes; needs a GPU."),
     gettext_noop("Names of several machines, separated by commas; each runs a command of its own."),
     gettext_noop("Names of the checkpoints to merge, with commas between them."),
     gettext_noop(

@@ -166,11 +166,16 @@ class GRPOOptions(OnPolicyOptions):
     kl_coefficient: float = 0.04
     """Beta: how strongly the policy is held to the reference model."""
     loss_type: Literal["dapo", "grpo", "dr_grpo", "bnpo"] = "dapo"
+    use_vllm: bool = False
+    """vLLM writes the completions, in the training processes; needs a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLOOOptions(OnPolicyOptions):
     """REINFORCE with the other samples of a prompt as its baseline (Ahmadian et al. 2024; TRL RLOOTrainer)."""
+
+    use_vllm: bool = False
+    """vLLM writes the completions, in the training processes; needs a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,13 @@ def test_what_the_machine_cannot_do_is_refused_by_name(options: dict[str, Any], 
     assert words in str(error.value)
 
 
+def test_vllm_is_refused_without_a_gpu() -> None:
+    options = build_options("grpo", {"rule": "length", "rule_argument": "20", "use_vllm": True})
+    with pytest.raises(SpecError, match="use_vllm needs a GPU; without it transformers writes the responses"):
+        launch_commands.check_hardware(options, 0)
+    launch_commands.check_hardware(options, 1)
+
+
 def commands(tmp_path: Path, gpus: list[int] | None = None, **options: Any) -> list[tuple[str, str]]:
     """(host, what follows `python -m`) for each machine."""
     spec = JobSpec(job_id=1, method="dpo", base_model_dir="/nowhere", options=build_options("dpo", options))

@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from rlhf.jobspec import BadDataError
-from rlhf.options import OnPolicyOptions
+from rlhf.options import GRPOOptions, RLOOOptions
 from rlhf.training import models
 from rlhf.training.job import Job
 from rlhf.training.prompts import read_prompts
@@ -19,7 +19,7 @@ from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
 
 
 def train_group_method(
-    job: Job, options: OnPolicyOptions, trainer_class: type[JobTrainer], configure: Callable[..., Any]
+    job: Job, options: GRPOOptions | RLOOOptions, trainer_class: type[JobTrainer], configure: Callable[..., Any]
 ) -> dict[str, float]:
     """Train, evaluate and save; gives the metrics of result.json.
 
@@ -55,6 +55,8 @@ def train_group_method(
             beta=options.kl_coefficient,
             epsilon=options.clip_range,
             reward_weights=[reward.weight for reward in rewards],
+            use_vllm=options.use_vllm,
+            vllm_mode="colocate",
         ),
         train_dataset=Dataset.from_list(train.rows),
         eval_dataset=Dataset.from_list(held_out.rows) if held_out.rows else None,

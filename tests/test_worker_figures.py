@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from itertools import groupby
-from pathlib import Path
 
 import pytest
 from django.utils import timezone
@@ -26,7 +25,6 @@ def topics_in_order(project: Project) -> list[str]:
 
 def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
     workers: Workers,  # noqa: F811
-    data_dir: Path,
 ) -> None:
     project = make_project(judgments_per_comparison=2)
     for number in range(12):
@@ -59,9 +57,7 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
             and sorted(project.comparisons.values_list("required_count", flat=True)) == [1, *[3] * 11]
         )
 
-    assert wait_for(is_done), (
-        f"{figures.data} {topics_in_order(project)}\n{(data_dir / 'worker.log').read_text()[-4000:]}"
-    )
+    assert wait_for(is_done), f"{figures.data} {topics_in_order(project)}\n{workers.log()[-4000:]}"
     assert figures.data["judgments"] == 1 and figures.computed_at > long_ago
     assert project_overview(project).as_of >= figures.computed_at
     assert worker.poll() is None

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ from typing import Any, Literal
 
 from rlhf.jobspec import (
     CANCEL_FILE,
+    CHECKPOINTS_DIR,
     HEARTBEAT_FILE,
     INSIGHTS_FILE,
     MANIFEST_FILE,
@@ -76,6 +78,11 @@ class Job:
     @property
     def base(self) -> Path:
         return Path(self.spec.base_model_dir)
+
+    @property
+    def unfinished(self) -> Path:
+        """Where this attempt writes a checkpoint until it is complete."""
+        return self.directory / CHECKPOINTS_DIR / f".unfinished-{self.spec.attempt}"
 
     @property
     def is_main(self) -> bool:
@@ -159,6 +166,7 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
     if not job_dir.is_dir():
         print(f"{job_dir} is not a directory", file=sys.stderr)
         return 2
+    job: Job | None = None
     try:
         job = Job(job_dir, JobSpec.read(job_dir))
         if job.spec.method != method:
@@ -167,6 +175,8 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
         try:
             if job.is_main:
                 job.drop_torn_lines()
+                for draft in (job_dir / CHECKPOINTS_DIR).glob(".unfinished*"):
+                    shutil.rmtree(draft, ignore_errors=True)
             job.heartbeat()
             check_model_directory(job.base)
             _check_base(job)
@@ -177,6 +187,8 @@ def execute(job_dir: Path, method: str, train: Callable[[Job], dict[str, float]]
     except Exception as error:
         # The traceback is the developer's, the sentence is the person's.
         traceback.print_exc()
+        if job is not None:  # what fails may be what the other attempt has cleared away
+            job.leave_if_superseded()
         failure_class, sentence = explain(error, job_dir)
         return _write_result(job_dir, Result(status="failed", error=sentence, failure_class=failure_class)) or 1
     if job.stopped == "terminated":

@@ -358,7 +358,7 @@ class PolicyGradientTrainer:
             )
 
     def _save(self, step: int) -> None:
-        unfinished = self.job.directory / CHECKPOINTS_DIR / ".unfinished"
+        unfinished = self.job.unfinished
         try:
             self.accelerator.save_state(str(unfinished / f"checkpoint-{step}"))
             self.accelerator.wait_for_everyone()

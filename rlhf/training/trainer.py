@@ -51,7 +51,7 @@ def training_arguments(job: Job) -> dict[str, Any]:
     options = job.spec.options
     rows_per_pass = options.micro_batch_size * world_size(options) // options.sequence_parallel
     return process_arguments(job) | {
-        "output_dir": str(job.directory / CHECKPOINTS_DIR / ".unfinished"),
+        "output_dir": str(job.unfinished),
         "per_device_train_batch_size": options.micro_batch_size,
         "per_device_eval_batch_size": options.micro_batch_size,
         "gradient_accumulation_steps": options.batch_size // rows_per_pass,

@@ -39,7 +39,7 @@ from transformers import GenerationConfig, get_scheduler, set_seed
 from trl.models.utils import prepare_deepspeed, unwrap_model_for_generation
 from trl.trainer.utils import disable_dropout_in_model
 
-from rlhf.jobspec import CHECKPOINTS_DIR, BadDataError
+from rlhf.jobspec import BadDataError
 from rlhf.options import PolicyGradientOptions, PPOOptions
 from rlhf.training import models
 from rlhf.training.advantages import (

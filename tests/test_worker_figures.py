@@ -57,7 +57,7 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
             and sorted(project.comparisons.values_list("required_count", flat=True)) == [1, *[3] * 11]
         )
 
-    assert wait_for(is_done), f"{figures.data} {topics_in_order(project)}\n{workers.log()[-4000:]}"
+    assert wait_for(is_done, 120), f"{figures.data} {topics_in_order(project)}\n{workers.log()[-4000:]}"
     assert figures.data["judgments"] == 1 and figures.computed_at > long_ago
     assert project_overview(project).as_of >= figures.computed_at
     assert worker.poll() is None

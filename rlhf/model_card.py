@@ -67,6 +67,8 @@ def _summary(checkpoint: Checkpoint, lineage: Lineage) -> str:
         made = f"It was made from `{checkpoint.job.base.name}` by {checkpoint.job.get_method_display()}"
         if snapshot:
             made += f" on the data set `{snapshot.name}` of the project {_text(snapshot.project.name)}."
+            if checkpoint.job.reward_model:
+                made += f" The reward model `{checkpoint.job.reward_model.name}` scored what it wrote meanwhile."
         else:
             merged = checkpoint.job.merge_inputs.values_list("checkpoint__name", flat=True)
             made += f" of {', '.join(f'`{name}`' for name in merged)}; nothing was trained."
@@ -97,7 +99,9 @@ def _data(snapshot: DatasetSnapshot, job: TrainingJob) -> str:
     ]
     for split, report in job.preflight.items():
         if isinstance(report, dict) and "used" in report:
-            rows.append((f"Used ({split})", f"{report['used']:,} of {report.get('judged', 0):,} judged comparisons"))
+            taken = "prompts from" if "repeated" in report else "of"
+            used = f"{report['used']:,} {taken} {report.get('judged', 0):,} judged comparisons"
+            rows.append((f"Used ({split})", used))
     for name, share in snapshot_agreement(snapshot).items():
         rows.append((name, _share(share) if share else "not defined: no item has two votes"))
     return "## Data\n\n" + _table(("", ""), rows)

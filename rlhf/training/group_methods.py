@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from datasets import Dataset
+from torch.utils.data import Sampler
 from transformers import set_seed
 
 from rlhf.jobspec import BadDataError
@@ -18,8 +19,40 @@ from rlhf.training.rewards import load_rewards
 from rlhf.training.trainer import JobTrainer, row_counts, training_arguments
 
 
+class EpochSampler(Sampler[int]):
+    """TRL's order of prompts, shuffled by seed and epoch alone.
+
+    Its own shuffling goes on from epoch to epoch (TRL 1.16), so that a run resumed in the second one would see the
+    prompts of the first again.
+    """
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        self.sampler = sampler
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.generator.manual_seed(self.seed * 1_000_003 + epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.sampler)
+
+
+class GroupJobTrainer(JobTrainer):
+    """Goes in front of TRL's GRPOTrainer or RLOOTrainer."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return EpochSampler(super()._get_train_sampler(train_dataset), self.job.spec.options.seed)
+
+
 def train_group_method(
-    job: Job, options: GRPOOptions | RLOOOptions, trainer_class: type[JobTrainer], configure: Callable[..., Any]
+    job: Job,
+    options: GRPOOptions | RLOOOptions,
+    trainer_class: type[GroupJobTrainer],
+    configure: Callable[..., Any],
 ) -> dict[str, float]:
     """Train, evaluate and save; gives the metrics of result.json.
 

@@ -17,10 +17,9 @@ def train(job: Job) -> dict[str, float]:
     """Train, evaluate and save; gives the metrics of result.json."""
     from trl import GRPOConfig, GRPOTrainer
 
-    from rlhf.training.group_methods import train_group_method
-    from rlhf.training.trainer import JobTrainer
+    from rlhf.training.group_methods import GroupJobTrainer, train_group_method
 
-    class JobGRPOTrainer(JobTrainer, GRPOTrainer):  # type: ignore[misc]
+    class JobGRPOTrainer(GroupJobTrainer, GRPOTrainer):
         pass
 
     options = cast(GRPOOptions, job.spec.options)

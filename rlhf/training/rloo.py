@@ -16,10 +16,9 @@ def train(job: Job) -> dict[str, float]:
     """Train, evaluate and save; gives the metrics of result.json."""
     from trl import RLOOConfig, RLOOTrainer
 
-    from rlhf.training.group_methods import train_group_method
-    from rlhf.training.trainer import JobTrainer
+    from rlhf.training.group_methods import GroupJobTrainer, train_group_method
 
-    class JobRLOOTrainer(JobTrainer, RLOOTrainer):  # type: ignore[misc]
+    class JobRLOOTrainer(GroupJobTrainer, RLOOTrainer):
         pass
 
     return train_group_method(job, cast(RLOOOptions, job.spec.options), JobRLOOTrainer, RLOOConfig)

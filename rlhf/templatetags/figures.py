@@ -55,6 +55,12 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def hours(value: float) -> str:
+    """Hours in two digits, or whole."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+@register.filter
 def lasted(start: datetime | None, end: datetime | None = None) -> str:
     """From the start to the end, or to now."""
     return duration(((end or timezone.now()) - start).total_seconds()) if start else "–"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.http import HttpResponse
@@ -62,8 +63,9 @@ def _plots(jobs: list[TrainingJob]) -> list[Plot]:
                 if points:
                     series.append(Series(str(job), tone, points))
             if len(series) > 1:
-                title = f"{figure.title}: {line.label}" if len(figure.lines) > 1 else str(figure.title)
+                # "Log-probability: chosen, rejected" has one figure for each side here.
+                title = f"{re.split('[:：]', str(figure.title))[0]}: {line.label}" if len(figure.lines) > 1 else ""
                 plot = draw(figure, series, last_step=0, method="")
-                plot.slug, plot.title = f"{plot.slug}-{line.names[0].replace('/', '-')}", title
+                plot.slug, plot.title = f"{plot.slug}-{line.names[0].replace('/', '-')}", title or plot.title
                 plots.append(plot)
     return plots

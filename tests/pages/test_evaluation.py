@@ -12,9 +12,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
+from annotation.feedback import Feedback
+from annotation.services import turns
+from rlhf.benchmark_curation import candidates, solved_by_all
 from rlhf.models import BenchmarkItem, BenchmarkRun, BenchmarkSet, BenchmarkTicks
 from tests.factories import make_source, make_user
 from tests.fb_bench_items import correction, maintenance, tick
+from tests.talks import make_talk, make_talk_project, write
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 ITEMS = [
@@ -155,3 +159,37 @@ def test_people_tick_without_knowing_who_wrote(staff: Client, data_set: Benchmar
     assert "50.0 %" in board
     item_page = staff.get(reverse("benchmark_item", args=[data_set.items.all()[0].pk])).content.decode()
     assert "a-judge: 1.00" in item_page.replace("\n", "")
+
+
+def talked_about(project: Any, question: str) -> None:
+    talk = make_talk(project, text=question)
+    write(talk, "It is the big one.")
+    feedback = Feedback("error_correction", ["factual_error"], ["pointing_out_errors"])
+    turns.send_feedback(talk, 0, text="That is wrong.", feedback=feedback)
+
+
+def test_items_come_out_of_conversations_masked_once_and_with_a_checklist(staff: Client) -> None:
+    project = make_talk_project(models=1)
+    question = "Which bank has the account of jane.doe@mail-house.org, and why did she choose that one of all?"
+    talked_about(project, question)
+    talked_about(project, question + " ")
+    text = staff.get(reverse("curation")).content.decode()
+    assert "jane.doe" not in text and "[EMAIL]" in text
+    assert text.count("Make an item") == 1 and "nearly repeats" in text
+    [offered, _again] = candidates(project, None)
+    address = reverse("curation_item", args=[project.pk, offered.turn_id])
+    posted = {"text": ["Names the bank", ""], "weight": ["0.5", ""]}
+    assert "the weights sum to 0.5, not to 1" in staff.post(address, posted).content.decode()
+    assert staff.post(address, posted | {"weight": ["1", ""]}).status_code == 302
+    item = BenchmarkItem.objects.with_checklist().get()
+    assert (item.query, item.data_set.project) == (question.replace("jane.doe@mail-house.org", "[EMAIL]"), project)
+    assert item.deficiency_types == ["factual_error"]
+    assert "Make an item" not in staff.get(reverse("curation")).content.decode()
+    # what three models all solve tells nobody apart
+    rows = [tick(item.as_item().as_row(), [True], infer_model=model) for model in ("x", "y", "z")]
+    for count, row in enumerate(rows, 1):
+        staff.post(reverse("benchmark_run_import", args=[item.data_set_id]), {"file": upload([row])})
+        assert len(solved_by_all(item.data_set, 3)) == (count == 3)
+    staff.post(reverse("curation_drop", args=[item.data_set_id]))
+    item.refresh_from_db()
+    assert item.dropped_at is not None

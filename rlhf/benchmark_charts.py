@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf.benchmark_figures import Row
 
-BAR_HEIGHT, GROUP_GAP, LABEL_WIDTH, BAR_WIDTH = 13, 10, 190, 360
+BAR_HEIGHT, GROUP_GAP, BAR_WIDTH = 15, 11, 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,11 @@ class Bars:
     groups: list[Group]
     height: float
     summary: str
+
+    @property
+    def has_both(self) -> bool:
+        """Whether a key is needed to tell the scenarios apart."""
+        return len({bar.kind for group in self.groups for bar in group.bars}) > 1
 
 
 def bars_of(title: str, figures: dict[str, dict[str, Any]]) -> Bars:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -39,6 +39,10 @@ class Progress:
 
 
 def progress_of(run: BenchmarkRun) -> Progress:
+    if run.is_finished and run.report:  # as it ended, though its data set may have grown since
+        kept = run.report
+        answers_done = kept["answers"] + kept["failed_answers"]
+        return Progress(kept["items"], answers_done, kept["failed_answers"], kept["judgments"], kept["failed"], None)
     answers = BenchmarkAnswer.objects.filter(run=run.answering_run_id).aggregate(
         count=Count("pk"), failed=Count("pk", filter=~Q(error=""))
     )
@@ -132,7 +136,19 @@ def leaderboard(data_set: BenchmarkSet) -> list[Row]:
 
 def figures_of(run: BenchmarkRun) -> dict[str, Any]:
     """The report of a run: as it was kept at its end, or made now."""
-    return run.report or report_of(run)
+    if not run.report:
+        return report_of(run)
+    # The database does not keep the order of keys.
+    ordered = {
+        "by_task": fb_bench.TASKS,
+        "by_deficiency": fb_bench.DEFICIENCIES,
+        "by_feedback": [kind for kinds in fb_bench.FEEDBACK.values() for kind in kinds],
+    }
+    return run.report | {name: _in_order(run.report[name], keys) for name, keys in ordered.items()}
+
+
+def _in_order(figures: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    return {key: figures[key] for key in keys if key in figures} | figures
 
 
 @dataclass(frozen=True, slots=True)

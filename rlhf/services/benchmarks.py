@@ -17,6 +17,7 @@ from django.utils.translation import gettext
 
 from annotation.models import Annotator, Project, ResponseSource, SourceKind
 from annotation.services import DomainError
+from rlhf.benchmark_figures import report_of
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench import DataSet, Item, Verdict
 from rlhf.models import (
@@ -255,7 +256,10 @@ def import_benchmark_run(data_set: BenchmarkSet, content: bytes, name: str, *, b
     with transaction.atomic():
         for (model, judge), rows in runs.items():
             judged_by = source_named(judge) if judge else None
-            imported.runs.append(_import_rows(data_set, source_named(model), judged_by, rows, by))
+            run = _import_rows(data_set, source_named(model), judged_by, rows, by)
+            run.report = report_of(run)
+            run.save(update_fields=["report"])
+            imported.runs.append(run)
     return imported
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from django import forms
@@ -20,7 +21,7 @@ from annotation.markdown import render_markdown
 from annotation.models import DeficiencyType, FeedbackType, ResponseSource, Scenario, SourceKind
 from annotation.services import DomainError, annotator_for
 from rlhf.benchmark_drafts import draft_checklist
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkSet, Checklist
+from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkSet, Checklist
 from rlhf.services.benchmarks import revise_checklist, store_ticks
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.evaluation import FileForm
@@ -30,8 +31,8 @@ EMPTY_ROWS = 3
 """Blank lines at the end of the checklist's form."""
 
 
-def _text(text: str) -> Any:
-    return render_markdown(text)
+def _text(text: str) -> str:
+    return render_markdown(text).html
 
 
 @staff_required
@@ -93,6 +94,11 @@ def _filters(data_set: BenchmarkSet, asked: Any) -> list[dict[str, Any]]:
     return shown
 
 
+def _said(judgment: BenchmarkJudgment) -> Iterator[tuple[Any, bool, str]]:
+    """(criterion, whether it is met, why) in the checklist's order; nothing where the judgment failed."""
+    return zip(judgment.checklist.criteria, judgment.met, judgment.reasons or [""] * len(judgment.met), strict=False)
+
+
 class DraftForm(forms.Form):
     source = forms.ModelChoiceField(
         ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who drafts")
@@ -141,7 +147,7 @@ def _item_page(
         .order_by("run__source__name", "pk")
     ):
         columns = [
-            (judgment.run.judge, judgment, judgment.checklist, list(zip(judgment.met, judgment.reasons, strict=False)))
+            (judgment, [(criterion[0], met, reason) for criterion, met, reason in _said(judgment)])
             for judgment in answer.judgments.all()
         ]
         ticks = [(given, list(given.met)) for given in answer.ticks.all()]

@@ -149,6 +149,7 @@ def test_people_tick_without_knowing_who_wrote(staff: Client, data_set: Benchmar
         text = page.content.decode()
         assert f"{left} left" in text
         assert "secret-model" not in text and "a-judge" not in text
+        assert '<p dir="auto">It is 5.</p>' in text
         answer, item = page.context["answer"], page.context["item"]
         posted = {"answer": answer.pk, "checklist": item.checklist_id, "met-0": "yes"}
         assert staff.post(address, posted).status_code == 422

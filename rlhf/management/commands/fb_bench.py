@@ -106,6 +106,9 @@ class Command(ScriptCommand):
                 field, sentences = next(iter(error.message_dict.items()))
                 raise DomainError(f"{field}: {sentences[0]}") from None
         self.progress(f"run {run.pk} is taken up again")
+        if run.status == JobStatus.RUNNING and run.lease_expires_at:
+            until = timezone.localtime(run.lease_expires_at)
+            self.progress(f"{run.owner} holds it; if that was killed, this goes on at {until:%H:%M:%S}")
         if run.parallel != limits["parallel"]:
             set_parallel(run, limits["parallel"])
         if run.status in (JobStatus.FAILED, JobStatus.CANCELLED):

@@ -170,7 +170,7 @@ def talked_about(project: Any, question: str) -> None:
 
 
 def test_items_come_out_of_conversations_masked_once_and_with_a_checklist(staff: Client) -> None:
-    project = make_talk_project(models=1)
+    project = make_talk_project(responses_per_turn=1)
     question = "Which bank has the account of jane.doe@mail-house.org, and why did she choose that one of all?"
     talked_about(project, question)
     talked_about(project, question + " ")

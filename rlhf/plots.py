@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from django.utils.translation import gettext
 
 from rlhf.curves import Band, Figure, Mark
+from rlhf.evaluation.reward_card import wilson_interval
 from rlhf.models import Point
 
 SMOOTH_FROM = 20
@@ -186,8 +187,11 @@ def draw(
 
 
 def _doubt(share: float, rows: int | None) -> str:
-    """Half of the 95 % interval of a share (normal approximation: the picture has no room for two ends)."""
-    return f" ± {format_value(1.96 * math.sqrt(share * (1 - share) / rows))}" if rows and 0 <= share <= 1 else ""
+    """The 95 % interval of a share of so many rows."""
+    if not rows or not 0 <= share <= 1:
+        return ""
+    lower, upper = wilson_interval(share * rows, rows)
+    return f" ({lower:.2f}–{upper:.2f})"
 
 
 def _scale(figure: Figure, series: Sequence[Series], band: Band | None, marks: Sequence[Mark]) -> Scale:

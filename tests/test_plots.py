@@ -114,6 +114,13 @@ def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
     assert all(low - 1e-9 <= tick <= high + 1e-9 for tick in ticks)
 
 
+def test_a_held_out_share_is_shown_with_its_doubt() -> None:
+    logged = {"accuracy": points({1: 0.5, 2: 1.0}), "eval_accuracy": points({2: 1.0})}
+    figure = next(figure for figure in FIGURES if figure.slug == "accuracy")
+    plot = draw(figure, series_of(figure, logged, held_out_rows=3), last_step=2, method="reward")
+    assert {end.text for end in plot.ends} == {"train 1.00", "held-out 1.00 (0.44–1.00)"}
+
+
 @pytest.mark.parametrize(
     "ticks,texts",
     [([0, 1, 2], ["0", "1", "2"]), ([-0.5, 0, 0.5], ["−0.5", "0.0", "0.5"]), ([0, 2500], ["0", "2,500"])],

@@ -277,7 +277,7 @@ class TestTooManyTakers:
         wait_for(job, ended)
         assert job.attempt == 1
         assert_trained_once(job, expected)
-        assert workers.log().count("job claimed:") == 1
+        assert workers.log().count(f"job claimed: job={job.pk} ") == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

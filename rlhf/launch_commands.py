@@ -36,9 +36,7 @@ def check_hardware(options: TrainingOptions, gpus: int) -> None:
             "choose torchrun"
         )
     if not gpus and getattr(options, "use_vllm", False):
-        raise SpecError(
-            "use_vllm needs a GPU: vLLM does not run here, and transformers writes the responses without it"
-        )
+        raise SpecError("use_vllm needs a GPU; without it transformers writes the responses")
 
 
 def notes(options: TrainingOptions, gpus: int) -> list[str]:

@@ -7,6 +7,7 @@ Standard library only, so that a bare GPU node and a web process read the same d
     insights.jsonl                         appended by rank 0: {"kind", "step", …}, see rlhf/training/insights.py
     cancel                                 made by the supervisor; holds "keep", "discard" or "pause"
     checkpoints/step-N/                    complete when it holds manifest.json (sha256 of each file)
+    reward_card.json                       of a reward model: scores of the held-out pairs, and probes
     result.json                            written last, atomically
     stdout.log
 
@@ -39,6 +40,7 @@ CHECKPOINTS_DIR = "checkpoints"
 MODEL_DIR = "model"
 MANIFEST_FILE = "manifest.json"
 RESULT_FILE = "result.json"
+REWARD_CARD_FILE = "reward_card.json"
 LOG_FILE = "stdout.log"
 
 FailureClass = Literal["infrastructure", "out_of_memory", "bad_data", "unknown"]

@@ -18,6 +18,7 @@ from rlhf.views import (
     launch,
     merging,
     projects,
+    reward_cards,
     snapshots,
     workers,
 )
@@ -57,6 +58,7 @@ urlpatterns = [
     path("checkpoints/<int:pk>/", checkpoints.checkpoint_detail, name="checkpoint_detail"),
     path("checkpoints/<int:pk>/publish/", checkpoints.checkpoint_publish, name="checkpoint_publish"),
     path("checkpoints/<int:pk>/card/", checkpoints.checkpoint_card, name="checkpoint_card"),
+    path("checkpoints/<int:pk>/reward-card/", reward_cards.reward_card, name="reward_card"),
     path("checkpoints/<int:pk>/card.md", checkpoints.checkpoint_card_file, name="checkpoint_card_file"),
     path("checkpoints/<int:pk>/model.tar", checkpoints.checkpoint_download, name="checkpoint_download"),
     path("checkpoints/<int:pk>/alias/", aliases.checkpoint_alias, name="checkpoint_alias"),

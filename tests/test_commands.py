@@ -11,6 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from annotation.models import ResponseSource
+from rlhf.models import RewardCard
 from tests.factories import make_judged_project
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
@@ -58,6 +59,11 @@ def test_from_votes_to_a_scored_reward_model_by_commands_alone(tiny_model: Path,
     assert (scored["pairs"], scored["accuracy"]) == (1, 1.0)
     assert scored["lower"] < 1.0 <= scored["upper"]
     assert [skipped["line"] for skipped in scored["skipped"]] == [2, 3]
+    assert scored["card"]["probes"]["consistency"]["pairs"] == 1
+    assert scored["card"]["probes"]["consistency"]["alone"] < 0.05
+    assert scored["card"]["probes"]["padding"]["responses"] == 2
+    card = RewardCard.objects.get(checkpoint__name="judge", data_name="")
+    assert card.values["probes"]["consistency"]["pairs"] >= 1
     with pytest.raises(CommandError, match="cannot write any"):
         run("publish", "judge")
 

@@ -22,6 +22,7 @@ from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.merging import MergeInput
 from rlhf.models.placement import Priority
+from rlhf.models.reward_cards import RewardCard
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobCheckpoint, JobMetric, Method, Point, TrainingJob
 from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
@@ -60,6 +61,7 @@ __all__ = [
     "Priority",
     "ProbeStatus",
     "PromptLanguage",
+    "RewardCard",
     "TrainingJob",
     "Worker",
     "leased_job_constraints",

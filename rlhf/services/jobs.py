@@ -45,6 +45,7 @@ from rlhf.options import SpecError, TrainingOptions, build_options
 from rlhf.services import leases
 from rlhf.services.aliases import is_alias
 from rlhf.services.checkpoints import find_reward_model, register_checkpoint
+from rlhf.services.reward_cards import store_held_out_card
 from rlhf.services.workers import most_gpus
 
 logger = logging.getLogger(__name__)
@@ -268,7 +269,7 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
             return
         model_dir = job.directory / jobspec.MODEL_DIR
         if model_dir.is_dir():
-            register_checkpoint(
+            checkpoint = register_checkpoint(
                 name=_checkpoint_name(job),
                 kind=CheckpointKind.REWARD if job.method == Method.REWARD else CheckpointKind(job.base.kind),
                 directory=model_dir,
@@ -276,6 +277,8 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
                 job=job,
                 step=int(result.metrics.get("steps", job.step)),
             )
+            if checkpoint.kind == CheckpointKind.REWARD:
+                store_held_out_card(checkpoint)
     # Optimizer states, three times the weights each, have served their end: nothing goes on from here.
     shutil.rmtree(job.directory / jobspec.CHECKPOINTS_DIR, ignore_errors=True)
     _remove_stored(job.stored_checkpoints.all())

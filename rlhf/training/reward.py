@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any, cast
 
 from rlhf.evaluation.reward_card import pair_metrics
-from rlhf.jobspec import BadDataError
+from rlhf.jobspec import REWARD_CARD_FILE, BadDataError, write_json_atomically
 from rlhf.options import RewardOptions
 from rlhf.training.job import Job, main
 from rlhf.training.rows import RowSet, read_data
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def train(job: Job) -> dict[str, float]:
     """Train, evaluate on the held-out pairs and save; gives the metrics of result.json."""
     options = cast(RewardOptions, job.spec.options)
-    train_rows, eval_rows = read_data(job, "chosen", "rejected", keep=_columns(options))
+    train_rows, eval_rows = read_data(
+        job, "chosen", "rejected", keep=_columns(options), known=("id", "strength", "votes")
+    )
     aspects = _aspects(job, train_rows)
 
     from datasets import Dataset
@@ -110,8 +112,12 @@ def held_out_metrics(
     rows: RowSet,
     aspects: tuple[str, ...],
 ) -> dict[str, float]:
-    """The reward model's card on pairs that it has not seen, each name with `eval_` in front."""
+    """What scores on pairs that it has not seen say of the model, each name with `eval_` in front.
+
+    Leaves the scores and the probes behind, of which the web side makes the model's card.
+    """
     from rlhf.training.reward_loss import targets_of
+    from rlhf.training.reward_probes import probe_model
     from rlhf.training.scoring import head_scores
 
     options = cast(RewardOptions, job.spec.options)
@@ -120,6 +126,12 @@ def held_out_metrics(
     lengths = [[len(side[-1]["content"]) for side in pair] for pair in pairs]
     ranking = [(chosen[0], rejected[0]) for chosen, rejected in heads]
     card = pair_metrics(*zip(*ranking, strict=True), *zip(*lengths, strict=True))
+    probes = probe_model(model, tokenizer, pairs, ranking, bf16=options.bf16, on_pass=job.heartbeat)
+    scored = [
+        {"scores": scores, "lengths": sizes} | {name: row[name] for name in ("id", "strength", "votes") if name in row}
+        for row, scores, sizes in zip(rows.rows, ranking, lengths, strict=True)
+    ]
+    write_json_atomically(job.directory / REWARD_CARD_FILE, {"pairs": scored, "probes": probes})
     if options.score_weight:
         squares = [
             (score - target) ** 2

@@ -34,12 +34,12 @@ class RowSet:
         self.tokens = [self.tokens[index] for index in order]
 
 
-def read_data(job: Job, *sides: str, keep: tuple[str, ...] = ()) -> tuple[RowSet, RowSet]:
+def read_data(job: Job, *sides: str, keep: tuple[str, ...] = (), known: tuple[str, ...] = ()) -> tuple[RowSet, RowSet]:
     """The job's training and held-out rows. Raises BadDataError."""
     counter = TokenCounter(job.base)
     max_tokens = job.spec.options.max_tokens
     train, held_out = (
-        read_rows(job.directory / name, sides, counter, max_tokens, keep) for name in (TRAIN_FILE, EVAL_FILE)
+        read_rows(job.directory / name, sides, counter, max_tokens, keep, known) for name in (TRAIN_FILE, EVAL_FILE)
     )
     if not train.rows:
         raise BadDataError(
@@ -51,9 +51,16 @@ def read_data(job: Job, *sides: str, keep: tuple[str, ...] = ()) -> tuple[RowSet
 
 
 def read_rows(
-    path: Path, sides: tuple[str, ...], counter: TokenCounter, max_tokens: int, keep: tuple[str, ...] = ()
+    path: Path,
+    sides: tuple[str, ...],
+    counter: TokenCounter,
+    max_tokens: int,
+    keep: tuple[str, ...] = (),
+    known: tuple[str, ...] = (),
 ) -> RowSet:
     """The rows of a JSONL file that fit into `max_tokens`, reduced to `prompt`, `sides` and `keep`, shortest first.
+
+    What is `known` is kept where a row has it.
 
     Further keys of a row ("id", "group" …) are kept away from the trainer. Raises BadDataError, naming the line.
     """
@@ -74,7 +81,8 @@ def read_rows(
                 raise BadDataError(
                     f"{path.name} line {line_number}: {key} {row[key]!r} is not between {smallest:g} and {largest:g}"
                 )
-        row = {key: row[key] for key in ("prompt", *sides, *keep)}
+        found = [key for key in known if key in row and key not in keep]
+        row = {key: row[key] for key in ("prompt", *sides, *keep, *found)}
         try:
             tokens = counter.count_row(row)
         except UncountableRowError as error:

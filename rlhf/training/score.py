@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rlhf.jobspec import BadDataError
+from rlhf.jobspec import BadDataError, write_json_atomically
 from rlhf.model_directory import check_model_directory, model_kind
 from rlhf.options import SpecError
 from rlhf.score_scales import invert
@@ -23,7 +23,7 @@ from rlhf.training.job import die_with_parent, set_environment
 from rlhf.training.rows import is_conversation, parsed_lines
 
 
-def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool) -> int:
+def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool, probes: Path | None = None) -> int:
     """Score a file; gives the number of rows. Raises SpecError or BadDataError, and then leaves no OUT."""
     check_model_directory(model_dir)
     if model_kind(model_dir) != "reward":
@@ -36,7 +36,9 @@ def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool) -> in
         if not all(isinstance(text, str) for text in responses):
             raise BadDataError(f"{rows_file.name} line {line_number}: a response is not a text")
         rows.append(row)
-    _add_scores(model_dir, rows, bf16)
+    found = _add_scores(model_dir, rows, bf16, with_probes=probes is not None)
+    if probes is not None:
+        write_json_atomically(probes, found)
     draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         with draft.open("w", encoding="utf-8") as file:
@@ -47,9 +49,11 @@ def score_file(model_dir: Path, rows_file: Path, out: Path, *, bf16: bool) -> in
     return len(rows)
 
 
-def _add_scores(model_dir: Path, rows: list[dict[str, Any]], bf16: bool) -> None:
+def _add_scores(model_dir: Path, rows: list[dict[str, Any]], bf16: bool, *, with_probes: bool) -> dict[str, Any]:
+    """Gives what the probes find of the model, where they are asked for."""
     from rlhf.token_lengths import TokenCounter
     from rlhf.training import models
+    from rlhf.training.reward_probes import probe_model
     from rlhf.training.scoring import Conversation, head_scores
     from rlhf.training.shared_prompt import share_prompts
 
@@ -78,6 +82,9 @@ def _add_scores(model_dir: Path, rows: list[dict[str, Any]], bf16: bool) -> None
             row["scores"][place] = values[0]
             for (aspect, scale), value in zip(scales.items(), values[1:], strict=False):
                 row.setdefault("aspects", {}).setdefault(aspect, []).append(invert(value, scale))
+    if not with_probes:
+        return {}
+    return probe_model(model, tokenizer, pairs, [(a[0], b[0]) for a, b in heads], bf16=bf16)
 
 
 def main() -> int:
@@ -87,10 +94,17 @@ def main() -> int:
     parser.add_argument("rows", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--float32", action="store_true", help="slower; scores then repeat to six digits")
+    parser.add_argument("--probes", type=Path, help="where to write what the model does with the same content twice")
     arguments = parser.parse_args()
     set_environment()
     try:
-        count = score_file(arguments.model_dir, arguments.rows, arguments.out, bf16=not arguments.float32)
+        count = score_file(
+            arguments.model_dir,
+            arguments.rows,
+            arguments.out,
+            bf16=not arguments.float32,
+            probes=arguments.probes,
+        )
     except (SpecError, BadDataError) as error:
         print(error, file=sys.stderr)
         return 1

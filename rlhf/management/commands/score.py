@@ -16,8 +16,11 @@ from annotation.models import Preference
 from annotation.services import DomainError
 from rlhf import launcher
 from rlhf.evaluation.reward_card import pair_metrics
+from rlhf.evaluation.reward_report import ScoredPair
+from rlhf.jobspec import sha256_of_file
 from rlhf.models import CheckpointKind
 from rlhf.services import find_checkpoint
+from rlhf.services.reward_cards import store_card
 
 
 class Command(ScriptCommand):
@@ -36,7 +39,7 @@ class Command(ScriptCommand):
         if not rows:
             raise DomainError(f"{options['file']} holds no pair with a preferred response")
         self.progress(f"{len(rows)} pairs to score, {len(skipped)} rows skipped")
-        scored = _score(checkpoint.path, rows)
+        scored, probes = _score(checkpoint.path, rows)
         skipped += [{"line": row["line"], "reason": row["error"]} for row in scored if row["scores"] is None]
         pairs = [row for row in scored if row["scores"] is not None]
         metrics = pair_metrics(
@@ -44,6 +47,14 @@ class Command(ScriptCommand):
             [row["scores"][1] for row in pairs],
             [len(row["responses"][0]) for row in pairs],
             [len(row["responses"][1]) for row in pairs],
+        )
+        card = store_card(
+            checkpoint,
+            [_scored_pair(row) for row in pairs],
+            probes,
+            [name for row in pairs for name, _ in row["voters"]],
+            sha256=sha256_of_file(options["file"]),
+            name=options["file"].name,
         )
         return {
             "pairs": metrics["pairs"],
@@ -55,6 +66,7 @@ class Command(ScriptCommand):
             "longer_preferred_share": metrics.get("longer_preferred_share"),
             **({"aspects": aspects} if (aspects := _aspects(pairs)) else {}),
             "skipped": skipped,
+            "card": card.values,
         }
 
 
@@ -96,11 +108,26 @@ def _pairs(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
                         "line": record.line,
                         "prompt": a.messages or row.messages,
                         "responses": [chosen.text, rejected.text],
+                        **_people(row.verdicts, preferred),
+                        "category": str(row.meta.get("category") or row.meta.get("task") or ""),
                     }
                 )
     except OSError as error:
         raise ImportRefusedError(f"{path} cannot be read: {error.strerror or error}") from None
     return rows, skipped
+
+
+def _people(verdicts: list[Verdict], preferred: str) -> dict[str, Any]:
+    """Who voted for what, from the side of the preferred response; people only, where a person voted."""
+    voters = [verdict for verdict in verdicts if verdict.is_human] or verdicts
+    sides = {preferred: "chosen", Preference.TIE: "tie", Preference.NEITHER: "neither"}
+    said = [(verdict.annotator, sides.get(verdict.preference, "rejected")) for verdict in voters]
+    steps = [verdict.strength for verdict in voters if verdict.strength is not None]
+    return {
+        "votes": Counter(side for _, side in said),
+        "voters": [(name, side) for name, side in said if side in ("chosen", "rejected")],
+        "strength": abs(sum(steps) / len(steps)) if steps else None,
+    }
 
 
 def _preferred(verdicts: list[Verdict]) -> str:
@@ -112,11 +139,23 @@ def _preferred(verdicts: list[Verdict]) -> str:
     return Preference.A if votes[Preference.A] > votes[Preference.B] else Preference.B
 
 
-def _score(model_dir: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _scored_pair(row: dict[str, Any]) -> ScoredPair:
+    chosen, rejected = row["responses"]
+    return ScoredPair(
+        scores=(row["scores"][0], row["scores"][1]),
+        lengths=(len(chosen), len(rejected)),
+        strength=row["strength"],
+        category=row["category"],
+        votes=row["votes"],
+        voters=tuple((name, side) for name, side in row["voters"]),
+    )
+
+
+def _score(model_dir: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        given, out = Path(folder) / "rows.jsonl", Path(folder) / "scored.jsonl"
+        given, out, probes = (Path(folder) / name for name in ("rows.jsonl", "scored.jsonl", "probes.json"))
         given.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        log = launcher.run_to_end("rlhf.training.score", str(model_dir), str(given), str(out))
+        log = launcher.run_to_end("rlhf.training.score", str(model_dir), str(given), str(out), "--probes", str(probes))
         if not out.exists():
             raise DomainError(f"scoring failed: {log.strip().splitlines()[-1] if log.strip() else 'no output'}")
-        return [json.loads(line) for line in out.read_text().splitlines()]
+        return [json.loads(line) for line in out.read_text().splitlines()], json.loads(probes.read_text())

@@ -1,0 +1,77 @@
+"""A reward model's card as a page: what its scores are worth, beside how far people agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_GET
+
+from rlhf.models import Checkpoint, CheckpointKind, RewardCard
+from rlhf.views.access import StaffRequest, staff_required
+
+VOTERS_SHOWN = 30
+GATES: dict[str, str | Promise] = {
+    "no_signal": _("Accuracy is below 55 %: broken, or the data hold no signal. Do not optimise against it."),
+    "too_good": _("Accuracy above 80 % on human data is suspect: look for prompts that leaked, or a shortcut."),
+    "above_people": _("It agrees with the verdicts more than people agree with each other: look for a leak."),
+    "few_pairs": _("Fewer than 200 pairs: accuracy is known to about ±7 points only."),
+    "poorly_calibrated": _("The calibration error is above 0.10: its probabilities mislead; its order may hold."),
+    "well_calibrated": _("Well calibrated: the error is at most 0.05."),
+    "likes_length": _(
+        "It prefers the longer response 15 points more, or less, often than people did. Balance lengths in training."
+    ),
+    "likes_padding": _("Most responses score higher when they are said twice: a policy will learn to repeat itself."),
+    "inconsistent": _(
+        "A score depends on what it is scored with. Padding or the chat template is wrong; do not use it."
+    ),
+}
+# The plot's square, in its own units.
+_SIDE, _FROM = 300.0, 40.0
+
+
+@staff_required
+@require_GET
+def reward_card(request: StaffRequest, pk: int) -> HttpResponse:
+    checkpoint = get_object_or_404(
+        Checkpoint.objects.select_related("job__snapshot__project"), pk=pk, kind=CheckpointKind.REWARD
+    )
+    cards = list(RewardCard.objects.filter(checkpoint=checkpoint).order_by("data_name", "-made_at"))
+    wanted = request.GET.get("card", "")
+    card = next((one for one in cards if str(one.pk) == wanted), cards[0] if cards else None)
+    values: dict[str, Any] = card.values if card else {}
+    has_pairs = bool(values.get("pairs"))
+    context = {
+        "checkpoint": checkpoint,
+        "cards": cards,
+        "card": card,
+        "values": values,
+        "has_pairs": has_pairs,
+        "gates": [(gate["tone"], GATES[gate["code"]]) for gate in values.get("gates", []) if gate["code"] in GATES],
+        "points": [_point(cell) for cell in values["calibration"]["bins"]] if has_pairs else [],
+        "ticks": [(_place(share), share) for share in (0.5, 0.75, 1.0)],
+        "rules": [(_height(share), share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        "voters": values.get("by_voter", [])[:VOTERS_SHOWN],
+    }
+    return render(request, "rlhf/reward_card.html", context)
+
+
+def _place(confidence: float) -> float:
+    return round(_FROM + (confidence - 0.5) * 2 * _SIDE, 1)
+
+
+def _height(accuracy: float) -> float:
+    """Accuracy runs from 0 at the bottom to 1 at the top."""
+    return round(10 + (1 - accuracy) * _SIDE, 1)
+
+
+def _point(cell: dict[str, float]) -> dict[str, float]:
+    return {
+        "x": _place(cell["confidence"]),
+        "y": _height(cell["accuracy"]),
+        "low": _height(cell["lower"]),
+        "high": _height(cell["upper"]),
+    } | cell

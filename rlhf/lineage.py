@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from annotation.models import Project
-from rlhf.models import Checkpoint, GenerationJob
+from rlhf.models import BenchmarkRun, Checkpoint, GenerationJob, TrainingJob
 
 _ANCESTORS = """
     WITH RECURSIVE line AS (
@@ -63,10 +63,13 @@ class Lineage:
     written: list[Written]
     generation_jobs: list[GenerationJob]
     """The newest five."""
+    benchmark_runs: list[BenchmarkRun]
+    """The newest five."""
+    merged_into: list[TrainingJob]
 
 
 def lineage_of(checkpoint: Checkpoint) -> Lineage:
-    """Up to five queries; children and jobs are the checkpoint's own relations."""
+    """Up to seven queries; children and jobs are the checkpoint's own relations."""
     with connection.cursor() as cursor:
         cursor.execute(_ANCESTORS, [checkpoint.pk])
         ids = [row[0] for row in cursor.fetchall()]
@@ -78,10 +81,21 @@ def lineage_of(checkpoint: Checkpoint) -> Lineage:
     projects = Project.objects.in_bulk([row[0] for row in rows]) if rows else {}
     written = [Written(projects[row[0]], *map(int, row[1:])) for row in rows]
     jobs: list[GenerationJob] = []
+    runs: list[BenchmarkRun] = []
     if checkpoint.source_id:
         jobs = list(
             GenerationJob.objects.filter(source=checkpoint.source_id).select_related("project").order_by("-pk")[:5]
         )
+        runs = list(
+            BenchmarkRun.objects.filter(source=checkpoint.source_id).select_related("data_set").order_by("-pk")[:5]
+        )
+    merges = list(
+        TrainingJob.objects.filter(merge_inputs__checkpoint=checkpoint).select_related("checkpoint").order_by("pk")
+    )
     return Lineage(
-        [found[pk] for pk in ids], sorted(written, key=lambda one: (-one.judgments, one.project.name)), jobs
+        [found[pk] for pk in ids],
+        sorted(written, key=lambda one: (-one.judgments, one.project.name)),
+        jobs,
+        runs,
+        merges,
     )

@@ -18,7 +18,6 @@ from django.test import Client
 from django.utils import timezone
 from scipy.optimize import minimize
 
-from annotation.agreement import measure_agreement
 from annotation.charts import line_chart
 from annotation.leaderboard import POINTS_PER_NAT, Choices, board_of, follow_ratings, make_leaderboard
 from annotation.models import Comparison, Judgment, Prompt
@@ -188,9 +187,6 @@ def test_the_published_figures_of_mt_bench(shared_data: Path) -> None:
         assert {name: row.rating for name, row in standings.items()} == pytest.approx(expected, abs=0.5)
         assert standings["claude-v1"].rank == standings["gpt-3.5-turbo"].rank == 2
         assert standings["gpt-4"].rank == 1
-    agreement = measure_agreement(project, humans_only=True)
-    assert agreement.raw_agreement == pytest.approx(454 / 721, abs=0.02)
-    assert agreement.raw_agreement_no_ties == pytest.approx(388 / 479, abs=0.02)
     judges = make_leaderboard(project, Choices(voters="judges"))
     assert judges.standings[0].source == "gpt-4"
 

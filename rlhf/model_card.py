@@ -19,7 +19,7 @@ from annotation.vote_counts import opponents_of
 from rlhf.evaluation.reward_card import meetings
 from rlhf.forms import format_number
 from rlhf.lineage import Lineage, lineage_of
-from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, InsightKind, TrainingJob
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, InsightKind, RewardCard, TrainingJob
 from rlhf.options import OPTIONS
 from rlhf.shares import held_out_accuracy
 from rlhf.snapshots import SPLITS, snapshot_rows
@@ -146,6 +146,9 @@ def _results(checkpoint: Checkpoint) -> str:
             rows.append(("Held-out accuracy", _share(accuracy)))
         rows += [(f"`{name}`", _number(value)) for name, value in sorted(checkpoint.job.metrics.items())]
         parts.append(_table(("metric", "value"), rows))
+    for card in RewardCard.objects.filter(checkpoint=checkpoint).order_by("pk"):
+        if card.values.get("pairs"):
+            parts.append(_reward_card(card))
     if checkpoint.source:
         compared = _against_others(checkpoint.source)
         if compared:
@@ -154,6 +157,28 @@ def _results(checkpoint: Checkpoint) -> str:
                 + _table(("project", "against", "preferred", "won / same / lost"), compared)
             )
     return "## Results\n\n" + ("\n\n".join(parts) if parts else "Nothing has been measured here.")
+
+
+def _reward_card(card: RewardCard) -> str:
+    values = card.values
+    calibration, length = values["calibration"], values["length"]
+
+    def share(found: dict[str, Any] | None) -> str:
+        if found is None:
+            return "not defined"
+        return f"{_percent(found['value'])} (95 %: {_percent(found['lower'])} to {_percent(found['upper'])})"
+
+    rows = [
+        ("Accuracy", f"{share(values['accuracy'])} of {values['pairs']:,} pairs"),
+        ("Two people agree on these pairs", share(values["people"])),
+        ("It agrees with one person", share(values["with_people"])),
+        ("Expected calibration error", _number(calibration["ece"])),
+        ("Negative log likelihood, Brier", f"{calibration['nll']:.4f}, {calibration['brier']:.4f}"),
+        ("People chose the longer", _percent(length["longer_chosen_share"])),
+        ("It prefers the longer", _percent(length["longer_preferred_share"])),
+    ]
+    where = f"`{card.data_name}`" if card.data_name else "its held-out pairs"
+    return f"Reward model card on {where} (sha256 `{card.data_sha256}`):\n\n" + _table(("", ""), rows)
 
 
 def _against_others(source: ResponseSource) -> list[tuple[str, str, str, str]]:

@@ -14,6 +14,7 @@ from django.test import Client
 from annotation.models import Comparison, Prompt
 from rlhf.evaluation.reward_report import ScoredPair, make_card, people_agreement, reliability_bins
 from rlhf.jobspec import REWARD_CARD_FILE, Result
+from rlhf.model_card import model_card
 from rlhf.models import Checkpoint, RewardCard
 from rlhf.services import create_snapshot, jobs, leases, queue_training_job
 from rlhf.services.checkpoints import register_base_checkpoint
@@ -136,6 +137,7 @@ def test_a_job_that_ends_stores_its_card_and_the_page_shows_it(client: Client, s
     assert "late (not in the training data) 0.0 %" in plain
     assert "Accuracy above 80 % on human data is suspect" in plain
     assert "<circle" in text
+    assert "| Accuracy | 100.0 % (95 %: " in model_card(scored)
     detail = client.get(f"/checkpoints/{scored.pk}/").content.decode()
     assert f'href="/checkpoints/{scored.pk}/reward-card/?card={card.pk}"' in detail
     assert client.get(f"/checkpoints/{scored.parent_id}/reward-card/").status_code == 404

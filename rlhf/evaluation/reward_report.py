@@ -164,7 +164,8 @@ def gates(card: dict[str, Any]) -> list[dict[str, str]]:
         add("no_signal", "error")
     elif accuracy["value"] > SUSPICIOUS_ACCURACY:
         add("too_good")
-    if card["people"] and accuracy["lower"] > card["people"]["upper"]:
+    # Single votes against single votes: a verdict of many is less noisy than any of its votes, and easier to meet.
+    if card["people"] and card["with_people"] and card["with_people"]["lower"] > card["people"]["upper"]:
         add("above_people")
     if card["pairs"] < FEW_PAIRS:
         add("few_pairs")

@@ -17,7 +17,10 @@ VOTERS_SHOWN = 30
 GATES: dict[str, str | Promise] = {
     "no_signal": _("Accuracy is below 55 %: broken, or the data hold no signal. Do not optimise against it."),
     "too_good": _("Accuracy above 80 % on human data is suspect: look for prompts that leaked, or a shortcut."),
-    "above_people": _("It agrees with the verdicts more than people agree with each other: look for a leak."),
+    "above_people": _(
+        "It agrees with single people more often than they agree with each other. A model that has learnt what most "
+        "people say can do that; one that has seen the answers does it, too: look for prompts that leaked."
+    ),
     "few_pairs": _("Fewer than 200 pairs: accuracy is known to about ±7 points only."),
     "poorly_calibrated": _("The calibration error is above 0.10: its probabilities mislead; its order may hold."),
     "well_calibrated": _("Well calibrated: the error is at most 0.05."),

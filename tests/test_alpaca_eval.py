@@ -28,7 +28,7 @@ def test_published_files_give_the_mean_and_its_standard_error(shared_data: Path,
     with path.open() as file:
         for row in csv.DictReader(file):
             if row["preference"] not in ("", "nan"):
-                points[row["model"]].append(float(row["preference"]) - 1)
+                points[row["model"]].append((float(row["preference"]) or 1.5) - 1)
     rows = run(path)
     assert {row["model"] for row in rows} == set(points)
     assert [row["win_rate"] for row in rows] == sorted((row["win_rate"] for row in rows), reverse=True)
@@ -36,6 +36,8 @@ def test_published_files_give_the_mean_and_its_standard_error(shared_data: Path,
         given = np.array(points[row["model"]])
         assert row["win_rate"] == pytest.approx(100 * given.mean(), abs=1e-4)
         assert row["standard_error"] == pytest.approx(100 * given.std(ddof=1) / np.sqrt(len(given)), abs=1e-4)
+    published = {row["model"]: round(row["win_rate"], 2) for row in rows if row["model"] == "text_davinci_001"}
+    assert published in ({}, {"text_davinci_001": 15.17})
 
 
 def test_what_has_no_verdict_is_counted_and_not_averaged(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_what_has_no_verdict_is_counted_and_not_averaged(tmp_path: Path) -> None
     [
         ("model,preference\nx,1\n", "has no column 'instruction_id'"),
         (HEAD + "x,0,b,2\nx,0,b,1\n", "line 3: x answers 0 twice"),
-        (HEAD + "x,0,b,0\n", "line 2: the preference '0' is not between 1 and 2"),
+        (HEAD + "x,0,b,3\n", "line 2: the preference '3' is not between 1 and 2"),
         (HEAD + "x,0,b,good\n", "line 2: the preference 'good' is not between 1 and 2"),
     ],
 )

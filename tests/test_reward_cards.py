@@ -116,7 +116,10 @@ def scored(tiny_model: Path, data_dir: Path) -> Checkpoint:
         }
         for row in rows
     ]
-    probes = {"consistency": {"pairs": 8, "alone": 0.001, "swapped": 0.002}, "padding": {"responses": 0}}
+    probes = {
+        "consistency": {"pairs": 8, "alone": 0.001, "swapped": 0.002},
+        "padding": {"responses": 0, "raised_share": 0.0, "mean_shift": 0.0},
+    }
     (job.directory / REWARD_CARD_FILE).write_text(json.dumps({"pairs": pairs, "probes": probes}))
     jobs.finish_training_job(claimed, Result(status="succeeded", metrics={"steps": 3.0}))
     return Checkpoint.objects.get(job=job)

@@ -1,8 +1,8 @@
 """AlpacaEval's win rates, from files of a judge's preferences.
 
-A preference lies between 1 (the baseline wins) and 2 (the model wins), 1.5 being a tie; judges that give the
-probability of their answer fill the range between. The win rate is 100·mean(preference − 1), its standard error
-100·sd / √n with the sample's standard deviation (Dubois et al. 2024). Standard library only.
+A preference lies between 1 (the baseline wins) and 2 (the model wins), 1.5 being a tie, which old files write as 0;
+judges that give the probability of their answer fill the range between. The win rate is 100·mean(preference − 1), its
+standard error 100·sd / √n with the sample's standard deviation (Dubois et al. 2024). Standard library only.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def _preference(text: str | None, where: str) -> float | None:
         value = float(text)
     except ValueError:
         value = math.nan
+    if value == 0:
+        return 1.5
     if not 1 <= value <= 2:
         raise PreferenceFileError(f"{where}: the preference {text!r} is not between 1 and 2")
     return value

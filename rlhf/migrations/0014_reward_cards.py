@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("rlhf", "0012_own_benchmark_items"),
+        ("rlhf", "0013_stored_checkpoints"),
     ]
 
     operations = [

@@ -34,6 +34,12 @@ class AliasMoveAdmin(ReadOnlyAdmin):
     list_select_related = ("project", "previous", "checkpoint", "moved_by")
 
 
+@admin.register(models.RewardCard)
+class RewardCardAdmin(ReadOnlyAdmin):
+    list_display = ("checkpoint", "data_name", "made_at")
+    list_select_related = ("checkpoint",)
+
+
 @admin.register(models.Checkpoint)
 class CheckpointAdmin(ReadOnlyAdmin):
     list_display = ("name", "kind", "parent", "job", "source", "created_at")

@@ -34,7 +34,7 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
     for pk, key in keys.items():  # the topics by turns
         Comparison.objects.filter(pk=pk).update(queue_key=key)
     make_judgment(project.comparisons.latest("pk"))
-    Comparison.objects.filter(pk=min(keys)).update(required_count=1)  # asked of one on purpose
+    Comparison.objects.filter(pk=min(keys)).update(required_count=5)  # drawn for more people
 
     # Figures that were dear and are old: shown as they are, and asked for.
     old = {"prompts": 1, "tasks": 0, "responses": 2, "sources": 2, "judgments": 0, "people": 0, "needed": 1}
@@ -45,7 +45,7 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
     services.update_settings(project, None, judgments_per_comparison=3)
     services.ask_of_existing(project, before=2, by=None)
     assert topics_in_order(project)[:3] == ["topic 0", "topic 1", "topic 0"]
-    assert set(project.comparisons.values_list("required_count", flat=True)) == {1, 2}
+    assert set(project.comparisons.values_list("required_count", flat=True)) == {2, 5}
 
     worker = workers.start(queues="default")
 
@@ -54,7 +54,7 @@ def test_a_worker_counts_reorders_and_changes_what_was_left_to_it(
         return (
             figures.data["prompts"] == 12
             and len(list(groupby(topics_in_order(project)))) == 2
-            and sorted(project.comparisons.values_list("required_count", flat=True)) == [1, *[3] * 11]
+            and sorted(project.comparisons.values_list("required_count", flat=True)) == [*[3] * 11, 5]
         )
 
     assert wait_for(is_done, 120), f"{figures.data} {topics_in_order(project)}\n{workers.log()[-4000:]}"

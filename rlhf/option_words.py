@@ -54,6 +54,12 @@ LABELS: dict[str, str | Promise] = {
     "center_rewards_coefficient": _("Center rewards coefficient"),
     "beta": _("Beta"),
     "loss_type": _("Loss type"),
+    "loss_mix": _("Further losses"),
+    "f_divergence": _("Divergence"),
+    "f_alpha": _("Alpha of the divergence"),
+    "ld_alpha": _("Weight of extra length"),
+    "wpo_weighting": _("Weigh pairs by the policy (WPO)"),
+    "discopop_tau": _("Tau of discopop"),
     "label_smoothing": _("Label smoothing"),
     "desirable_weight": _("Weight of desirable responses"),
     "undesirable_weight": _("Weight of undesirable responses"),
@@ -120,7 +126,17 @@ HELP = (
     gettext_noop("Lambda of task_arithmetic: how much of the summed changes is added to the base."),
     gettext_noop("Pulls the mean reward to 0 (Eisenstein et al. 2023); 0.01 is usual, 0 is off."),
     gettext_noop("How strongly the policy is held to the reference model."),
-    gettext_noop("Assumed share of wrong votes, 0 … 0.5; for loss_type robust."),
+    gettext_noop(
+        "sigmoid is DPO itself; sigmoid_norm divides by length and wants a beta of 2 to 10; docs/training.md has all."
+    ),
+    gettext_noop("Further losses with weights, such as sft:0.2, added to the first, which weighs 1."),
+    gettext_noop("Assumed share of wrong votes, 0 … 0.5; for the losses robust, exo_pair, aot and aot_unpaired."),
+    gettext_noop("Which divergence from the reference is held down (Wang et al. 2023)."),
+    gettext_noop("Of alpha_divergence."),
+    gettext_noop("Weight of what the longer response has beyond the shorter one's length (LD-DPO); 1 is off."),
+    gettext_noop("Weigh pairs by how likely the policy itself would write them (WPO)."),
+    gettext_noop("Of the loss discopop."),
+    gettext_noop("apo_zero_unpaired takes 0 for the point of reference that kto estimates in each micro-batch."),
     gettext_noop(
         "Weigh the two kinds so that weight times rows is 1 to 4/3 as large for the desirable (section 4.1 there)."
     ),

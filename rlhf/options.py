@@ -8,6 +8,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from rlhf.dpo_losses import Divergence, Loss, contradiction, parse_mix
 from rlhf.rules import RULE_ARGUMENTS, build_rule
 
 
@@ -113,9 +114,30 @@ class DPOOptions(TrainingOptions):
     use_lora: bool = True
     beta: float = 0.1
     """How strongly the policy is held to the reference model."""
-    loss_type: Literal["sigmoid", "hinge", "ipo", "robust"] = "sigmoid"
+    loss_type: Loss = "sigmoid"
+    """sigmoid is DPO itself; sigmoid_norm divides by length and wants a beta of 2 to 10; docs/training.md has all."""
+    loss_mix: str = ""
+    """Further losses with weights, such as sft:0.2, added to the first, which weighs 1."""
     label_smoothing: float = 0.0
-    """Assumed share of wrong votes, 0 … 0.5; for loss_type robust."""
+    """Assumed share of wrong votes, 0 … 0.5; for the losses robust, exo_pair, aot and aot_unpaired."""
+    f_divergence: Divergence = "reverse_kl"
+    """Which divergence from the reference is held down (Wang et al. 2023)."""
+    f_alpha: float = 0.5
+    """Of alpha_divergence."""
+    ld_alpha: float = 1.0
+    """Weight of what the longer response has beyond the shorter one's length (LD-DPO); 1 is off."""
+    wpo_weighting: bool = False
+    """Weigh pairs by how likely the policy itself would write them (WPO)."""
+    discopop_tau: float = 0.05
+    """Of the loss discopop."""
+
+    @property
+    def losses(self) -> tuple[list[str], list[float]]:
+        """The losses and their weights. Raises SpecError."""
+        try:
+            return parse_mix(self.loss_type, self.loss_mix, typing.get_args(Loss))
+        except ValueError as error:
+            raise SpecError(f"loss_mix: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +151,8 @@ class KTOOptions(TrainingOptions):
     desirable_weight: float = 1.0
     """Weigh the two kinds so that weight times rows is 1 to 4/3 as large for the desirable (section 4.1 there)."""
     undesirable_weight: float = 1.0
+    loss_type: Literal["kto", "apo_zero_unpaired"] = "kto"
+    """apo_zero_unpaired takes 0 for the point of reference that kto estimates in each micro-batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +397,9 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "value_clip_range": (0.001, 1000),
     "value_learning_rate": (1e-9, 1),
     "scaling": (0, 10),
+    "f_alpha": (-10, 10),
+    "ld_alpha": (0, 1),
+    "discopop_tau": (1e-4, 10),
 }
 
 
@@ -391,9 +418,8 @@ def _check(options: TrainingOptions | MergeOptions) -> None:
     if isinstance(options, RewardOptions):
         _check_reward(options)
     _check_processes(options)
-    # TRL ignores it in silence with the other losses.
-    if isinstance(options, DPOOptions) and options.label_smoothing and options.loss_type != "robust":
-        raise SpecError(f"label_smoothing has no effect on loss_type {options.loss_type}: choose robust, or 0")
+    if isinstance(options, DPOOptions):
+        _check_dpo(options)
     if isinstance(options, KTOOptions) and options.micro_batch_size < 2:
         raise SpecError("micro_batch_size must be at least 2: KTO compares each row with its neighbours")
     if isinstance(options, OnPolicyOptions):
@@ -434,6 +460,21 @@ def _check_on_policy(options: OnPolicyOptions) -> None:
             f"ptx_batch_size {options.ptx_batch_size} is not a multiple of the {rows_per_pass} rows in one pass of "
             "all processes"
         )
+
+
+def _check_dpo(options: DPOOptions) -> None:
+    problem = contradiction(
+        options.losses[0],
+        label_smoothing=options.label_smoothing,
+        divergence=options.f_divergence,
+        alpha=options.f_alpha,
+        ld_alpha=options.ld_alpha,
+        wpo_weighting=options.wpo_weighting,
+        discopop_tau=options.discopop_tau,
+        micro_batch_size=options.micro_batch_size,
+    )
+    if problem:
+        raise SpecError(problem)
 
 
 def _check_reward(options: RewardOptions) -> None:

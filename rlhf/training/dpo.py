@@ -31,6 +31,7 @@ def train(job: Job) -> dict[str, float]:
     class JobDPOTrainer(JobTrainer, DPOTrainer):
         pass
 
+    losses, weights = options.losses
     set_seed(options.seed)
     model = models.load_policy(job.base)
     share_prompts(model)
@@ -43,8 +44,14 @@ def train(job: Job) -> dict[str, float]:
             **training_arguments(job),
             max_length=None,  # rows that are too long were left out; what is left is never cut
             beta=options.beta,
-            loss_type=[options.loss_type],
+            loss_type=losses,
+            loss_weights=weights,
             label_smoothing=options.label_smoothing,
+            f_divergence_type=options.f_divergence,
+            f_alpha_divergence_coef=options.f_alpha,
+            ld_alpha=options.ld_alpha if options.ld_alpha != 1 else None,
+            use_weighting=options.wpo_weighting,
+            discopop_tau=options.discopop_tau,
             precompute_ref_log_probs=True,
         ),
         train_dataset=Dataset.from_list(train_rows.rows),

@@ -44,6 +44,7 @@ def train(job: Job) -> dict[str, float]:
             **training_arguments(job),
             max_length=None,  # rows that are too long were left out; what is left is never cut
             beta=options.beta,
+            loss_type=options.loss_type,
             desirable_weight=options.desirable_weight,
             undesirable_weight=options.undesirable_weight,
         ),

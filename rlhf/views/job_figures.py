@@ -41,7 +41,7 @@ def _plots(job: TrainingJob) -> list[Plot]:
     # While it runs, the axis shows how far there is to go.
     last_step = job.step if job.is_finished else job.total_steps
     # "" where the loss is none of those that the method's band is for
-    band_of = "" if job.options.get("loss_type", "sigmoid") != "sigmoid" else job.method
+    band_of = "" if job.options.get("loss_type", "sigmoid") not in ("sigmoid", "kto") else job.method
     return [
         draw(
             figure,

@@ -28,6 +28,7 @@ LABELS: dict[str, str | Promise] = {
     "lora_alpha": _("LoRA alpha"),
     "bf16": _("bfloat16"),
     "gradient_checkpointing": _("Gradient checkpointing"),
+    "checkpoint_layers": _("Layers per gradient checkpoint"),
     "checkpoint_every_steps": _("Checkpoint every … steps"),
     "eval_every_steps": _("Evaluate every … steps"),
     "sample_prompts": _("Sample prompts"),
@@ -96,6 +97,7 @@ HELP = (
     gettext_noop("Share of the steps over which the learning rate rises from 0."),
     gettext_noop("bfloat16 autocast over float32 weights."),
     gettext_noop("Trades about a tenth more time for less memory."),
+    gettext_noop("One gradient checkpoint for so many layers, where one for each layer keeps too much; 0 is off."),
     gettext_noop("0 evaluates at the end only."),
     gettext_noop(
         "Held-out prompts answered at the start, at each evaluation and at the end, to be read side by side; 0 is off."

@@ -6,7 +6,7 @@ import math
 import re
 import typing
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rlhf.dpo_losses import Divergence, Loss, contradiction, parse_mix
 from rlhf.rules import RULE_ARGUMENTS, build_rule
@@ -53,6 +53,8 @@ class TrainingOptions:
     """bfloat16 autocast over float32 weights."""
     gradient_checkpointing: bool = False
     """Trades about a tenth more time for less memory."""
+    checkpoint_layers: int = 0
+    """One gradient checkpoint for so many layers, where one for each layer keeps too much; 0 is off."""
     checkpoint_every_steps: int = 50
     eval_every_steps: int = 0
     """0 evaluates at the end only."""
@@ -257,13 +259,8 @@ class MergeOptions:
     """One model out of several that were trained from the same base; nothing is trained."""
 
     # Read where any job is started: a merge is one process on the CPU.
-    launcher: ClassVar[str] = "python"
-    hosts: ClassVar[str] = ""
-    processes: ClassVar[int] = 1
-    zero_stage: ClassVar[int] = 0
-    offload: ClassVar[str] = "none"
-    sequence_parallel: ClassVar[int] = 1
-    bf16: ClassVar[bool] = False
+    launcher, hosts, processes, sequence_parallel = "python", "", 1, 1
+    zero_stage, offload, bf16 = 0, "none", False
 
     models: str = ""
     """Names of the checkpoints to merge, with commas between them."""
@@ -397,6 +394,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "value_clip_range": (0.001, 1000),
     "value_learning_rate": (1e-9, 1),
     "scaling": (0, 10),
+    "checkpoint_layers": (0, 1000),
     "f_alpha": (-10, 10),
     "ld_alpha": (0, 1),
     "discopop_tau": (1e-4, 10),
@@ -414,6 +412,11 @@ def _check(options: TrainingOptions | MergeOptions) -> None:
     if options.batch_size % options.micro_batch_size:
         raise SpecError(
             f"batch_size {options.batch_size} is not a multiple of micro_batch_size {options.micro_batch_size}"
+        )
+    if options.checkpoint_layers and options.gradient_checkpointing:
+        raise SpecError(
+            f"checkpoint_layers {options.checkpoint_layers} and gradient_checkpointing do the same in two ways: "
+            "choose one"
         )
     if isinstance(options, RewardOptions):
         _check_reward(options)

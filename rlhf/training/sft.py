@@ -5,9 +5,9 @@ Rows: `{"prompt": messages, "completion": [assistant message]}`; the loss is tak
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
-from rlhf.options import SFTOptions
+from rlhf.options import SFTOptions, SpecError
 from rlhf.training.job import Job, main
 from rlhf.training.rows import read_data
 
@@ -22,17 +22,26 @@ def train(job: Job) -> dict[str, float]:
     from trl import SFTConfig, SFTTrainer
 
     from rlhf.training import models
+    from rlhf.training.packing import TokenUse, rows_are_isolated, unpacked_share
     from rlhf.training.trainer import JobTrainer, row_counts, score_only_completions, training_arguments
 
+    token_use = TokenUse()
+
     class JobSFTTrainer(JobTrainer, SFTTrainer):
-        pass
+        def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            if model.training:
+                token_use.see(inputs)
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     set_seed(options.seed)
     score_only_completions()
+    model = models.load_policy(job.base)
+    if options.packing and not rows_are_isolated(model):
+        raise SpecError("packing: with this model packed rows would see each other; choose packing=false")
     trainer = JobSFTTrainer(
         job=job,
         train_tokens=None if options.packing else train_rows.tokens,
-        model=models.load_policy(job.base),
+        model=model,
         args=SFTConfig(
             **training_arguments(job),
             # Rows that are too long were left out; packing fills sequences of this length with whole rows.
@@ -47,6 +56,10 @@ def train(job: Job) -> dict[str, float]:
         peft_config=models.lora_config(job, "CAUSAL_LM"),
     )
     metrics = row_counts(train_rows, eval_rows) | trainer.run()
+    metrics |= {
+        "token_use": token_use.share,
+        "token_use_unpacked": unpacked_share(train_rows.tokens, options.micro_batch_size, options.seed),
+    }
     if job.stopped in ("discard", "terminated"):
         return metrics
     if eval_rows.rows:

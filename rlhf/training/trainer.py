@@ -33,6 +33,7 @@ from rlhf.jobspec import (
 from rlhf.options import world_size
 from rlhf.training.insights import InsightReporter, Insights
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
+from rlhf.training.layer_groups import checkpoint_layers
 from rlhf.training.processes import before_division, process_arguments, whole_model
 from rlhf.training.rows import RowSet
 from rlhf.training.sequence_parallel import WithPositions, check_heads
@@ -138,6 +139,7 @@ class JobTrainer:
         self.job = job
         self._train_tokens = train_tokens
         self._eval_batch_rows: list[int] = []
+        checkpoint_layers(kwargs["model"], job.spec.options.checkpoint_layers)
         super().__init__(*args, **kwargs)
         if (size := job.spec.options.sequence_parallel) > 1:
             trainer: Any = self

@@ -1,0 +1,34 @@
+"""How many decoder layers one gradient checkpoint should span. Standard library only.
+
+With one checkpoint for each k of L layers, a backward pass holds the input of each group, L/k hidden states, and the
+activations of one group while it is computed again, k·n hidden states, where a layer keeps n. The sum k·n + L/k is
+least at k = √(L/n) (Baichuan Alignment report, arXiv 2410.14940, section 2.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def activations_per_layer(config: Mapping[str, Any]) -> float:
+    """n: what autograd keeps of one Llama-shaped layer, in hidden states.
+
+    Counted from the graph: inputs and outputs of two norms (4), queries before and after their rotation (2), keys and
+    values likewise (3 of their own width), the attention's output and its sum of weights (1), and four tensors of the
+    feed-forward's width.
+    """
+    heads = config["num_attention_heads"]
+    shared = (config.get("num_key_value_heads") or heads) / heads
+    return 4 + 2 + 3 * shared + 1 + 4 * config["intermediate_size"] / config["hidden_size"]
+
+
+def advised_layers(config: Mapping[str, Any]) -> int:
+    """√(L/n), as a whole number of layers that costs least; 1 for models of which the config does not say enough."""
+    try:
+        layers, kept = int(config["num_hidden_layers"]), activations_per_layer(config)
+    except (KeyError, TypeError, ZeroDivisionError):
+        return 1
+    best = math.sqrt(layers / kept)
+    return min((max(1, math.floor(best)), math.ceil(best)), key=lambda k: k * kept + layers / k)

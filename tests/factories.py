@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 from uuid import uuid4
 
 from django.contrib.auth.models import User
@@ -95,7 +96,7 @@ def make_judgment(
     )
 
 
-def make_judged_project(prompt_count: int = 12, **more: object) -> Project:
+def make_judged_project(prompt_count: int = 12, **more: Any) -> Project:
     """A project in which somebody preferred the polite response to the rude one for every prompt."""
     project = make_project(**more)
     annotator = make_annotator()

@@ -138,7 +138,7 @@ def test_a_job_that_ends_stores_its_card_and_the_page_shows_it(client: Client, s
     plain = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
     assert "100.0 %" in plain
     assert "late (not in the training data) 0.0 %" in plain
-    assert "Accuracy above 80 % on human data is suspect" in plain
+    assert "Accuracy above 0.8 on human data is suspect" in plain
     assert "<circle" in text
     assert "| Accuracy | 100.0 % (95 %: " in model_card(scored)
     detail = client.get(f"/checkpoints/{scored.pk}/").content.decode()

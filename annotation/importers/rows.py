@@ -151,7 +151,8 @@ class Row:
     def revived(cls, values: tuple[Any, ...]) -> Row:
         row = cls.__new__(cls)
         row.messages, sides, verdicts, scores, *rest = values
-        row.external_id, row.group, row.lang, row.meta, row.skipped, row.prompt_key = rest
+        for name, value in zip(_ROW_NAMES, rest, strict=True):
+            setattr(row, name, value)
         row.sides = [Side.revived(side) for side in sides]
         row.verdicts = [Verdict(*verdict) for verdict in verdicts]
         row.scores = [Score(*score) for score in scores]
@@ -161,7 +162,8 @@ class Row:
 _side_values = attrgetter(*(one.name for one in fields(Side)))
 _verdict_values = attrgetter(*(one.name for one in fields(Verdict)))
 _score_values = attrgetter(*(one.name for one in fields(Score)))
-_row_values = attrgetter("external_id", "group", "lang", "meta", "skipped", "prompt_key")
+_ROW_NAMES = [one.name for one in fields(Row) if one.name not in ("messages", "sides", "verdicts", "scores")]
+_row_values = attrgetter(*_ROW_NAMES)
 
 
 @dataclass(slots=True)

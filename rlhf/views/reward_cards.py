@@ -15,8 +15,8 @@ from rlhf.views.access import StaffRequest, staff_required
 
 VOTERS_SHOWN = 30
 GATES: dict[str, str | Promise] = {
-    "no_signal": _("Accuracy is below 55 %: broken, or the data hold no signal. Do not optimise against it."),
-    "too_good": _("Accuracy above 80 % on human data is suspect: look for prompts that leaked, or a shortcut."),
+    "no_signal": _("Accuracy is below 0.55: broken, or the data hold no signal. Do not optimise against it."),
+    "too_good": _("Accuracy above 0.8 on human data is suspect: look for prompts that leaked, or a shortcut."),
     "above_people": _(
         "It agrees with single people more often than they agree with each other. A model that has learnt what most "
         "people say can do that; one that has seen the answers does it, too: look for prompts that leaked."

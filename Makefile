@@ -43,7 +43,7 @@ check: setup
 
 test: setup system check
 	$(BIN)/pytest -q -n 2
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -m slow -n 2 --dist loadfile
 
 loop: setup
 	$(BIN)/python -m benchmarks.loop

@@ -72,6 +72,7 @@ def test_every_setting_read_from_the_environment_is_in_the_example() -> None:
 def test_only_settings_read_the_environment() -> None:
     """A process's environment is passed on in a few places; what the site does is decided in settings.py."""
     passes_on = {"config/settings.py", "config/wsgi.py", "config/celery.py"}
+    about_processes = ("rlhf/training/", "rlhf/launcher.py", "rlhf/tied.py", "rlhf/hardware.py")
     for package in ("config", "annotation", "rlhf"):
         for path in (ROOT / package).rglob("*.py"):
             name = path.relative_to(ROOT).as_posix()

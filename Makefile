@@ -43,7 +43,8 @@ check: setup
 
 test: setup system check
 	$(BIN)/pytest -q -n 2
-	$(BIN)/pytest -q -m slow -n 2 --dist loadfile
+	$(BIN)/pytest -q -m slow -n 2 --dist loadfile tests/training
+	$(BIN)/pytest -q -m slow --ignore tests/training
 
 loop: setup
 	$(BIN)/python -m benchmarks.loop

@@ -71,7 +71,7 @@ class Site:
                 extra_groups=None if self.user is None else [],
             )  # fmt: skip
         process = self.process
-        assert wait_for(lambda: "is running at" in self.said() or process.poll() is not None, 120), self.said()
+        assert wait_for(lambda: "is running at" in self.said() or process.poll() is not None, 240), self.said()
         assert process.poll() is None, self.said()
 
     def said(self) -> str:

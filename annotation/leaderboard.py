@@ -12,64 +12,21 @@ why, never an infinity. The arithmetic is in annotation/ratings.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from django.db import connection
 from numpy.typing import NDArray
 from scipy import stats
 
 from annotation.models import Project, ResponseSource
 from annotation.ratings import bradley_terry, elo, gaming, history, intervals, style
-from annotation.ratings.battles import TIED, Battles, load_battles
+from annotation.ratings.battles import LOST, TIED, Battles, load_battles
 from annotation.ratings.gaming import Flag
 
 POINTS_PER_NAT = 400 / math.log(10)
 CONFIDENCE = intervals.CONFIDENCE
-
-# One row for each verdict on two responses of different sources; a ranking gives one for each pair in it. Gold items
-# are there to measure people, and a repeat is the same person's word again: neither tells more about the sources.
-_VOTES = """
-    SELECT p."group", ra.source_id AS a, rb.source_id AS b, j.preference AS verdict
-      FROM annotation_judgment j
-      JOIN annotation_annotator n ON n.id = j.annotator_id
-      JOIN annotation_comparison c ON c.id = j.comparison_id
-      JOIN annotation_prompt p ON p.id = c.prompt_id
-      JOIN annotation_response ra ON ra.id = c.response_a_id
-      JOIN annotation_response rb ON rb.id = c.response_b_id
-     WHERE j.preference <> 'ranked' AND {counted}
-    UNION ALL
-    SELECT p."group", one.source_id, other.source_id,
-           CASE sign(j.ranking[one.position + 1] - j.ranking[other.position + 1])
-               WHEN -1 THEN 'a' WHEN 1 THEN 'b' ELSE 'tie' END
-      FROM annotation_judgment j
-      JOIN annotation_annotator n ON n.id = j.annotator_id
-      JOIN annotation_comparison c ON c.id = j.comparison_id
-      JOIN annotation_prompt p ON p.id = c.prompt_id
-     CROSS JOIN LATERAL ({responses}) one
-     CROSS JOIN LATERAL ({responses}) other
-     WHERE j.preference = 'ranked' AND one.position < other.position AND {counted}
-""".format(
-    counted="""c.project_id = %(project)s AND NOT c.is_gold AND j.superseded_at IS NULL AND j.round = 0
-       AND (n.is_human OR NOT %(humans_only)s)""",
-    responses="""SELECT 0 AS position, source_id FROM annotation_response WHERE id = c.response_a_id
-        UNION ALL SELECT 1, source_id FROM annotation_response WHERE id = c.response_b_id
-        UNION ALL SELECT further.position, r.source_id FROM annotation_furtherresponse further
-                    JOIN annotation_response r ON r.id = further.response_id WHERE further.comparison_id = c.id""",
-)
-# One row for each group and unordered pair of sources, the source with the smaller id first.
-_RESULTS = f"""
-    SELECT "group", least(a, b) AS one, greatest(a, b) AS other,
-           count(*) FILTER (WHERE verdict = CASE WHEN a < b THEN 'a' ELSE 'b' END) AS won,
-           count(*) FILTER (WHERE verdict = CASE WHEN a < b THEN 'b' ELSE 'a' END) AS lost,
-           count(*) FILTER (WHERE verdict IN ('tie', 'neither')) AS tied
-      FROM ({_VOTES}) votes
-     WHERE a <> b
-"""
-_GROUPED = " GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
 
 
 @dataclass(frozen=True)
@@ -380,19 +337,16 @@ def head_to_head(
     independent ones that would vary as much as the groups do (at most all; as many as there are groups where they do
     not vary), and Student's t for the normal quantile. None without judgments; no interval from a single group.
     """
-    pair = sorted([new_source.pk, old_source.pk])
-    condition = " AND least(a, b) = %(one)s AND greatest(a, b) = %(other)s"
-    params: dict[str, Any] = {"project": project.pk, "humans_only": humans_only, "one": pair[0], "other": pair[1]}
-    if groups is not None:
-        condition += ' AND "group" = ANY(%(groups)s)'
-        params["groups"] = list(groups)
-    with connection.cursor() as cursor:
-        cursor.execute(_RESULTS + condition + _GROUPED, params)
-        rows = cursor.fetchall()
-    by_group: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(3))
-    for group, _, _, won, lost, tied in rows:
-        by_group[group] += (won, tied, lost) if pair[0] == new_source.pk else (lost, tied, won)
-    counts = np.array(list(by_group.values())).reshape(-1, 3)
+    battles, ids = load_battles(
+        project,
+        voters="people" if humans_only else "all",
+        groups=groups,
+        pair=(new_source.pk, old_source.pk),
+    )
+    new_first = np.array(ids, dtype=np.int64)[battles.one] == new_source.pk
+    of_new = np.where(new_first, battles.verdict, LOST - battles.verdict)
+    counts = np.zeros((len(np.unique(battles.group)), 3))
+    np.add.at(counts, (battles.group, of_new), 1)
     wins, ties, losses = (int(total) for total in counts.sum(axis=0))
     judgments = wins + ties + losses
     rate = (wins + ties / 2) / judgments if judgments else None

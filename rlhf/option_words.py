@@ -1,6 +1,6 @@
 """What the form says of the training options, marked for translation.
 
-The options and their English help are in rlhf/options.py, which is standard library only. gettext finds by the English
+The options and their English help are in rlhf/options, which is standard library only. gettext finds by the English
 sentence, so the copies here only tell makemessages of them; tests/test_languages.py compares the two.
 """
 

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import RFC_4122, UUID
 
 import pytest
 from django.core.management import CommandError
 from django.db import connection
-from django.db.models import Exists, OuterRef
-from hypothesis import given
-from hypothesis import strategies as st
 
 from annotation.importers import FORMATS, ImportRefusedError, import_file
-from annotation.importers.copying import may_vouch_for_foreign_keys, random_uuids
-from annotation.importers.rows import Row, messages_sha256
 from annotation.models import (
     Annotator,
     Comparison,
-    Conversation,
     Event,
-    FurtherResponse,
     Judgment,
     Project,
     Prompt,
-    Rating,
     Response,
     ResponseSource,
-    Turn,
 )
 from annotation.services import content_sha256
 from tests.factories import make_project, make_source
@@ -439,120 +426,6 @@ def test_missing_file_folder_and_bad_slug_are_refused(tmp_path: Path) -> None:
     assert not Project.objects.exists()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from annotation.importers import parser_process
-
-    monkeypatch.setattr(parser_process, "BATCH_RECORDS", 2)
-    path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
-
-    def break_off(message: str) -> None:
-        if message.startswith("4 rows"):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        import_file(path, "half", progress=break_off)
-    assert not Project.objects.exists()
-    assert not Prompt.objects.exists()
-    assert import_file(path, "half").comparisons == 6
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(
-    ("accident", "error", "sentence"),
-    [
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), RuntimeError, "parses the file died"),
-        (lambda: int("x"), RuntimeError, "invalid literal"),
-        (lambda: os.stat("/gone/away"), ImportRefusedError, "cannot be read: No such file"),
-    ],
-)
-def test_nothing_stays_where_the_process_that_parses_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accident: Callable[[], object], error: type, sentence: str
-) -> None:
-    from annotation.importers import parser_process, touchstone
-
-    monkeypatch.setattr(parser_process, "BATCH_RECORDS", 2)
-    path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
-    parent, parse = os.getpid(), touchstone.parse
-
-    def parse_or_fail(record: dict[str, Any]) -> Row:
-        if os.getpid() != parent and "4" in record["id"]:
-            accident()
-        return parse(record)
-
-    monkeypatch.setattr(touchstone, "parse", parse_or_fail)
-    with pytest.raises(error, match=sentence):
-        import_file(path, "half")
-    assert not Project.objects.exists()
-
-
 def test_format_names_in_the_error_are_those_that_work(tmp_path: Path) -> None:
     with pytest.raises(ImportRefusedError, match="no format csv; supported: auto, touchstone, pandalm, helpsteer2"):
         import_file(tmp_path / "x", "p", format_name="csv")
-
-
-# ── How rows go in ───────────────────────────────────────────────────────────────────────────────────────────────
-
-_MESSAGES = st.lists(
-    st.fixed_dictionaries({"content": st.text(max_size=30), "role": st.sampled_from(["user", "assistant", "system"])}),
-    min_size=1,
-    max_size=3,
-)
-
-
-@given(_MESSAGES)
-def test_messages_are_hashed_as_everywhere(messages: Any) -> None:
-    assert messages_sha256(messages) == content_sha256(messages)
-
-
-def test_drawn_uuids_are_of_version_4() -> None:
-    drawn = [UUID(bytes=value) for value in random_uuids(300)]
-    assert len(set(drawn)) == 300
-    assert {(one.version, one.variant) for one in drawn} == {(4, RFC_4122)}
-
-
-def dangling(model: type[Any]) -> int:
-    """Rows of a table that point at nothing, counted by joins and not by the constraints."""
-    found = 0
-    for key in model._meta.concrete_fields:
-        if key.is_relation:
-            parents = key.related_model.objects.filter(pk=OuterRef(key.attname))
-            found += model.objects.exclude(**{key.attname: None}).filter(~Exists(parents)).count()
-    return found
-
-
-IMPORTED_TABLES = (Prompt, Response, Comparison, FurtherResponse, Judgment, Rating, Conversation, Turn)
-
-
-@pytest.mark.django_db
-@pytest.mark.parametrize("may_vouch", [True, False])
-def test_every_foreign_key_holds_whoever_checks_it(tmp_path: Path, may_vouch: bool) -> None:
-    if not may_vouch:  # as on a managed server, where the site's user may not change the setting
-        with connection.cursor() as cursor:
-            cursor.execute("CREATE ROLE modest; GRANT ALL ON ALL TABLES IN SCHEMA public TO modest")
-            cursor.execute("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO modest; SET LOCAL ROLE modest")
-    assert may_vouch_for_foreign_keys() == may_vouch
-    for rows in EXAMPLES.values():
-        import_lines(tmp_path, rows)
-        import_lines(tmp_path, rows)
-    for model in IMPORTED_TABLES:
-        assert model._default_manager.exists()
-        assert dangling(model) == 0
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW session_replication_role")
-        assert cursor.fetchone() == ("origin",)
-        cursor.execute("RESET ROLE; SET CONSTRAINTS ALL IMMEDIATE")
-
-
-@pytest.mark.django_db
-def test_triggers_see_what_imports_write() -> None:
-    tables = [model._meta.db_table for model in (*IMPORTED_TABLES, Event)]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY(%s::regclass[])",
-            [tables],
-        )
-        triggers = dict(cursor.fetchall())
-    skipped = [name for name, enabled in triggers.items() if enabled != "A" and "event" not in name]
-    assert skipped == [], "ENABLE ALWAYS them: an import vouches for its foreign keys, which skips ordinary triggers"
-    assert "annotation_note_new_responses" in triggers

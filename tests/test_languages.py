@@ -128,7 +128,7 @@ def every_node(template: Template) -> Iterator[Node]:
 
 
 def test_what_the_training_options_say_is_marked() -> None:
-    """rlhf/options.py is standard library only, so rlhf/option_words.py marks copies of its sentences."""
+    """rlhf/options is standard library only, so rlhf/option_words.py marks copies of its sentences."""
     said = {text for method in OPTIONS for text in option_help(method).values()}
     assert said == set(HELP)
     for method in OPTIONS:

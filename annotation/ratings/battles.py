@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -88,12 +89,15 @@ def load_battles(
     voters: str = "all",
     category: str | None = None,
     lang: str | None = None,
+    groups: Collection[str] | None = None,
+    pair: tuple[int, int] | None = None,
     with_times: bool = False,
     with_responses: bool = False,
 ) -> tuple[Battles, list[int]]:
     """The live votes of a project and the ids of the sources that the numbers stand for; one query.
 
-    voters: "people", "judges" (models) or "all". category is a prompt's task. Raises ValueError for other voters.
+    voters: "people", "judges" (models) or "all". category is a prompt's task. groups keeps to the prompts of those
+    groups, pair to the votes between two sources. Raises ValueError for other voters.
     """
     if voters not in _VOTERS:
         raise ValueError(f"voters is {voters!r}; it is one of {', '.join(_VOTERS)}")
@@ -105,6 +109,8 @@ def load_battles(
         counted += f" AND p.task = {_literal(category)}"
     if lang is not None:
         counted += f" AND p.lang = {_literal(lang)}"
+    if groups is not None:
+        counted += f""" AND p."group" = ANY(ARRAY[{", ".join(map(_literal, groups))}]::text[])"""
     at = ", (extract(epoch FROM j.created_at) * 1000000)::int8" if with_times else ""
     more_of_pairs = at + (", ra.id, rb.id" if with_responses else "")
     more_of_rankings = at + (", one.id, other.id" if with_responses else "")
@@ -115,6 +121,8 @@ def load_battles(
         counted=counted,
         responses=_RESPONSES,
     )
+    if pair is not None:
+        query = f"SELECT * FROM ({query}) votes WHERE (a, b) IN ({pair}, {pair[::-1]})"
     columns = list(copy_integers(query, 6 + with_times + 2 * with_responses))
     if with_times and not with_responses:
         columns += [None, None]

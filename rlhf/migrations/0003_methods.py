@@ -35,7 +35,7 @@ class Migration(migrations.Migration):
         migrations.AlterField(
             model_name="trainingjob",
             name="options",
-            field=models.JSONField(help_text="Every option of the method, defaults included (rlhf/options.py)."),
+            field=models.JSONField(help_text="Every option of the method, defaults included (rlhf/options)."),
         ),
         migrations.AddConstraint(
             model_name="trainingjob",

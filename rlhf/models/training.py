@@ -68,7 +68,7 @@ class TrainingJob(Placed, LeasedJob):
     reward_model = models.ForeignKey(
         "Checkpoint", on_delete=models.PROTECT, null=True, blank=True, related_name="jobs_scored_by_this"
     )
-    options = models.JSONField(help_text="Every option of the method, defaults included (rlhf/options.py).")
+    options = models.JSONField(help_text="Every option of the method, defaults included (rlhf/options).")
     # What the rows became before the start, and what else was found (rlhf/preflight).
     preflight = models.JSONField(default=dict)
     # Set where it was started over warnings or against a check that blocked.

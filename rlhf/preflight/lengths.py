@@ -64,9 +64,6 @@ class LengthCounts:
         places = sorted({0, len(ordered) // 2, len(ordered) - 1}) if ordered else []
         return list(dict.fromkeys(ordered[place][1] for place in places))
 
-    def longest_ids(self, count: int) -> list[int]:
-        return list(dict.fromkeys(pk for _, pk in sorted(self._used, reverse=True)[:count]))
-
     def check(self, method: str) -> Iterator[Finding]:
         if method == "reward" or not self._boundaries:
             return

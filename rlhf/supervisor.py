@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 import uuid
-from typing import cast
+from typing import Any, cast
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
@@ -79,7 +79,8 @@ def _run(claim: workers.Claim) -> None:
         with LeaseKeeper(job) as lease, KeptCheckpoints(job) as kept:
             finished = Result.read(job.directory)
             if finished is not None and finished.status != "failed":
-                # The child had ended well before its supervisor could say so.
+                # The child had ended well before its supervisor could say so, or could store what it logged last.
+                Reports(job).store()
                 kept.store_all()
                 jobs.finish_training_job(job, finished)
                 return
@@ -160,15 +161,46 @@ class LeaseKeeper:
             launcher.terminate(self.process, 0)
 
 
+class Reports:
+    """What the child writes, on its way to the database; nothing is forgotten before it is stored."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self.job = job
+        self.lines: list[dict[str, Any]] = []
+        """Metrics that are not stored yet."""
+        self._shown: list[dict[str, Any]] = []
+        self._alarms: list[Alarm] = []
+        self._metrics = launcher.MetricsTail(job.directory)
+        self._insights = launcher.MetricsTail(job.directory, name=INSIGHTS_FILE)
+        self._watch = Watch(job.method, beta=job.options.get("beta"))
+        self._line_came_at = time.monotonic()
+
+    def read(self) -> None:
+        now = time.monotonic()
+        if lines := self._metrics.read_new():
+            self._line_came_at = now
+        self.lines += lines
+        self._shown += self._insights.read_new()
+        self._alarms += [alarm for line in lines for alarm in self._watch.see(line)]
+        self._alarms += self._watch.look_at_pace(now - self._line_came_at)
+
+    def store(self, process_seconds: float = 0.0) -> bool:
+        """Read and store all there is; False where the lease was lost."""
+        self.read()
+        if not jobs.record_progress(self.job, self.lines, process_seconds=process_seconds):
+            return False
+        self.lines = []
+        watching.raise_alarms(self.job, self._alarms)
+        self._alarms = []
+        watching.record_insights(self.job, self._shown)
+        self._shown = []
+        return True
+
+
 def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper, kept: KeptCheckpoints) -> None:
-    tail = launcher.MetricsTail(job.directory)
-    shown = launcher.MetricsTail(job.directory, name=INSIGHTS_FILE)
-    watch = Watch(job.method, beta=job.options.get("beta"))
-    line_came_at = charged_at = time.monotonic()
+    reports = Reports(job)
+    charged_at = time.monotonic()
     asked_to_stop_at: float | None = None
-    unsaved: list[dict] = []
-    unshown: list[dict] = []
-    alarms: list[Alarm] = []
     while True:
         is_over = process.poll() is not None
         if lease.is_lost:
@@ -177,21 +209,12 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
             return
         try:
             now = time.monotonic()
-            if lines := tail.read_new():
-                line_came_at = now
-            unsaved += lines
-            unshown += shown.read_new()
-            alarms += [alarm for line in lines for alarm in watch.see(line)] + watch.look_at_pace(now - line_came_at)
-            due = bool(unsaved) or is_over or now - charged_at > settings.JOB_HEARTBEAT_SECONDS
-            if due and not jobs.record_progress(job, unsaved, process_seconds=now - charged_at):
+            reports.read()
+            due = bool(reports.lines) or is_over or now - charged_at > settings.JOB_HEARTBEAT_SECONDS
+            if due and not reports.store(process_seconds=now - charged_at):
                 lease.is_lost = True
                 continue
             charged_at = now if due else charged_at
-            unsaved = []
-            watching.raise_alarms(job, alarms)
-            alarms = []
-            watching.record_insights(job, unshown)
-            unshown = []
             if is_over:
                 kept.store_all()
                 _conclude(job, process.returncode)

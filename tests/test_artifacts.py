@@ -105,3 +105,9 @@ def test_a_lost_job_goes_on_from_the_last_checkpoint_in_the_storage(tiny_model: 
     assert job.resume_from == "step-15"
     assert not jobs.record_stored_checkpoint(job, 20, "0" * 64), "it has no lease"
     assert not leases.renew_lease(job)
+
+    # Whoever ends it, optimizer states go, even those that a killed worker had no time to take out.
+    leases.request_cancel(job)
+    jobs.reconcile()
+    assert not JobCheckpoint.objects.exists()
+    assert not list(storage.glob("*/state"))

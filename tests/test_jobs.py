@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from rlhf import jobspec
 from rlhf.jobspec import Result
 from rlhf.models import Checkpoint, CheckpointKind, JobStatus, TrainingJob
 from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from rlhf.supervisor import run_training_job
 from tests.factories import make_judged_project
 
 pytestmark = pytest.mark.usefixtures("data_dir")
@@ -242,3 +244,17 @@ def test_postgres_refuses_a_job_row_that_contradicts_itself(base: Checkpoint, fi
     job = make_job(base)
     with pytest.raises(IntegrityError), transaction.atomic():
         TrainingJob.objects.filter(pk=job.pk).update(**fields)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_process_logged_while_nobody_could_store_it_is_stored_when_the_job_ends(base: Checkpoint) -> None:
+    """Its supervisor had lost the database, or was killed: the process itself came to its end."""
+    job = make_job(base)
+    job.directory.mkdir(parents=True)
+    lines = [{"step": step, "total_steps": 20, "loss": 0.7 - step / 100} for step in range(1, 21)]
+    (job.directory / jobspec.METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Result(status="succeeded", metrics={"steps": 20}).write(job.directory)
+    assert run_training_job(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.step, job.total_steps) == ("succeeded", 20, 20)
+    assert [metric.values["loss"] for metric in job.job_metrics.order_by("step")] == [line["loss"] for line in lines]

@@ -348,6 +348,8 @@ def reconcile() -> dict[str, int]:
     for model in leases.JOB_MODELS:
         for waiting in leases.waiting_unheard(model):
             counts["dispatched"] += leases.dispatch_job(waiting)
+    # A worker that was killed right after it had ended a job has left these.
+    _remove_stored(JobCheckpoint.objects.filter(job__status__in=[JobStatus.SUCCEEDED, JobStatus.CANCELLED]))
     return counts
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from annotation.models import Project, ResponseSource
 from annotation.ratings import bradley_terry, elo, gaming, history, intervals, style
-from annotation.ratings.battles import LOST, TIED, Battles, load_battles
+from annotation.ratings.battles import TIED, Battles, load_battles
 from annotation.ratings.gaming import Flag
+from annotation.win_rates import measure_win_rate
 
 POINTS_PER_NAT = 400 / math.log(10)
 CONFIDENCE = intervals.CONFIDENCE
@@ -331,46 +331,22 @@ def head_to_head(
 ) -> dict[str, Any]:
     """How often new is preferred to old: `{"wins", "ties", "losses", "win_rate", "lower", "upper", "judgments"}`.
 
-    `groups` keeps to the prompts of those groups, as to the held-out ones of a data set.
-
-    win_rate counts a tie as half. The interval is Wilson's at 95 %, with the number of judgments replaced by that of
-    independent ones that would vary as much as the groups do (at most all; as many as there are groups where they do
-    not vary), and Student's t for the normal quantile. None without judgments; no interval from a single group.
+    The raw part of `win_rates.measure_win_rate` in one project; no interval from a single prompt.
     """
-    battles, ids = load_battles(
-        project,
+    found = measure_win_rate(
+        [project],
+        new_source,
+        old_source,
         voters="people" if humans_only else "all",
         groups=groups,
-        pair=(new_source.pk, old_source.pk),
+        hold_length_equal=False,
     )
-    new_first = np.array(ids, dtype=np.int64)[battles.one] == new_source.pk
-    of_new = np.where(new_first, battles.verdict, LOST - battles.verdict)
-    counts = np.zeros((len(np.unique(battles.group)), 3))
-    np.add.at(counts, (battles.group, of_new), 1)
-    wins, ties, losses = (int(total) for total in counts.sum(axis=0))
-    judgments = wins + ties + losses
-    rate = (wins + ties / 2) / judgments if judgments else None
-    lower, upper = (None, None) if rate is None else _wilson(rate, counts)
     return {
-        "wins": wins,
-        "ties": ties,
-        "losses": losses,
-        "win_rate": rate,
-        "lower": lower,
-        "upper": upper,
-        "judgments": judgments,
+        "wins": found.wins,
+        "ties": found.ties,
+        "losses": found.losses,
+        "win_rate": found.rate.value if found.rate else None,
+        "lower": found.rate.lower if found.rate and found.prompts > 1 else None,
+        "upper": found.rate.upper if found.rate and found.prompts > 1 else None,
+        "judgments": found.judgments,
     }
-
-
-def _wilson(rate: float, counts: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """counts: wins, ties, losses of each group, shape (groups, 3)."""
-    groups, sizes = len(counts), counts.sum(axis=1)
-    if groups < 2:
-        return None, None
-    residuals = counts[:, 0] + counts[:, 1] / 2 - rate * sizes
-    variance = (residuals**2).sum() * groups / (groups - 1) / sizes.sum() ** 2
-    independent = groups if variance < 1e-12 else min(sizes.sum(), rate * (1 - rate) / variance)
-    z = stats.t.ppf((1 + CONFIDENCE) / 2, groups - 1)
-    centre = (rate + z**2 / (2 * independent)) / (1 + z**2 / independent)
-    half = z * math.sqrt(rate * (1 - rate) / independent + z**2 / (4 * independent**2)) / (1 + z**2 / independent)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))

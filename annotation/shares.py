@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+FEWEST_PEOPLE = 8
+"""With fewer, the interval is about these people's taste on other prompts: they say nothing of how people differ."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,40 @@ class Share:
         independent = clusters if variance < 1e-12 else min(total, share * (1 - share) / variance)
         quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1))
         return cls(share, *_wilson(share, float(independent), quantile), int(total))
+
+    @classmethod
+    def two_way(cls, values: ArrayLike, prompts: ArrayLike, people: ArrayLike) -> Share | None:
+        """The mean of single outcomes that lean the same way on one prompt, and by one person.
+
+        values: (outcomes,), each in 0 … 1; prompts, people: labels of each outcome. As `clustered`, with the variance
+        over prompts plus that over people less that over single outcomes (Cameron, Gelbach and Miller 2011), and never
+        less than either; with fewer than FEWEST_PEOPLE that over prompts alone.
+        """
+        values = np.asarray(values, dtype=float)
+        count = len(values)
+        if not count:
+            return None
+        share = float(values.mean())
+        prompt, person = (np.unique(np.asarray(labels), return_inverse=True)[1] for labels in (prompts, people))
+        prompt_count, person_count = int(prompt.max()) + 1, int(person.max()) + 1
+        if prompt_count == 1:
+            return cls(share, 0.0, 1.0, count)
+        residuals = values - share
+        variance, clusters = _variance(residuals, prompt), prompt_count
+        if person_count >= FEWEST_PEOPLE:
+            of_people = _variance(residuals, person)
+            both = variance + of_people - _variance(residuals, prompt * person_count + person)
+            variance, clusters = max(both, variance, of_people), min(prompt_count, person_count)
+        independent = clusters if variance < 1e-12 else min(count, share * (1 - share) / variance)
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1))
+        return cls(share, *_wilson(share, float(independent), quantile), count)
+
+
+def _variance(residuals: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Of a mean, by clusters."""
+    label = np.unique(labels, return_inverse=True)[1]
+    sums = np.bincount(label, weights=residuals)
+    return float((sums**2).sum() * len(sums) / max(len(sums) - 1, 1) / len(residuals) ** 2)
 
 
 def _wilson(share: float, trials: float, quantile: float) -> tuple[float, float]:

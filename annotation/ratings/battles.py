@@ -84,7 +84,7 @@ class Battles:
 
 
 def load_battles(
-    project: Project,
+    project: Project | Collection[Project],
     *,
     voters: str = "all",
     category: str | None = None,
@@ -94,17 +94,18 @@ def load_battles(
     with_times: bool = False,
     with_responses: bool = False,
 ) -> tuple[Battles, list[int]]:
-    """The live votes of a project and the ids of the sources that the numbers stand for; one query.
+    """The live votes of a project, or of several, and the ids of the sources that the numbers stand for; one query.
 
     voters: "people", "judges" (models) or "all". category is a prompt's task. groups keeps to the prompts of those
     groups, pair to the votes between two sources. Raises ValueError for other voters.
     """
     if voters not in _VOTERS:
         raise ValueError(f"voters is {voters!r}; it is one of {', '.join(_VOTERS)}")
+    ids = [project.pk] if isinstance(project, Project) else [one.pk for one in project]
     counted = (
-        f"c.project_id = {int(project.pk)} AND NOT c.is_gold AND j.superseded_at IS NULL AND j.round = 0"
-        + _VOTERS[voters]
-    )
+        f"c.project_id IN ({', '.join(str(int(pk)) for pk in ids) or 'NULL'}) AND NOT c.is_gold"
+        " AND j.superseded_at IS NULL AND j.round = 0"
+    ) + _VOTERS[voters]
     if category is not None:
         counted += f" AND p.task = {_literal(category)}"
     if lang is not None:
@@ -129,7 +130,7 @@ def load_battles(
     elif with_responses and not with_times:
         columns.insert(6, None)
     group, person, one, other, verdict, probability, *rest = columns
-    ids, numbers = np.unique(np.concatenate([one, other]), return_inverse=True)
+    sources, numbers = np.unique(np.concatenate([one, other]), return_inverse=True)
     battles = Battles(
         numbers[: len(one)],
         numbers[len(one) :],
@@ -139,7 +140,7 @@ def load_battles(
         inverse_probability_weights(probability / _PER_PROBABILITY),
         *rest,
     )
-    return battles, ids.tolist()
+    return battles, sources.tolist()
 
 
 def inverse_probability_weights(probability: Floats) -> Floats:

@@ -15,10 +15,8 @@ from scipy import sparse, stats
 
 from annotation.ratings.battles import LOST, TIED, WON, Battles, Floats, Ints
 from annotation.ratings.bradley_terry import Fit, Rows, score_residuals
+from annotation.shares import CONFIDENCE, FEWEST_PEOPLE
 
-CONFIDENCE = 0.95
-FEWEST_PEOPLE = 8
-"""With fewer, the interval is about these people's taste on other prompts: they say nothing of how people differ."""
 _NOTHING = 1e-12
 _DENSE_CELLS = 10_000_000
 

@@ -8,68 +8,42 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rlhf import benchmark_figures as figures
-from rlhf.asking import AskedInVainError, Endpoint, EndpointAwayError, StoppedError
+from rlhf.asking import AskedInVainError, Endpoint
+from rlhf.asking_work import AskingWork, see_through
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench import Failure, UnusableJudgmentError, Verdict
 from rlhf.evaluation.fb_bench_judge import judge_messages, read_judgment
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkRun, Checklist, Checkpoint, JobStatus
+from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkRun, Checklist, Checkpoint
 from rlhf.options import SpecError
-from rlhf.services import benchmarks, leases
-from rlhf.supervisor import LeaseKeeper, worker_is_stopping, worker_name
+from rlhf.services import benchmarks
 from rlhf.token_lengths import TokenCounter, UncountableRowError
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
-"""How often the main thread looks whether the run was cancelled while nothing comes."""
 TOKENS_KEPT_FREE = 100
 """The authors' margin between prompt and answer."""
 
 
 def run_benchmark(run_id: int) -> bool:
     """Run a queued run to its end; False where there was nothing to claim."""
-    run = leases.claim_job(BenchmarkRun, run_id, worker_name())
-    if run is None:
-        return False
-    logger.info("benchmark run claimed: run=%s attempt=%s", run.pk, run.attempt)
-    error = ""
-    with LeaseKeeper(run) as lease:
-        work = _Work(run, lease)
-        try:
-            work.answer_all()
-            work.judge_all()
-        except EndpointAwayError as away:
-            error = str(away)
-        except StoppedError:
-            pass
-        if lease.is_lost:
-            return True
-        run.refresh_from_db(fields=["cancel_requested_at"])
-        report = figures.report_of(run)
-        if run.cancel_requested_at:
-            benchmarks.finish_benchmark_run(run, JobStatus.CANCELLED, report=report)
-        elif worker_is_stopping.is_set():
-            leases.requeue_job(run, waiting_for="")
-        elif error:
-            benchmarks.finish_benchmark_run(run, JobStatus.FAILED, report=report, error=error)
-        else:
-            benchmarks.finish_benchmark_run(run, JobStatus.SUCCEEDED, report=report)
-    return True
+    return see_through(BenchmarkRun, run_id, _do, figures.report_of)
+
+
+def _do(run: BenchmarkRun, asking: AskingWork) -> None:
+    work = _Work(run, asking)
+    work.answer_all()
+    work.judge_all()
 
 
 class _Work:
-    def __init__(self, run: BenchmarkRun, lease: LeaseKeeper) -> None:
+    def __init__(self, run: BenchmarkRun, asking: AskingWork) -> None:
         self.run = run
-        self.lease = lease
-        self.stop = threading.Event()
+        self.asking = asking
         self.checklists = {
             checklist.item_id: checklist
             for checklist in Checklist.objects.filter(item__data_set=run.data_set_id).order_by("version")
@@ -79,7 +53,7 @@ class _Work:
         """Ask the source for every answer that is missing."""
         if self.run.answers_from_id:
             return
-        endpoint = Endpoint(self.run.source, self.stop)
+        endpoint = Endpoint(self.run.source, self.asking.stop)
         budget = TokenBudget.of(self.run)
 
         def answer(item: BenchmarkItem) -> Callable[[], object]:
@@ -102,13 +76,15 @@ class _Work:
 
         missing = BenchmarkItem.objects.kept().filter(data_set=self.run.data_set_id).exclude(answers__run=self.run)
         # The short ones first: a server that pads the texts it reads together then pads little.
-        self._do_all(endpoint, answer, sorted(missing, key=lambda item: len(item.query) + len(item.first_response)))
+        self.asking.do_all(
+            endpoint, answer, sorted(missing, key=lambda item: len(item.query) + len(item.first_response))
+        )
 
     def judge_all(self) -> None:
         """Have the judge tick every answer that it has not ticked yet."""
         assert self.run.judge is not None  # only imported runs have none, and nobody claims those
         self.judge = self.run.judge
-        endpoint = Endpoint(self.judge, self.stop)
+        endpoint = Endpoint(self.judge, self.asking.stop)
 
         def judge(answer: BenchmarkAnswer) -> Callable[[], object]:
             outcome = self._judge(endpoint, answer)
@@ -120,7 +96,7 @@ class _Work:
             .exclude(item__judgments__run=self.run)
             .select_related("item")
         )
-        self._do_all(
+        self.asking.do_all(
             endpoint,
             judge,
             sorted(missing, key=lambda answer: len(answer.item.query + answer.item.first_response + answer.text)),
@@ -153,41 +129,6 @@ class _Work:
             except UnusableJudgmentError as error:
                 failed = {"failure": error.failure, "note": str(error), **kept}
         return failed
-
-    def _do_all(self, endpoint: Endpoint, ask: Callable[[Any], Callable[[], object]], things: Iterable[Any]) -> None:
-        """Ask in threads, store in this one. Raises EndpointAwayError, StoppedError."""
-        pool = ThreadPoolExecutor(self.run.parallel)
-        pending: set[Future[Callable[[], object]]] = {pool.submit(ask, thing) for thing in things}
-        looked_at = time.monotonic()
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                if self.lease.is_lost:
-                    raise StoppedError
-                # What came is stored before the one that failed is heard.
-                for future in sorted(done, key=lambda future: future.exception() is not None):
-                    future.result()()
-                if time.monotonic() - looked_at > LOOK_SECONDS or not done:
-                    looked_at = time.monotonic()
-                    self._look(endpoint)
-        except BaseException as error:
-            self.stop.set()
-            # Who wants to stop does not wait: a server that reads a long prompt says nothing for minutes.
-            pool.shutdown(wait=isinstance(error, EndpointAwayError), cancel_futures=True)
-            raise
-        pool.shutdown()
-        leases.held(self.run).update(waiting_for="")
-
-    def _look(self, endpoint: Endpoint) -> None:
-        """Say why nothing comes, and stop where somebody wants that."""
-        if self.lease.is_lost or worker_is_stopping.is_set():
-            raise StoppedError
-        rows = leases.held(self.run)
-        if endpoint.waiting_for != self.run.waiting_for:
-            self.run.waiting_for = endpoint.waiting_for
-            rows.update(waiting_for=endpoint.waiting_for)
-        if rows.filter(cancel_requested_at__isnull=False).exists():
-            raise StoppedError
 
 
 class TooLongError(Exception):

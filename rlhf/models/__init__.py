@@ -19,7 +19,7 @@ from rlhf.models.evaluation import (
 )
 from rlhf.models.generation import GenerationJob
 from rlhf.models.launching import LaunchCheck, ProbeStatus
-from rlhf.models.leased import FINAL_STATUSES, JobStatus, LeasedJob, leased_job_constraints
+from rlhf.models.leased import FINAL_STATUSES, AskingJob, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.merging import MergeInput
 from rlhf.models.placement import Priority
 from rlhf.models.reward_cards import RewardCard
@@ -32,6 +32,7 @@ __all__ = [
     "FINAL_STATUSES",
     "AlarmCode",
     "AliasMove",
+    "AskingJob",
     "BenchmarkAnswer",
     "BenchmarkItem",
     "BenchmarkJudgment",

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from annotation.models import Annotator, DeficiencyType, FeedbackType, Project, ResponseSource, Scenario
 from annotation.models.checks import json_object, one_of, string_list
 from rlhf.evaluation import fb_bench
-from rlhf.models.leased import LeasedJob, leased_job_constraints
+from rlhf.models.leased import AskingJob, leased_job_constraints
 
 
 def key_of(label: str) -> str:
@@ -158,7 +158,7 @@ class PromptLanguage(models.TextChoices):
     ENGLISH = "en", _("English")
 
 
-class BenchmarkRun(LeasedJob):
+class BenchmarkRun(AskingJob):
     """A source's second answers to a data set, and one judge's ticks on them.
 
     Idempotent by (run, item) for answers and judgments: whoever takes it up again fills what is missing.
@@ -183,9 +183,6 @@ class BenchmarkRun(LeasedJob):
     judge_attempts = models.PositiveSmallIntegerField(
         default=3, validators=[MinValueValidator(1), MaxValueValidator(10)]
     )
-    parallel = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(1), MaxValueValidator(64)])
-    waiting_for = models.TextField(blank=True, db_default="", help_text="Why nothing comes just now.")
-    report = json_object(help_text="The figures at its end.")
 
     class Meta:
         constraints = [

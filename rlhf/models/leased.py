@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from annotation.models.checks import one_of
+from annotation.models.checks import json_object, one_of
 
 
 class JobStatus(models.TextChoices):
@@ -45,6 +46,17 @@ class LeasedJob(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.status in FINAL_STATUSES
+
+
+class AskingJob(LeasedJob):
+    """A job that asks a source for many texts and stores each as it comes; later tries fill what is missing."""
+
+    parallel = models.PositiveSmallIntegerField(default=8, validators=[MinValueValidator(1), MaxValueValidator(64)])
+    waiting_for = models.TextField(blank=True, db_default="", help_text="Why nothing comes just now.")
+    report = json_object(help_text="The figures at its end.")
+
+    class Meta:
+        abstract = True
 
 
 def leased_job_constraints(table: str) -> list[models.CheckConstraint]:

@@ -385,11 +385,6 @@ def storable(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "�")
 
 
-def finish_benchmark_run(run: BenchmarkRun, status: JobStatus, *, report: dict[str, Any], error: str = "") -> bool:
-    """End the run; False where its lease was lost."""
-    return leases.finish_job(run, status, report=report, error=error, waiting_for="")
-
-
 def store_ticks(
     answer: BenchmarkAnswer, checklist: Checklist, annotator: Annotator, met: Sequence[bool], note: str = ""
 ) -> bool:

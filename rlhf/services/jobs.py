@@ -26,17 +26,14 @@ from rlhf.jobspec import Result
 from rlhf.launch_commands import check_hardware
 from rlhf.model_directory import check_model_directory
 from rlhf.models import (
-    BenchmarkRun,
     CancelMode,
     Checkpoint,
     CheckpointKind,
     DatasetSnapshot,
     FailureClass,
-    GenerationJob,
     JobCheckpoint,
     JobMetric,
     JobStatus,
-    LeasedJob,
     Method,
     Priority,
     TrainingJob,
@@ -336,8 +333,8 @@ def reconcile() -> dict[str, int]:
                 leases.finish_job(job, JobStatus.CANCELLED)
             else:
                 fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost")
-        asking: list[LeasedJob] = [*leases.expired(GenerationJob), *leases.expired(BenchmarkRun)]
-        for generation in asking:
+        others = [model for model in leases.JOB_MODELS if model is not TrainingJob]
+        for generation in (job for model in others for job in leases.expired(model)):
             counts["lost"] += 1
             if generation.cancel_requested_at:
                 leases.finish_job(generation, JobStatus.CANCELLED)

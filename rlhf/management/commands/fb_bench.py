@@ -2,24 +2,22 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from argparse import ArgumentParser
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import connections
 from django.utils import timezone
 
 from annotation.management.script import ScriptCommand
 from annotation.models import ResponseSource
 from annotation.services import DomainError
 from rlhf import benchmarking
-from rlhf.benchmark_figures import Progress, answer_rows, judgment_rows, progress_of, report_of
+from rlhf.benchmark_figures import answer_rows, judgment_rows, progress_of, report_of
 from rlhf.evaluation.fb_bench import UnusableFileError, read_dataset
 from rlhf.evaluation.fb_bench_scores import score_file
+from rlhf.management.asking import time_left, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import BenchmarkRun, BenchmarkSet, JobStatus, PromptLanguage
 from rlhf.services import publish_checkpoint
@@ -30,12 +28,8 @@ from rlhf.services.benchmarks import (
     set_name_of,
     set_parallel,
 )
-from rlhf.services.jobs import reconcile
-from rlhf.supervisor import worker_is_stopping
 
 LIMITS = ("prompt_language", "max_tokens", "judge_max_tokens", "judge_attempts", "parallel")
-WORKER_WAIT_SECONDS = 3
-"""How long a queued run waits for a worker before this command does its work."""
 
 
 class Command(ScriptCommand):
@@ -82,7 +76,7 @@ class Command(ScriptCommand):
             self.progress(f"data set, row {refusal.row} is left out: {refusal.reason}")
         stored, _is_new = import_benchmark_set(data_set, name=set_name_of(options["dataset"]))
         run = self._find_or_queue(stored, options)
-        self._watch(run)
+        watch(run, benchmarking.run_benchmark, _state, self.progress)
         _write_rows(out / "answers.jsonl", answer_rows(run))
         _write_rows(out / "judgments.jsonl", judgment_rows(run))
         figures = {"run": run.pk, **report_of(run)}
@@ -116,35 +110,6 @@ class Command(ScriptCommand):
             run.refresh_from_db()
         return run
 
-    def _watch(self, run: BenchmarkRun) -> None:
-        """Say how far the run is until it ends; do its work here where no worker takes it."""
-        queued_since = time.monotonic()
-        worker: threading.Thread | None = None
-        said = ""
-        try:
-            while not run.is_finished:
-                if run.status == JobStatus.QUEUED and time.monotonic() - queued_since > WORKER_WAIT_SECONDS:
-                    if worker is None or not worker.is_alive():
-                        self.progress("no worker has taken it, working here")
-                        worker = threading.Thread(target=_work, args=[run.pk])
-                        worker.start()
-                        queued_since = time.monotonic()
-                elif worker is None and run.lease_expires_at and run.lease_expires_at < timezone.now():
-                    reconcile()  # whoever had it is gone
-                    queued_since = time.monotonic()
-                if (line := _state(run)) != said:
-                    self.progress(line)
-                    said = line
-                time.sleep(1)
-                run.refresh_from_db()
-        except KeyboardInterrupt:
-            worker_is_stopping.set()
-            self.progress("stopping; run the same command to go on")
-        finally:
-            if worker is not None:
-                worker.join()
-                run.refresh_from_db()
-
     def print_for_people(self, result: dict[str, Any]) -> None:
         shown = ("error_correction", "response_maintenance", "overall")
         self.stdout.write(f"{'':24}{'correction':>12}{'maintenance':>13}{'overall':>9}")
@@ -174,13 +139,6 @@ def _find(name: str) -> ResponseSource:
     return source or publish_checkpoint(find_or_fetch_checkpoint(name))
 
 
-def _work(run_id: int) -> None:
-    try:
-        benchmarking.run_benchmark(run_id)
-    finally:
-        connections.close_all()
-
-
 def _state(run: BenchmarkRun) -> str:
     progress = progress_of(run)
     line = f"{progress.answers} of {progress.items} answers, {progress.judgments} of {progress.items} judgments"
@@ -188,17 +146,10 @@ def _state(run: BenchmarkRun) -> str:
     if failed:
         line += f", {failed} unusable"
     if run.status == JobStatus.RUNNING:
-        line += f", {_time_left(progress)}"
+        line += f", {time_left(progress.seconds_left)}"
     if run.waiting_for:
         line += f"; waiting: {run.waiting_for[:120]}"
     return line
-
-
-def _time_left(progress: Progress) -> str:
-    if progress.seconds_left is None:
-        return "time left not known yet"
-    minutes = round(progress.seconds_left / 60)
-    return f"about {minutes // 60} h {minutes % 60:02} min left" if minutes >= 60 else f"about {minutes} min left"
 
 
 def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -236,7 +236,8 @@ def explain(operation: Operation) -> str:
         if not is_explaining:
             is_explaining = True
             # It really runs, so that what it changed is taken back before it runs for the operation.
-            with transaction.atomic(), connection.cursor() as cursor:
+            asked = context["cursor"].cursor  # a prepared statement has another kind of cursor
+            with transaction.atomic(), type(asked)(asked.connection) as cursor:
                 cursor.execute("EXPLAIN (ANALYZE, BUFFERS) " + sql, params)
                 plans.append(f"{sql.strip()}\n\n" + "\n".join(line for (line,) in cursor.fetchall()))
                 transaction.set_rollback(True)

@@ -24,7 +24,16 @@ from django.utils.translation import gettext_lazy as _
 from annotation.errors import DomainError
 from annotation.models import Project, ResponseSource, SourceKind
 from rlhf.launch_config import LARGEST_FILE_BYTES, LaunchConfig, parse_config
-from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, Method, Priority
+from rlhf.models import (
+    BenchmarkSet,
+    Checkpoint,
+    CheckpointKind,
+    DatasetSnapshot,
+    Method,
+    Priority,
+    PromotionGate,
+    Voters,
+)
 from rlhf.option_words import LABELS, format_number
 from rlhf.options import OPTIONS, SpecError, TrainingOptions, build_options
 from rlhf.recipes import RECIPES, Recipe
@@ -97,9 +106,68 @@ class AliasForm(forms.Form):
         queryset=Project.objects.order_by("name"), required=False, label=_("In"), empty_label=_("the whole site")
     )
     why = forms.CharField(max_length=500, label=_("Why"), help_text=_("Kept for good, with your name and the time."))
+    despite_gate = forms.BooleanField(required=False, label=_("Even where its gate says no; the log will say so"))
 
     def clean_alias(self) -> str:
         return self.cleaned_data["alias"].lower()
+
+
+class GateForm(forms.Form):
+    """The thresholds of an alias's gate; shares are given in percent."""
+
+    alias = forms.SlugField(max_length=60, label=_("Alias"), initial="champion")
+    project = forms.ModelChoiceField(
+        queryset=Project.objects.order_by("name"), required=False, label=_("In"), empty_label=_("the whole site")
+    )
+    least_win_rate = forms.FloatField(
+        required=False,
+        min_value=0,
+        max_value=100,
+        initial=50,
+        label=_("Win rate against the champion, %"),
+        help_text=_("The whole 95 % interval must lie above it. Empty: not asked."),
+    )
+    voters = forms.ChoiceField(choices=Voters.choices, label=_("Verdicts of"), initial=Voters.PEOPLE)
+    hold_length_equal = forms.BooleanField(
+        required=False, label=_("At equal length: what a fit gives for responses of one length")
+    )
+    least_votes = forms.IntegerField(min_value=1, initial=200, label=_("Votes, at least"))
+    least_people = forms.IntegerField(min_value=1, initial=3, label=_("Different voters, at least"))
+    benchmark = forms.ModelChoiceField(
+        queryset=BenchmarkSet.objects.order_by("name"),
+        required=False,
+        label=_("Benchmark"),
+        empty_label=_("not asked"),
+        help_text=_("Its overall figure, of runs by one judge."),
+    )
+    most_benchmark_drop = forms.FloatField(
+        min_value=0, max_value=100, initial=1, label=_("Points below the champion, at most")
+    )
+    least_reward_accuracy = forms.FloatField(
+        required=False,
+        min_value=0,
+        max_value=100,
+        label=_("Accuracy on held-out pairs, %"),
+        help_text=_("Of aliases of reward models; they have no votes. Empty: not asked."),
+    )
+
+    SHARES = ("least_win_rate", "least_reward_accuracy")
+
+    def __init__(self, *args: Any, gate: PromotionGate | None = None, **kwargs: Any) -> None:
+        """`gate`: the one that is changed; it stays that of its alias."""
+        if gate:
+            values = {name: getattr(gate, name) for name in self.base_fields}
+            kwargs["initial"] = values | {name: 100 * values[name] for name in self.SHARES if values[name] is not None}
+        super().__init__(*args, **kwargs)
+        for name in ("alias", "project") if gate else ():
+            self.fields[name].disabled = True
+
+    def as_gate(self) -> PromotionGate:
+        values = dict(self.cleaned_data)
+        values["alias"] = values["alias"].lower()
+        for name in self.SHARES:
+            values[name] = None if values[name] is None else values[name] / 100
+        return PromotionGate(**values)
 
 
 class ProjectForm(forms.Form):

@@ -22,6 +22,7 @@ from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, AskingJob, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.merging import MergeInput
 from rlhf.models.placement import Priority
+from rlhf.models.promotion import PromotionGate, Voters
 from rlhf.models.reward_cards import RewardCard
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobCheckpoint, JobMetric, Method, Point, TrainingJob
@@ -61,9 +62,11 @@ __all__ = [
     "Point",
     "Priority",
     "ProbeStatus",
+    "PromotionGate",
     "PromptLanguage",
     "RewardCard",
     "TrainingJob",
+    "Voters",
     "Worker",
     "leased_job_constraints",
     "queue_of",

@@ -8,6 +8,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from annotation.models import Project
+from annotation.models.checks import json_object
 from rlhf.models.checkpoints import Checkpoint
 
 
@@ -39,6 +40,11 @@ class AliasMove(models.Model):
         help_text="Empty: it was taken away.",
     )
     why = models.TextField()
+    # What a gate found at that moment (rlhf/promotion.py): {"champion", "criteria": […]}; empty where none stood.
+    gate = json_object()
+    despite_gate = models.BooleanField(
+        default=False, db_default=False, help_text="It moved although the gate was not passed; `why` says why."
+    )
     moved_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True)
     moved_at = models.DateTimeField(default=timezone.now)
 
@@ -50,6 +56,9 @@ class AliasMove(models.Model):
                 fields=["alias", "project", "number"], nulls_distinct=False, name="aliasmove_one_after_the_other"
             ),
             models.CheckConstraint(condition=~Q(why=""), name="aliasmove_says_why"),
+            models.CheckConstraint(
+                condition=Q(despite_gate=False) | ~Q(gate={}), name="aliasmove_despite_a_gate_keeps_its_figures"
+            ),
             models.CheckConstraint(
                 condition=Q(previous__isnull=True, checkpoint__isnull=False)
                 | Q(previous__isnull=False, checkpoint__isnull=True)

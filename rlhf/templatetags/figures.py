@@ -11,8 +11,9 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from rlhf.models import JobStatus
+from rlhf.models import AliasMove, JobStatus
 from rlhf.option_words import format_number
+from rlhf.promotion import Criterion, kept_criteria
 
 register = template.Library()
 
@@ -129,6 +130,12 @@ def share_place(record: dict[str, Any]) -> str:
     """Where a share and its interval lie on an axis from 0 to 1, for `.interval`."""
     at, start, end = (100 * record[name] for name in ("win_rate", "lower", "upper"))
     return f"--at: {at:.2f}%; --start: {start:.2f}%; --width: {end - start:.2f}%"
+
+
+@register.filter
+def gate_criteria(move: AliasMove) -> list[Criterion]:
+    """What its gate found when an alias moved."""
+    return kept_criteria(move)
 
 
 _SIDE_WORDS: dict[str, str | Promise] = {

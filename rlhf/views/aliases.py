@@ -7,13 +7,14 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from annotation.models import Project
 from annotation.services import DomainError
-from rlhf.forms import AliasForm
-from rlhf.models import AliasMove, Checkpoint
+from rlhf.forms import AliasForm, GateForm
+from rlhf.models import AliasMove, Checkpoint, PromotionGate
 from rlhf.services import move_alias, roll_back_alias
+from rlhf.services.aliases import remove_gate, set_gate
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 
 MOVES_SHOWN = 200
@@ -26,6 +27,7 @@ def alias_list(request: StaffRequest) -> HttpResponse:
     moves = AliasMove.objects.select_related(*_WITH_NAMES)
     context = {
         "current": moves.current(),
+        "gates": PromotionGate.objects.select_related("project", "benchmark", "changed_by"),
         "moves": moves.order_by("-moved_at", "-pk")[:MOVES_SHOWN],
         "most": MOVES_SHOWN,
     }
@@ -44,12 +46,44 @@ def checkpoint_alias(request: StaffRequest, pk: int) -> HttpResponse:
     else:
         target = None if "remove" in request.POST else checkpoint
         try:
+            if form.cleaned_data["despite_gate"] and not request.user.is_superuser:
+                raise DomainError(gettext("only an administrator may move an alias in spite of its gate"))
             move = move_alias(**(form.cleaned_data | {"checkpoint": target, "by": request.user}))
         except DomainError as error:
             messages.error(request, as_sentence(error))
         else:
             _say(request, move)
     return redirect("checkpoint_detail", pk=pk)
+
+
+@staff_required
+@require_http_methods(["GET", "POST"])
+def promotion_gate(request: StaffRequest, pk: int | None = None) -> HttpResponse:
+    """The thresholds of an alias: set them, change them, take them away (`remove`)."""
+    gate = get_object_or_404(PromotionGate, pk=pk) if pk else None
+    if gate and "remove" in request.POST:
+        said = gettext("%(alias)s moves without a gate from now on.") % {"alias": gate}
+        remove_gate(gate)
+        messages.success(request, said)
+        return redirect("alias_list")
+    if request.method == "POST":
+        form = GateForm(request.POST, gate=gate)
+        if form.is_valid():
+            try:
+                stored = set_gate(form.as_gate(), by=request.user)
+            except DomainError as error:
+                form.add_error(None, as_sentence(error))
+            else:
+                messages.success(request, gettext("%(alias)s has a gate now.") % {"alias": stored})
+                return redirect("alias_list")
+    else:
+        form = GateForm(gate=gate)
+    return render(
+        request,
+        "rlhf/promotion_gate.html",
+        {"form": form, "gate": gate},
+        status=422 if form.errors else 200,
+    )
 
 
 @staff_required

@@ -21,6 +21,7 @@ from rlhf.model_archive import ModelArchive
 from rlhf.model_card import model_card
 from rlhf.models import AliasMove, Checkpoint
 from rlhf.options import SpecError
+from rlhf.promotion import decisions_about
 from rlhf.services import aliases_by_checkpoint, publish_checkpoint
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
@@ -65,6 +66,7 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
         "lineage": lineage_of(checkpoint),
         "aliases": [move for move in moves.current() if move.checkpoint_id == checkpoint.pk],
         "alias_moves": moves.filter(Q(checkpoint=checkpoint) | Q(previous=checkpoint)).order_by("-moved_at", "-pk"),
+        "decisions": decisions_about(checkpoint),
         "alias_form": AliasForm(
             initial={
                 "project": checkpoint.job.snapshot.project_id if checkpoint.job and checkpoint.job.snapshot else None

@@ -21,6 +21,7 @@ class Command(ScriptCommand):
         what.add_argument("--back", action="store_true", help="let it stand for what it stood for before")
         what.add_argument("--remove", action="store_true", help="let it stand for nothing")
         parser.add_argument("--why", default="", help="kept in the log")
+        parser.add_argument("--despite-gate", action="store_true", help="move it though its gate says no; say why")
 
     def run(self, **options: Any) -> dict[str, Any]:
         project = find_project(options["project"]) if options["project"] else None
@@ -34,7 +35,8 @@ class Command(ScriptCommand):
             return _row(roll_back_alias(alias, project=project))
         if options["to"] or options["remove"]:
             checkpoint = find_checkpoint(options["to"], project) if options["to"] else None
-            return _row(move_alias(alias, checkpoint, why=options["why"], project=project))
+            despite_gate = options["despite_gate"]
+            return _row(move_alias(alias, checkpoint, why=options["why"], project=project, despite_gate=despite_gate))
         moves = AliasMove.objects.filter(alias=alias, project=project).order_by("-number")
         if not moves:
             raise DomainError(f"there is no alias {alias} here yet; --to CHECKPOINT --why TEXT makes it")
@@ -47,6 +49,7 @@ def _row(move: AliasMove) -> dict[str, Any]:
         "checkpoint": move.checkpoint.name if move.checkpoint else None,
         "from": move.previous.name if move.previous else None,
         "why": move.why,
+        "despite_gate": move.despite_gate,
         "by": move.moved_by.username if move.moved_by else None,
         "at": move.moved_at.isoformat(),
     }

@@ -18,7 +18,16 @@ from django.utils.translation import gettext as _
 from annotation.content_order import shown_order
 from annotation.errors import AssignmentNotFoundError
 from annotation.markdown import Rendered, render_markdown
-from annotation.models import Assignment, AssignmentStatus, Judgment, Response, RewriteTask
+from annotation.models import (
+    Assignment,
+    AssignmentStatus,
+    Judgment,
+    RatingStatus,
+    Response,
+    RewriteTask,
+    RubricRating,
+)
+from annotation.models.studies import ANSWERS
 from annotation.passages import shown_range, shown_text
 
 NAMES = "ABCDEFGHI"
@@ -196,6 +205,61 @@ def rewrite_responses(task: RewriteTask, annotator_id: int) -> list[Response]:
         responses += [further.response for further in comparison.further_responses.select_related("response")]
     random.Random(f"{task.pk} {annotator_id}").shuffle(responses)
     return responses
+
+
+@dataclass(frozen=True, slots=True)
+class BlindRating:
+    """A single response, to be marked by itself."""
+
+    rating_id: UUID
+    earlier_turns: Sequence[Turn]
+    question: Turn
+    task: str
+    lang: str
+    side: Side
+    marks: Mapping[str, bool]
+    """The answers given earlier, by name."""
+    note: str
+    is_given: bool
+    previous_id: UUID | None
+    """The rating that Undo goes back to."""
+
+
+def blind_rating(rating: RubricRating) -> BlindRating:
+    """Strip a rating, loaded with its response and prompt, to what its annotator may see."""
+    response = rating.item.response
+    assert response is not None
+    prompt = response.prompt
+    turns = [Turn(message["role"], render_markdown(message["content"])) for message in prompt.messages]
+    before = RubricRating.objects.filter(
+        annotator=rating.annotator_id,
+        project=rating.project_id,
+        status=RatingStatus.SUBMITTED,
+        superseded_at=None,
+        leased_at__lt=rating.leased_at,
+    )
+    return BlindRating(
+        rating.public_id,
+        turns[:-1],
+        turns[-1],
+        prompt.task,
+        prompt.lang,
+        _side("", response, prompt.messages),
+        {name: getattr(rating, name) for name in ANSWERS if getattr(rating, name) is not None},
+        rating.note,
+        rating.status == RatingStatus.SUBMITTED,
+        before.order_by("-leased_at").values_list("public_id", flat=True).first(),
+    )
+
+
+def own_rating(rating_id: UUID, annotator_id: int, project_id: int) -> RubricRating | None:
+    """An annotator's own rating with its prompt and response, unless they gave it back; None if it is not theirs."""
+    return (
+        RubricRating.objects.filter(public_id=rating_id, annotator=annotator_id, project=project_id)
+        .exclude(status=RatingStatus.SKIPPED)
+        .select_related("item__response__prompt")
+        .first()
+    )
 
 
 def for_display(assignment_id: UUID, annotator_id: int) -> BlindComparison | None:

@@ -40,6 +40,8 @@ class OwnProject:
     """Comparisons that they could judge, among the first of the queue."""
     more: bool
     """Whether the queue goes on beyond what was counted."""
+    to_rate: int = 0
+    """Responses that they could mark by themselves."""
 
     @property
     def waiting(self) -> int:
@@ -83,6 +85,7 @@ def projects_of(user: User) -> list[OwnProject]:
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, {"projects": ids, "annotator": annotator_id, "most": OPEN_COUNTED})
         queues = {project: (seen, free) for project, seen, free in cursor.fetchall()}
+    to_rate = services.count_to_rate(annotator, ids)
     rows = []
     for membership in memberships:
         seen, free = queues[membership.project_id]
@@ -97,6 +100,7 @@ def projects_of(user: User) -> list[OwnProject]:
                 held=count["held"],
                 open=free,
                 more=seen == OPEN_COUNTED,
+                to_rate=to_rate.get(membership.project_id, 0),
             )
         )
     return rows

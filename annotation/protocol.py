@@ -262,6 +262,7 @@ PRESETS: dict[str, tuple[str | Promise, Protocol]] = {
     "four": (_("Four levels a side, forced"), Protocol(scale=Scale.FOUR, allow_neither=False)),
     "eight": (_("Eight even steps"), Protocol(scale=Scale.EIGHT, allow_neither=False)),
     "binary": (_("One or the other"), Protocol(scale=Scale.BINARY)),
+    "gsb": (_("Good, same or bad: three answers"), Protocol(scale=Scale.BINARY, allow_neither=False)),
     "ranking": (_("A ranking of three to nine"), Protocol(scale=Scale.RANKING)),
     "aspects": (_("Seven steps and scores for each response"), Protocol(aspects=DEFAULT_ASPECTS)),
     "safety": (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import include, path
 
-from annotation.pages import asides, compare, rewrite
+from annotation.pages import asides, compare, rate, rewrite
 
 urlpatterns = [
     # First, because nothing is asked for as often.
@@ -20,6 +20,10 @@ urlpatterns = [
     path("projects/<slug:slug>/rewrite/<int:task_id>/drop", rewrite.drop, name="rewrite_drop"),
     path("projects/<slug:slug>/rewrite/<int:task_id>/give-back", rewrite.give_back, name="rewrite_give_back"),
     path("projects/<slug:slug>/rewrite/<int:task_id>/lease", rewrite.renew, name="rewrite_renew"),
+    path("projects/<slug:slug>/rate/", rate.rate, name="rate"),
+    path("projects/<slug:slug>/rate/<uuid:rating_id>/save", rate.save, name="rate_save"),
+    path("projects/<slug:slug>/rate/<uuid:rating_id>/skip", rate.skip, name="rate_skip"),
+    path("projects/<slug:slug>/rate/<uuid:rating_id>/lease", rate.renew, name="rate_renew"),
     path("assignments/<uuid:assignment_id>/text/<int:position>", asides.response_text, name="response_text"),
     path("assignments/<uuid:assignment_id>/flag", asides.flag, name="flag"),
     path("assignments/<uuid:assignment_id>/skip", compare.skip, name="skip"),

@@ -397,10 +397,10 @@ def test_a_page_takes_a_fixed_number_of_queries(
     for _ in range(waiting):
         make_comparison(project)
     ann.get("/")  # makes the annotator
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         ann.get("/")
     first, second = queue(ann)
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         ann.get("/projects/helpful/compare/")
     with django_assert_max_num_queries(8):  # seven, and one more where this process has not met the session yet
         vote(ann, first, headers=FETCH, held=second)

@@ -56,6 +56,7 @@ from annotation.models.projects import (
 )
 from annotation.models.quality import Adjudication, Flag, Gold
 from annotation.models.rewriting import Edit, RewriteCause, RewriteStatus, RewriteTask
+from annotation.models.studies import RatingStatus, RubricRating, Study, StudyItem, StudyKind
 from annotation.models.texts import ProjectSource, Prompt, Response, ResponseSource, SourceKind
 from annotation.models.tokens import ApiToken
 from annotation.models.webhooks import DeliveryStatus, Webhook, WebhookDelivery
@@ -104,18 +105,23 @@ __all__ = [
     "QualificationState",
     "QueueTier",
     "Rating",
+    "RatingStatus",
     "Response",
     "ResponseSource",
     "RewriteCause",
     "RewriteStatus",
     "RewriteTask",
     "Role",
+    "RubricRating",
     "Scenario",
     "SideStatus",
     "SimilarResponses",
     "SourceKind",
     "StaleWords",
     "StoredFigures",
+    "Study",
+    "StudyItem",
+    "StudyKind",
     "Tally",
     "TallyBlock",
     "Turn",

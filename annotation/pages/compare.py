@@ -241,4 +241,5 @@ def _page(
     context |= {"last_id": last, "progress": services.progress(annotator, project)}
     if Protocol.of(project).asks_for_rewrites:
         context["rewrite_count"] = services.count_rewrites(project)
+    context["rate_count"] = services.count_to_rate(annotator, [project.pk]).get(project.pk, 0)
     return render(request, "compare.html", context, status=status)

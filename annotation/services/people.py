@@ -25,6 +25,7 @@ from annotation.models import (
 from annotation.services.journal import record_event
 from annotation.services.queue import release_assignments
 from annotation.services.rating_conversations import give_back_conversations
+from annotation.services.studies import release_ratings
 
 ROLE_RANK = {Role.ANNOTATOR: 1, Role.REVIEWER: 2, Role.ADMIN: 3}
 
@@ -175,7 +176,7 @@ def deactivate_user(user: User, *, by: User | None = None) -> int:
 
 
 def give_back(project: Project | None, user: User) -> int:
-    """Return the comparisons, rewrites and conversations to rate that a user holds, in one project or everywhere."""
+    """Return whatever a user holds, to judge, to rewrite or to rate, in one project or everywhere."""
     annotator = Annotator.objects.filter(user=user.pk).first()
     if annotator is None:
         return 0
@@ -184,7 +185,7 @@ def give_back(project: Project | None, user: User) -> int:
         rewrites = rewrites.filter(project=project)
     with transaction.atomic():
         returned = rewrites.update(status=RewriteStatus.OPEN, annotator=None, lease_expires_at=None)
-        returned += give_back_conversations(annotator, project)
+        returned += give_back_conversations(annotator, project) + release_ratings(annotator, project)
         return returned + release_assignments(annotator=annotator, project=project)
 
 

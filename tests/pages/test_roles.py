@@ -32,7 +32,7 @@ ROLES = {
 FOR_MEMBERS_ONLY = {"compare", "renew_lease", "guidelines_text"}
 """Where staff who are no members find nothing either: they hold no comparisons."""
 
-TESTED_BESIDE_THEM = tuple(f"annotation.pages.{name}" for name in ("prompts", "quality", "settle", "rewrite"))
+TESTED_BESIDE_THEM = tuple(f"annotation.pages.{name}" for name in ("prompts", "quality", "settle", "rewrite", "rate"))
 """Modules whose own tests say who opens their pages."""
 
 RANKS = [None, Role.ANNOTATOR, Role.REVIEWER, Role.ADMIN]

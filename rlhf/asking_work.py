@@ -64,10 +64,17 @@ class AskingWork:
         self.lease = lease
         self.stop = threading.Event()
 
-    def do_all(self, endpoint: Endpoint, ask: Callable[[Any], Callable[[], object]], things: Iterable[Any]) -> None:
+    def do_all(
+        self,
+        endpoint: Endpoint,
+        ask: Callable[[Any], Callable[[], object]],
+        things: Iterable[Any],
+        follow: Callable[[Any], Any] = lambda stored: None,
+    ) -> None:
         """Ask in threads; what each gives back stores, and is called in this one.
 
-        Raises EndpointAwayError, StoppedError.
+        follow: from what storing returned, what is to be asked next because of it, or None. Raises
+        EndpointAwayError, StoppedError.
         """
         pool = ThreadPoolExecutor(self.job.parallel)
         pending: set[Future[Callable[[], object]]] = {pool.submit(ask, thing) for thing in things}
@@ -79,7 +86,9 @@ class AskingWork:
                     raise StoppedError
                 # What came is stored before the one that failed is heard.
                 for future in sorted(done, key=lambda future: future.exception() is not None):
-                    future.result()()
+                    following = follow(future.result()())
+                    if following is not None:
+                        pending.add(pool.submit(ask, following))
                 if time.monotonic() - looked_at > LOOK_SECONDS or not done:
                     looked_at = time.monotonic()
                     self._look(endpoint)

@@ -1,4 +1,4 @@
-"""Where the marks of FB-Bench's charts lie; the templates draw them as SVG."""
+"""Where the marks of the benchmarks' charts lie; the templates draw them as SVG."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from rlhf.benchmark_figures import Row
 
+BAR_KINDS = ("error_correction", "response_maintenance", "share")
 BAR_HEIGHT, GROUP_GAP, BAR_WIDTH = 15, 11, 240
 
 
@@ -48,7 +49,7 @@ def bars_of(title: str, figures: dict[str, dict[str, Any]]) -> Bars:
     for label, values in figures.items():
         bars = []
         top = y
-        for kind in ("error_correction", "response_maintenance"):
+        for kind in BAR_KINDS:
             if kind in values:
                 value = values[kind]
                 bars.append(Bar(kind, value, y, BAR_WIDTH * (value or 0) / 100))

@@ -1,7 +1,8 @@
-"""What the tables say about an FB-Bench run: its progress, its report, and its rows in the authors' shapes."""
+"""What the tables say about a run: its progress, its report, and FB-Bench's rows in the authors' shapes."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,9 +11,15 @@ from typing import Any
 
 from django.db.models import Count, F, Q
 
+from rlhf.constraint_figures import (
+    constraint_answer_rows,
+    constraint_judgment_rows,
+    constraint_report,
+    constraint_table,
+)
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench_scores import report
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun, BenchmarkSet
+from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun, BenchmarkSet
 
 PACE_ROWS = 40
 """An estimate looks back at this many answers or judgments."""
@@ -92,21 +99,25 @@ def items_of(run: BenchmarkRun) -> dict[int, fb_bench.Item]:
 
 def report_of(run: BenchmarkRun) -> dict[str, Any]:
     """The figures of what is judged so far, with a count of everything that is not in them."""
-    items = items_of(run)
     judgments = list(run.judgments.values_list("item", "score", "failure", "is_repetitive", "attempts"))
-    scores = {items[item].query: score for item, score, *_ in judgments if score is not None}
+    if run.data_set.kind == Benchmark.FB_BENCH:
+        items = items_of(run)
+        scores = {items[item].query: score for item, score, *_ in judgments if score is not None}
+        figures, count = report(list(items.values()), scores), len(items)
+    else:
+        figures, count = constraint_report(run), run.data_set.items.count()
     failures = Counter(failure for _, _, failure, _, _ in judgments if failure)
     answers = BenchmarkAnswer.objects.filter(run=run.answering_run_id)
     return {
-        **report(list(items.values()), scores),
-        "items": len(items),
+        **figures,
+        "items": count,
         "answers": answers.filter(error="").count(),
         "failed_answers": answers.exclude(error="").count(),
         "judgments": len(judgments),
-        "scored": len(scores),
+        "scored": len(judgments) - sum(failures.values()),
         "failed": sum(failures.values()),
         "failures": dict(failures.most_common()),
-        "missing": len(items) - len(judgments),
+        "missing": count - len(judgments),
         "repetitive": sum(is_repetitive for _, _, _, is_repetitive, _ in judgments),
         "retried": sum(attempts > 1 for *_, attempts in judgments),
     }
@@ -122,7 +133,7 @@ class Row:
     @property
     def gap(self) -> float | None:
         """Error correction minus response maintenance: far above 0, it caves in; far below, it does not learn."""
-        correction, maintenance = self.figures["error_correction"], self.figures["response_maintenance"]
+        correction, maintenance = (self.figures.get(key) for key in ("error_correction", "response_maintenance"))
         return None if correction is None or maintenance is None else round(correction - maintenance, 2)
 
 
@@ -139,12 +150,25 @@ def figures_of(run: BenchmarkRun) -> dict[str, Any]:
     if not run.report:
         return report_of(run)
     # The database does not keep the order of keys.
+    if run.data_set.kind != Benchmark.FB_BENCH:
+        return run.report | {
+            name: dict(sorted(run.report[name].items(), key=_size)) for name in CONSTRAINT_SLICES if name in run.report
+        }
     ordered = {
         "by_task": fb_bench.TASKS,
         "by_deficiency": fb_bench.DEFICIENCIES,
         "by_feedback": [kind for kinds in fb_bench.FEEDBACK.values() for kind in kinds],
     }
     return run.report | {name: _in_order(run.report[name], keys) for name, keys in ordered.items()}
+
+
+CONSTRAINT_SLICES = ("by_type", "by_priority", "by_domain")
+
+
+def _size(entry: tuple[str, dict[str, Any]]) -> tuple[float, str]:
+    """The largest slice first."""
+    name, figures = entry
+    return -next((figures[key] for key in ("count", "items", "sessions") if key in figures), 0), name
 
 
 def _in_order(figures: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
@@ -167,9 +191,10 @@ def agreements(data_set: BenchmarkSet) -> list[Agreement]:
     Where several people ticked an answer, each is compared; ticks on another version of a checklist are not.
     """
     equal: dict[str, dict[str, list[bool]]] = {}
-    judgments = BenchmarkJudgment.objects.filter(run__data_set=data_set, failure="", is_repetitive=False).filter(
-        answer__ticks__checklist=F("checklist")
+    judgments = BenchmarkJudgment.objects.filter(
+        run__data_set=data_set, failure="", is_repetitive=False, is_lenient=False
     )
+    judgments = judgments.filter(answer__ticks__checklist=F("checklist"))
     rows = judgments.values_list("run__judge__name", "run__source__name", "met", "answer__ticks__met").order_by(
         "run__judge__name", "run__source__name", "pk"
     )
@@ -187,11 +212,25 @@ def agreements(data_set: BenchmarkSet) -> list[Agreement]:
     ]
 
 
+def lines_of(rows: Iterable[dict[str, Any]], *, as_array: bool) -> Iterator[str]:
+    """The text of a file of JSON lines, or of one JSON array, which the authors of CFBench and SysBench read."""
+    if not as_array:
+        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return
+    yield "["
+    for number, row in enumerate(rows):
+        yield (",\n" if number else "\n") + json.dumps(row, ensure_ascii=False)
+    yield "\n]\n"
+
+
 # ── The authors' shapes ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def answer_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:
     """The authors' answers file, sorted by `user_query` as theirs is; an item without an answer has no row."""
+    if run.data_set.kind != Benchmark.FB_BENCH:
+        yield from constraint_answer_rows(run)
+        return
     items = items_of(run)
     answers = BenchmarkAnswer.objects.filter(run=run.answering_run_id, error="")
     for answer in sorted(answers, key=lambda answer: items[answer.item_id].query):
@@ -205,6 +244,9 @@ def answer_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:
 
 def judgment_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:
     """The authors' judgments file. A failed judgment keeps its row: `judgement` is null and `failure` says why."""
+    if run.data_set.kind != Benchmark.FB_BENCH:
+        yield from constraint_judgment_rows(run)
+        return
     items = items_of(run)
     reason, result, yes, no = (
         ("评判理由", "评判结果", "是", "否")
@@ -237,6 +279,9 @@ def judgment_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:
 
 def result_table(run: BenchmarkRun) -> Iterator[list[Any]]:
     """A line for each item, with its score or the reason why it has none; the first line names the columns."""
+    if run.data_set.kind != Benchmark.FB_BENCH:
+        yield from constraint_table(run)
+        return
     yield ["item", "scenario", "task", "sub_task", "user_query", "second_response", "score", "failure", "attempts"]
     judgments = {judgment.item_id: judgment for judgment in run.judgments.all()}
     answers = {answer.item_id: answer for answer in BenchmarkAnswer.objects.filter(run=run.answering_run_id)}

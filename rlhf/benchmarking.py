@@ -1,4 +1,4 @@
-"""What a worker does with an FB-Bench run: have every item answered, then every answer judged.
+"""What a worker does with a run of a benchmark: have every item answered, then every answer judged.
 
 Answers and judgments are stored one by one as they come, so a crash loses only what was under way. Each item ends in
 an answer or a stated failure, and each answer in a judgment or a stated failure; nothing is left out silently.
@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlhf import benchmark_figures as figures
 from rlhf.asking import AskedInVainError, Endpoint
 from rlhf.asking_work import AskingWork, see_through
-from rlhf.evaluation import fb_bench
+from rlhf.benchmark_questions import Histories, Question, Step, steps_of
 from rlhf.evaluation.fb_bench import Failure, UnusableJudgmentError, Verdict
-from rlhf.evaluation.fb_bench_judge import judge_messages, read_judgment
 from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkRun, Checklist, Checkpoint
 from rlhf.options import SpecError
 from rlhf.services import benchmarks
@@ -56,10 +55,10 @@ class _Work:
         endpoint = Endpoint(self.run.source, self.asking.stop)
         budget = TokenBudget.of(self.run)
 
-        def answer(item: BenchmarkItem) -> Callable[[], object]:
-            asked: list[dict[str, str]] = item.as_item([]).messages
-            sampling: dict[str, Any] = {"temperature": fb_bench.temperature_of(item.task)}
-            seed = benchmarks.benchmark_seed(self.run.source, item)
+        def answer(step: Step) -> Callable[[], Step | None]:
+            asked = step.messages
+            sampling: dict[str, Any] = {"temperature": step.temperature}
+            seed = benchmarks.benchmark_seed(self.run.source, step.item)
             fields: dict[str, Any]
             try:
                 sampling["max_tokens"] = budget.tokens_for(asked)
@@ -72,23 +71,42 @@ class _Work:
                     "finish_reason": completion.finish_reason,
                     "seconds": completion.seconds,
                 }
-            return lambda: benchmarks.store_answer(self.run, item, sampling={**sampling, "seed": seed}, **fields)
 
-        missing = BenchmarkItem.objects.kept().filter(data_set=self.run.data_set_id).exclude(answers__run=self.run)
+            def store() -> Step | None:
+                benchmarks.store_answer(self.run, step.item, sampling={**sampling, "seed": seed}, **fields)
+                if "error" not in fields:
+                    return step.next(fields["text"])
+                self._leave_unanswered(step.after)
+                return None
+
+            return store
+
+        steps = []
+        for step, unreachable in steps_of(self.run):
+            self._leave_unanswered(unreachable)
+            if step:
+                steps.append(step)
         # The short ones first: a server that pads the texts it reads together then pads little.
-        self.asking.do_all(
-            endpoint, answer, sorted(missing, key=lambda item: len(item.query) + len(item.first_response))
-        )
+        by_length = sorted(steps, key=lambda step: step.length)
+        self.asking.do_all(endpoint, answer, by_length, follow=lambda step: step)
+
+    def _leave_unanswered(self, turns: Sequence[BenchmarkItem]) -> None:
+        for item in turns:
+            benchmarks.store_answer(self.run, item, error="an earlier turn of this session has no answer")
 
     def judge_all(self) -> None:
         """Have the judge tick every answer that it has not ticked yet."""
         assert self.run.judge is not None  # only imported runs have none, and nobody claims those
         self.judge = self.run.judge
         endpoint = Endpoint(self.judge, self.asking.stop)
+        kind, histories = self.run.data_set.kind, Histories(self.run)  # not in the threads: they have no database
 
         def judge(answer: BenchmarkAnswer) -> Callable[[], object]:
-            outcome = self._judge(endpoint, answer)
             checklist = self.checklists[answer.item_id]
+            history = histories.before(answer.item)
+            question = Question.of(kind, self.run.prompt_language, answer, checklist, history)
+            outcome = self._judge(endpoint, answer, question)
+
             return lambda: benchmarks.store_judgment(self.run, answer, checklist, **outcome)
 
         missing = (
@@ -102,22 +120,20 @@ class _Work:
             sorted(missing, key=lambda answer: len(answer.item.query + answer.item.first_response + answer.text)),
         )
 
-    def _judge(self, endpoint: Endpoint, answer: BenchmarkAnswer) -> dict[str, Any]:
+    def _judge(self, endpoint: Endpoint, answer: BenchmarkAnswer, question: Question) -> dict[str, Any]:
         """What `store_judgment` keeps of up to so many tries."""
         if answer.error:
             return {"failure": Failure.NO_ANSWER, "note": answer.error, "attempts": 0}
-        item = answer.item.as_item(self.checklists[answer.item_id].criteria)
-        asked = judge_messages(item, answer.text, self.run.prompt_language)
         sampling = {"temperature": 0.0, "max_tokens": self.run.judge_max_tokens}
         seconds = 0.0
         failed: dict[str, Any] = {}
         for attempt in range(1, self.run.judge_attempts + 1):
             seed = benchmarks.benchmark_seed(self.judge, answer.item, attempt)
             try:
-                completion = endpoint.ask(asked, sampling=sampling, seed=seed)
+                completion = endpoint.ask(question.messages, sampling=sampling, seed=seed)
             except AskedInVainError as failure:
-                if failure.was_refused and "repetitive pattern" in str(failure).lower():
-                    verdicts = [Verdict(False) for _ in item.checklist]
+                if question.may_be_repetitive and is_about_repetitions(failure):
+                    verdicts = [Verdict(False) for _ in self.checklists[answer.item_id].criteria]
                     return {"verdicts": verdicts, "is_repetitive": True, "note": str(failure), "attempts": attempt}
                 # The endpoint has tried on its own already; the same request would be refused again.
                 kind = Failure.REFUSED if failure.was_refused else Failure.UNREADABLE
@@ -125,10 +141,14 @@ class _Work:
             seconds += completion.seconds
             kept = {"raw": completion.text, "attempts": attempt, "seconds": seconds}
             try:
-                return {"verdicts": read_judgment(completion.text, item), **kept}
+                return {"verdicts": question.read(completion.text), **kept}
             except UnusableJudgmentError as error:
                 failed = {"failure": error.failure, "note": str(error), **kept}
         return failed
+
+
+def is_about_repetitions(failure: AskedInVainError) -> bool:
+    return failure.was_refused and "repetitive pattern" in str(failure).lower()
 
 
 class TooLongError(Exception):

@@ -26,6 +26,9 @@ STRICT, LENIENT, FAILED = "1", "0", "-1"
 class Constraint:
     text: str
     is_primary: bool
+    kind: str = ""
+    """The class, such as 格式约束; empty where the data set names none."""
+    sub_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,8 @@ def parse_constraints(value: Any) -> tuple[Constraint, ...]:
             raise UnusableItemError(
                 f"criteria: the priority of number {number}, {entry[1]!r}, is neither 主需 nor 次需"
             )
-        constraints.append(Constraint(entry[0], entry[1] == PRIMARY))
+        kinds = [str(kind) for kind in entry[2:4]] + ["", ""]
+        constraints.append(Constraint(entry[0], entry[1] == PRIMARY, kinds[0], kinds[1]))
     return tuple(constraints)
 
 
@@ -101,7 +105,7 @@ def _rounded(values: Sequence[float]) -> float:
 
 
 @dataclass(slots=True)
-class _Kept:
+class Kept:
     scores: list[Scores] = field(default_factory=list)
 
     def figures(self) -> dict[str, float | None]:
@@ -115,7 +119,7 @@ def score_file(path: Path) -> dict[str, Any]:
 
     An item needs `criteria` and either `judge_score` with `judge_parsing`, or the judge's text in `judge_response`.
     """
-    everything, by_split = _Kept(), {"easy": _Kept(), "hard": _Kept()}
+    everything, by_split = Kept(), {"easy": Kept(), "hard": Kept()}
     readings = dict.fromkeys((STRICT, LENIENT, FAILED), 0)
     other_metric = 0
     problems: list[str] = []
@@ -124,7 +128,7 @@ def score_file(path: Path) -> dict[str, Any]:
             if error or not isinstance(value, dict):
                 raise UnusableItemError(error or "it is not a JSON object")
             constraints = parse_constraints(value.get("criteria"))
-            bits, reading = _judged(value, constraints)
+            bits, reading = judged_row(value, constraints)
             scores = score_item(bits, reading, constraints)
         except UnusableItemError as refusal:
             problems.append(f"row {row}: {refusal}")
@@ -150,7 +154,8 @@ def score_file(path: Path) -> dict[str, Any]:
     }
 
 
-def _judged(value: dict[str, Any], constraints: Sequence[Constraint]) -> tuple[list[int], str]:
+def judged_row(value: dict[str, Any], constraints: Sequence[Constraint]) -> tuple[list[int], str]:
+    """The bits of a judged row, and how the judge was read. Raises UnusableItemError."""
     if "judge_score" not in value:
         text = value.get("judge_response")
         if not isinstance(text, str):

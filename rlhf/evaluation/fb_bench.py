@@ -151,11 +151,11 @@ def parse_item(value: Any) -> Item:
         raise UnusableItemError("reference_second_response: it is not a text")
     return Item(
         scenario=scenario,
-        task=_text(value, "task_type"),
-        sub_task=_text(value, "sub_task_type", may_be_empty=True),
-        query=_text(value, "user_query"),
-        first_response=_text(value, "origin_first_response"),
-        feedback=_text(value, "feedback"),
+        task=text_of(value, "task_type"),
+        sub_task=text_of(value, "sub_task_type", may_be_empty=True),
+        query=text_of(value, "user_query"),
+        first_response=text_of(value, "origin_first_response"),
+        feedback=text_of(value, "feedback"),
         deficiencies=deficiencies,
         feedback_types=feedback_types,
         checklist=parse_checklist(value.get("checklist"), scenario),
@@ -173,7 +173,7 @@ def parse_checklist(value: Any, scenario: Scenario) -> tuple[Criterion, ...]:
     texts = [criterion.text for criterion in criteria]
     if len(set(texts)) < len(texts):
         again = next(text for index, text in enumerate(texts) if text in texts[:index])
-        raise UnusableItemError(f"checklist: {_short(again)} stands there twice")
+        raise UnusableItemError(f"checklist: {short(again)} stands there twice")
     weights = [criterion.weight for criterion in criteria if criterion.weight is not None]
     if weights and len(weights) < len(criteria):
         raise UnusableItemError("checklist: some criteria have a weight and some have none; give all or none one")
@@ -190,7 +190,7 @@ def _criterion(number: int, entry: Any) -> Criterion:
     text, weight = entry if isinstance(entry, list) and len(entry) == 2 else (entry, None)
     if not isinstance(text, str) or not text.strip():
         raise UnusableItemError(f"checklist: criterion {number} is neither a text nor [text, weight]")
-    _check_text(text, f"criterion {number}")
+    check_text(text, f"criterion {number}")
     if not isinstance(entry, list):
         return Criterion(text)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1:  # NaN is refused, too
@@ -198,15 +198,16 @@ def _criterion(number: int, entry: Any) -> Criterion:
     return Criterion(text, float(weight))
 
 
-def _text(value: dict[str, Any], field: str, *, may_be_empty: bool = False) -> str:
+def text_of(value: dict[str, Any], field: str, *, may_be_empty: bool = False) -> str:
     text = value.get(field)
     if not isinstance(text, str) or not (may_be_empty or text.strip()):
-        raise UnusableItemError(f"{field}: {'it is missing' if text is None else 'it is not a text'}")
-    _check_text(text, field)
+        why = "it is missing" if text is None else "it is empty" if isinstance(text, str) else "it is not a text"
+        raise UnusableItemError(f"{field}: {why}")
+    check_text(text, field)
     return text
 
 
-def _check_text(text: str, field: str) -> None:
+def check_text(text: str, field: str) -> None:
     if len(text) > MAX_FIELD_CHARS:
         raise UnusableItemError(f"{field}: {len(text):,} characters are more than {MAX_FIELD_CHARS:,}")
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -223,7 +224,7 @@ def _labels(value: dict[str, Any], field: str, known: Sequence[str], what: str) 
     return tuple(dict.fromkeys(labels))
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
 
 
@@ -261,7 +262,7 @@ def parse_dataset(content: bytes, name: str) -> DataSet:
                 raise UnusableItemError(error)
             item = parse_item(value)
             if item.query in items:
-                raise UnusableItemError(f"user_query: {_short(item.query)} stands in an earlier item, too")
+                raise UnusableItemError(f"user_query: {short(item.query)} stands in an earlier item, too")
         except UnusableItemError as refusal:
             refusals.append(Refusal(row, str(refusal)))
         else:
@@ -394,11 +395,11 @@ def _matched(echoes: list[str], checklist: Sequence[Criterion], *, by_place: boo
         missing, left = [], {}
     if left:
         raise UnusableJudgmentError(
-            Failure.INVENTED_CRITERION, f"it judges {_short(next(iter(left)))}, which is not in the checklist"
+            Failure.INVENTED_CRITERION, f"it judges {short(next(iter(left)))}, which is not in the checklist"
         )
     if missing:
         raise UnusableJudgmentError(
-            Failure.MISSING_CRITERION, f"it says nothing about {_short(checklist[missing[0]].text)}"
+            Failure.MISSING_CRITERION, f"it says nothing about {short(checklist[missing[0]].text)}"
         )
     return [found[index] for index in range(len(checklist))]
 
@@ -409,7 +410,7 @@ def _plain(text: str) -> str:
 
 
 def _verdict(value: Any, criterion: Criterion, echo: str) -> Verdict:
-    at = _short(criterion.text)
+    at = short(criterion.text)
     if not isinstance(value, dict):
         raise UnusableJudgmentError(Failure.WRONG_SHAPE, f"{at}: not an object with a reason and a result")
     result = _first(value, RESULT_KEYS)
@@ -417,9 +418,7 @@ def _verdict(value: Any, criterion: Criterion, echo: str) -> Verdict:
     if word not in YES | NO:
         if (isinstance(result, int | float) and not isinstance(result, bool)) or _PARTLY.search(word):
             raise UnusableJudgmentError(Failure.PARTIAL_CREDIT, f"{at}: {result!r} is neither yes nor no")
-        raise UnusableJudgmentError(
-            Failure.OTHER_WORD, f"{at}: the result {_short(str(result))} is neither yes nor no"
-        )
+        raise UnusableJudgmentError(Failure.OTHER_WORD, f"{at}: the result {short(str(result))} is neither yes nor no")
     reason = _first(value, REASON_KEYS)
     if not isinstance(reason, str) or not reason.strip():
         raise UnusableJudgmentError(Failure.NO_REASON, f"{at}: no reason is given")

@@ -99,14 +99,14 @@ def read_judgment(text: str, item: Item) -> tuple[Verdict, ...]:
 
     Accepted besides the bare object: one in a fence, and one after the thoughts of a reasoning model.
     """
-    return parse_judgement(_object_in(text), item.checklist)
+    return parse_judgement(object_in(text), item.checklist)
 
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"```[ \t]*(?:json|JSON)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
-def _object_in(text: str) -> Any:
+def object_in(text: str) -> Any:
     text = _THOUGHTS.sub("", text[:MAX_ANSWER_CHARS]).strip()
     if not text:
         raise UnusableJudgmentError(Failure.NOTHING, "the judge said nothing")

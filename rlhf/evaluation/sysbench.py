@@ -18,6 +18,7 @@ TYPES = {
     "动作约束": "action", "内容约束": "content", "背景约束": "background", "角色约束": "role", "格式约束": "format",
     "风格约束": "style",
 }  # fmt: skip
+ALIGNMENTS = ("align", "misalign")
 YES, NO = "是", "否"
 
 
@@ -73,7 +74,7 @@ def _turn(number: int, prompt: Any, results: dict[str, Any], infos: dict[str, An
     info = infos.get(prompt) if isinstance(prompt, str) else None
     if not isinstance(result, dict) or not isinstance(info, dict):
         raise UnusableItemError(f"turn {number}: it was not judged")
-    if info.get("alignment") not in ("align", "misalign"):
+    if info.get("alignment") not in ALIGNMENTS:
         raise UnusableItemError(f"turn {number}: alignment is neither align nor misalign")
     criteria = info.get("criteria") or result.get("criteria")
     verdicts = result.get("评判结果")
@@ -105,7 +106,7 @@ def score_sessions(sessions: list[Session]) -> dict[str, Any]:
         "rounds": _rounds(sessions),
         "csr_by_type": {kind: _share(bits) for kind, bits in sorted(by_type.items())},
         "isr_by_alignment": {
-            name: _share([turn.is_right for turn in turns if turn.alignment == name]) for name in ("align", "misalign")
+            name: _share([turn.is_right for turn in turns if turn.alignment == name]) for name in ALIGNMENTS
         },
         "by_sessions": {
             name: {"ssr": _ssr(chosen), "rounds": _rounds(chosen), "sessions": len(chosen)}
@@ -120,12 +121,14 @@ def _share(bits: list[bool]) -> float | None:
     return round(fmean(bits), 4) if bits else None
 
 
-def _ssr(sessions: list[Session]) -> float:
+def _ssr(sessions: list[Session]) -> float | None:
+    if not sessions:
+        return None
     return round(fmean(session.right_from_the_start / len(session.turns) for session in sessions), 4)
 
 
 def _rounds(sessions: list[Session]) -> list[float]:
-    longest = max(len(session.turns) for session in sessions)
+    longest = max((len(session.turns) for session in sessions), default=0)
     return [round(fmean(session.right_from_the_start > index for session in sessions), 4) for index in range(longest)]
 
 

@@ -7,6 +7,7 @@ are written only by the transition functions in `services`.
 from rlhf.models.aliases import AliasMove
 from rlhf.models.checkpoints import Checkpoint, CheckpointKind
 from rlhf.models.evaluation import (
+    Benchmark,
     BenchmarkAnswer,
     BenchmarkItem,
     BenchmarkJudgment,
@@ -34,6 +35,7 @@ __all__ = [
     "AlarmCode",
     "AliasMove",
     "AskingJob",
+    "Benchmark",
     "BenchmarkAnswer",
     "BenchmarkItem",
     "BenchmarkJudgment",

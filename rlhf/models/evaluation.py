@@ -1,9 +1,12 @@
-"""FB-Bench here: data sets, runs of a model over them, and what judges and people tick.
+"""Benchmarks here: data sets, runs of a model over them, and what judges and people tick.
 
-The names of scenarios, deficiencies and kinds of feedback are those of the conversations that people have here.
+One family of tables serves FB-Bench, CFBench and SysBench: an item is what is answered and judged at a time. The names
+of FB-Bench's scenarios, deficiencies and kinds of feedback are those of the conversations that people have here.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -16,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from annotation.models import Annotator, DeficiencyType, FeedbackType, Project, ResponseSource, Scenario
 from annotation.models.checks import json_object, one_of, string_list
 from rlhf.evaluation import fb_bench
+from rlhf.evaluation.constraint_sets import Exercise
 from rlhf.models.leased import AskingJob, leased_job_constraints
 
 
@@ -29,9 +33,18 @@ def label_of(key: str) -> str:
     return key.replace("_", " ").title()
 
 
-class BenchmarkSet(models.Model):
-    """A version of the data set: the items of one file, or those that grow out of a project's conversations."""
+class Benchmark(models.TextChoices):
+    FB_BENCH = "fb_bench", "FB-Bench"
+    CFBENCH = "cfbench", "CFBench"
+    SYSBENCH = "sysbench", "SysBench"
 
+
+class BenchmarkSet(models.Model):
+    """A version of a data set: the items of one file, or those that grow out of a project's conversations."""
+
+    kind = models.CharField(
+        max_length=20, choices=Benchmark, default=Benchmark.FB_BENCH, db_default=Benchmark.FB_BENCH.value
+    )
     name = models.CharField(max_length=200, unique=True)
     sha256 = models.CharField(max_length=64, blank=True, help_text="Of the imported file; empty where items grow.")
     project = models.ForeignKey(
@@ -51,6 +64,7 @@ class BenchmarkSet(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["sha256"], condition=~Q(sha256=""), name="benchmarkset_file_once"),
             models.CheckConstraint(condition=Q(sha256="") | Q(sha256__length=64), name="benchmarkset_sha256_length"),
+            models.CheckConstraint(condition=one_of("kind", Benchmark), name="benchmarkset_kind_known"),
         ]
 
     def __str__(self) -> str:
@@ -73,17 +87,24 @@ class BenchmarkItemQuerySet(models.QuerySet["BenchmarkItem"]):
 
 
 class BenchmarkItem(models.Model):
-    """A question, its fixed first answer and a person's feedback; models write the second answer."""
+    """What is answered and judged at a time.
+
+    FB-Bench: a question, its fixed first answer and a person's feedback; models write the second answer. CFBench: an
+    instruction, with `task` its domain and `sub_task` its scenario. SysBench: a turn of a session.
+    """
 
     data_set = models.ForeignKey(BenchmarkSet, on_delete=models.CASCADE, related_name="items")
     position = models.PositiveIntegerField(help_text="1, 2, … in the file")
-    key = models.CharField(max_length=64, help_text="sha256 of the query")
-    scenario = models.CharField(max_length=30, choices=Scenario)
-    task = models.CharField(max_length=200)
+    key = models.CharField(max_length=64, help_text="sha256 of the query, or of what else makes it one")
+    scenario = models.CharField(max_length=30, choices=Scenario, blank=True, help_text="FB-Bench's only.")
+    task = models.CharField(max_length=200, blank=True)
     sub_task = models.CharField(max_length=200, blank=True)
     query = models.TextField()
-    first_response = models.TextField()
-    feedback = models.TextField()
+    first_response = models.TextField(blank=True)
+    feedback = models.TextField(blank=True)
+    session = models.PositiveIntegerField(null=True, blank=True, help_text="SysBench: 1, 2, … in the file")
+    turn = models.PositiveSmallIntegerField(null=True, blank=True, help_text="1, 2, … in its session")
+    details = json_object(help_text="What else the authors' row says.")
     deficiency_types = string_list()
     feedback_types = string_list()
     dropped_at = models.DateTimeField(null=True, blank=True, help_text="Too easy: every model solved it.")
@@ -96,7 +117,15 @@ class BenchmarkItem(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["data_set", "key"], name="benchmarkitem_once"),
             models.UniqueConstraint(fields=["data_set", "position"], name="benchmarkitem_position_once"),
-            models.CheckConstraint(condition=one_of("scenario", Scenario), name="benchmarkitem_scenario_known"),
+            models.UniqueConstraint(fields=["data_set", "session", "turn"], name="benchmarkitem_turn_once"),
+            models.CheckConstraint(
+                condition=Q(scenario="") | (one_of("scenario", Scenario) & ~Q(first_response="") & ~Q(feedback="")),
+                name="benchmarkitem_scenario_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(session__isnull=True, turn__isnull=True) | Q(session__gte=1, turn__gte=1),
+                name="benchmarkitem_turn_of_session",
+            ),
             models.CheckConstraint(condition=Q(key__length=64), name="benchmarkitem_key_length"),
             models.CheckConstraint(
                 condition=Q(deficiency_types__contained_by=DeficiencyType.values)
@@ -128,13 +157,27 @@ class BenchmarkItem(models.Model):
             reference=self.reference,
         )
 
+    def as_exercise(self, criteria: list[list] | None = None) -> Exercise:
+        """An item of CFBench or SysBench, likewise."""
+        return Exercise(
+            key=self.key,
+            query=self.query,
+            criteria=(getattr(self, "criteria", None) or []) if criteria is None else criteria,
+            task=self.task,
+            sub_task=self.sub_task,
+            reference=self.reference or "",
+            details=self.details,
+            session=self.session,
+            turn=self.turn,
+        )
+
 
 class Checklist(models.Model):
     """What an answer is judged by. A change is a new version; judgments keep the version that they used."""
 
     item = models.ForeignKey(BenchmarkItem, on_delete=models.CASCADE, related_name="checklists")
     version = models.PositiveIntegerField(default=1)
-    criteria = models.JSONField(help_text="[[text, weight or null] …]")
+    criteria = models.JSONField(help_text="[[text, weight or null] …], or [[text, kind, …] …]")
     drafted_by = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
@@ -150,7 +193,14 @@ class Checklist(models.Model):
 
     @property
     def as_criteria(self) -> tuple[fb_bench.Criterion, ...]:
+        """FB-Bench's."""
         return tuple(fb_bench.Criterion(text, weight) for text, weight in self.criteria)
+
+    def score(self, met: Sequence[bool]) -> float:
+        """0 … 1: FB-Bench's score of an item, or the share of constraints that are satisfied."""
+        if isinstance(self.criteria[0][1], str):
+            return sum(met) / len(met)
+        return fb_bench.item_score(self.as_criteria, met)
 
 
 class PromptLanguage(models.TextChoices):
@@ -159,7 +209,7 @@ class PromptLanguage(models.TextChoices):
 
 
 class BenchmarkRun(AskingJob):
-    """A source's second answers to a data set, and one judge's ticks on them.
+    """A source's answers to a data set, and one judge's ticks on them.
 
     Idempotent by (run, item) for answers and judgments: whoever takes it up again fills what is missing.
     """
@@ -210,7 +260,7 @@ class BenchmarkRun(AskingJob):
 
 
 class BenchmarkAnswer(models.Model):
-    """The second answer to an item, or why there is none."""
+    """The answer to an item, or why there is none."""
 
     run = models.ForeignKey(BenchmarkRun, on_delete=models.CASCADE, related_name="answers")
     item = models.ForeignKey(BenchmarkItem, on_delete=models.PROTECT, related_name="answers")
@@ -263,6 +313,11 @@ class BenchmarkJudgment(models.Model):
     score = models.FloatField(null=True, blank=True)
     is_repetitive = models.BooleanField(
         default=False, db_default=False, help_text="The endpoint refused the answer for its repetitions: score 0."
+    )
+    is_lenient = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="An imported CFBench row read line by line: its bits are in no order.",
     )
     failure = models.CharField(max_length=30, choices=JudgmentFailure, blank=True)
     note = models.TextField(blank=True, help_text="The failure in words.")

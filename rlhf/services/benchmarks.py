@@ -1,9 +1,9 @@
-"""FB-Bench's data sets, checklists and runs: every write."""
+"""Benchmarks' data sets, checklists and runs: every write; what is CFBench's and SysBench's alone is beside it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rlhf.benchmark_figures import report_of
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench import DataSet, Item, Verdict
 from rlhf.models import (
+    Benchmark,
     BenchmarkAnswer,
     BenchmarkItem,
     BenchmarkJudgment,
@@ -41,16 +42,25 @@ RAW_CHARS_KEPT = 20_000
 
 
 def import_benchmark_set(data_set: DataSet, *, name: str, by: User | None = None) -> tuple[BenchmarkSet, bool]:
-    """(the stored data set, whether it is new): the same file is the same data set, whatever it is called."""
-    known = BenchmarkSet.objects.filter(sha256=data_set.sha256).first()
+    """(the stored data set, whether it is new)."""
+    return new_or_known_set(
+        data_set.sha256, Benchmark.FB_BENCH, name, by, lambda stored: add_items(stored, data_set.items, by=by)
+    )
+
+
+def new_or_known_set(
+    sha256: str, kind: Benchmark, name: str, by: User | None, fill: Callable[[BenchmarkSet], object]
+) -> tuple[BenchmarkSet, bool]:
+    """(the data set, whether it is new and was filled): the same file is the same set, whatever it is called."""
+    known = BenchmarkSet.objects.filter(sha256=sha256).first()
     if known:
         return known, False
-    name = name.strip()[:180] or "FB-Bench"
+    name = name.strip()[:180] or kind.label
     if BenchmarkSet.objects.filter(name=name).exists():
-        name = f"{name} ({data_set.sha256[:6]})"
+        name = f"{name} ({sha256[:6]})"
     with transaction.atomic():
-        stored = BenchmarkSet.objects.create(name=name, sha256=data_set.sha256, created_by=by)
-        add_items(stored, data_set.items, by=by)
+        stored = BenchmarkSet.objects.create(name=name, kind=kind, sha256=sha256, created_by=by)
+        fill(stored)
     return stored, True
 
 
@@ -363,7 +373,7 @@ def store_judgment(
     if not failure:
         fields["met"] = [verdict.is_met for verdict in verdicts]
         fields["reasons"] = [storable(verdict.reason) for verdict in verdicts]
-        fields["score"] = fb_bench.item_score(checklist.as_criteria, fields["met"])
+        fields["score"] = checklist.score(fields["met"])
     _judgment, is_new = BenchmarkJudgment.objects.get_or_create(
         run=run,
         item_id=answer.item_id,

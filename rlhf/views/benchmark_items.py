@@ -1,4 +1,4 @@
-"""FB-Bench's data sets and items: browsing, checklists, and what people tick."""
+"""The benchmarks' data sets and items: browsing, checklists, and what people tick."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from django import forms
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, Q, QuerySet
-from django.http import HttpResponse
+from django.db.models import QuerySet
+from django.http import HttpResponse, HttpResponseNotAllowed
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -21,9 +21,12 @@ from annotation.markdown import render_markdown
 from annotation.models import DeficiencyType, FeedbackType, ResponseSource, Scenario, SourceKind
 from annotation.services import DomainError, annotator_for
 from rlhf.benchmark_drafts import draft_checklist
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkSet, Checklist
+from rlhf.benchmark_questions import Histories
+from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkSet, Checklist
 from rlhf.services.benchmarks import revise_checklist, store_ticks
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
+from rlhf.views.benchmark_filters import filtered, filters_of, item_label, kinds_of
+from rlhf.views.constraint_words import word
 from rlhf.views.evaluation import FileForm
 
 ITEMS_A_PAGE = 50
@@ -39,59 +42,21 @@ def _text(text: str) -> str:
 @require_GET
 def benchmark_set(request: StaffRequest, pk: int) -> HttpResponse:
     data_set = get_object_or_404(BenchmarkSet.objects.select_related("project"), pk=pk)
-    items = _filtered(data_set.items.with_checklist(), request.GET)
+    items = filtered(data_set.kind, data_set.items.with_checklist(), request.GET)
     page = Paginator(items, ITEMS_A_PAGE).get_page(request.GET.get("page"))
     kept = request.GET.copy()
     kept.pop("page", None)
     context = {
         "data_set": data_set,
         "page": page,
-        "filters": _filters(data_set, request.GET),
+        "filters": filters_of(data_set, request.GET),
+        "rows": [(item, item_label(item)) for item in page.object_list],
         "text": request.GET.get("text", ""),
         "kept": kept.urlencode(),
         "file_form": FileForm(),
         "to_tick": BenchmarkAnswer.objects.filter(item__data_set=data_set, error="").exists(),
     }
     return render(request, "rlhf/benchmark_set.html", context)
-
-
-def _filtered(items: QuerySet[BenchmarkItem], asked: Any) -> QuerySet[BenchmarkItem]:
-    for name in ("scenario", "task", "sub_task"):
-        if value := asked.get(name):
-            items = items.filter(**{name: value})
-    for name in ("deficiency_types", "feedback_types"):
-        if value := asked.get(name):
-            items = items.filter(**{f"{name}__contains": [value]})
-    if text := asked.get("text", "").strip():
-        items = items.filter(
-            Q(query__icontains=text) | Q(first_response__icontains=text) | Q(feedback__icontains=text)
-        )
-    return items
-
-
-def _filters(data_set: BenchmarkSet, asked: Any) -> list[dict[str, Any]]:
-    """What the filters offer, with the number of items that each choice leaves."""
-    shown = []
-    for name, label in (("scenario", _("Scenario")), ("task", _("Task")), ("sub_task", _("Sub-task"))):
-        rest = asked.copy()
-        rest.pop(name, None)
-        counts = _filtered(data_set.items.all(), rest).order_by().values_list(name).annotate(count=Count("pk"))
-        names = dict(Scenario.choices) if name == "scenario" else {}
-        options = [(value, names.get(value, value), count) for value, count in sorted(counts) if value]
-        shown.append({"name": name, "label": label, "value": asked.get(name, ""), "options": options})
-    for name, label, choices in (
-        ("deficiency_types", _("Deficiency"), DeficiencyType),
-        ("feedback_types", _("Feedback"), FeedbackType),
-    ):
-        rest = asked.copy()
-        rest.pop(name, None)
-        items = _filtered(data_set.items.all(), rest)
-        counted = items.order_by().aggregate(
-            **{value: Count("pk", filter=Q(**{f"{name}__contains": [value]})) for value in choices.values}
-        )
-        options = [(value, text, counted[value]) for value, text in choices.choices if counted[value]]
-        shown.append({"name": name, "label": label, "value": asked.get(name, ""), "options": options})
-    return shown
 
 
 def _said(judgment: BenchmarkJudgment) -> Iterator[tuple[Any, bool, str]]:
@@ -110,10 +75,12 @@ class DraftForm(forms.Form):
 def benchmark_item(request: StaffRequest, pk: int) -> HttpResponse:
     item = get_object_or_404(BenchmarkItem.objects.select_related("data_set"), pk=pk)
     newest = item.checklists.select_related("created_by", "drafted_by").last()
-    criteria: list[tuple[str, Any]] = [(text, weight) for text, weight in (newest.criteria if newest else [])]
+    criteria: list[Any] = [tuple(entry) for entry in (newest.criteria if newest else [])]
     error = ""
     drafter = None
     if request.method == "POST":
+        if item.data_set.kind != Benchmark.FB_BENCH:
+            return HttpResponseNotAllowed(["GET"])  # constraints are the data set's own
         drafter = ResponseSource.objects.filter(pk=number_of(request.POST.get("drafted_by"))).first()
         criteria = posted_criteria(request.POST)
         try:
@@ -136,7 +103,7 @@ def _item_page(
     request: StaffRequest,
     item: BenchmarkItem,
     newest: Checklist | None,
-    criteria: list[tuple[str, Any]],
+    criteria: list[Any],
     error: str = "",
     drafter: ResponseSource | None = None,
 ) -> HttpResponse:
@@ -170,7 +137,22 @@ def _item_page(
         "before": item.data_set.items.filter(position__lt=item.position).last(),
         "after": item.data_set.items.filter(position__gt=item.position).first(),
     }
+    if item.data_set.kind != Benchmark.FB_BENCH:
+        context |= {
+            "system": _text(item.details.get("system", "")),
+            "turns": _turns_of(item),
+            "label": item_label(item),
+            "criteria": [(entry[0], [word(kind) for kind in kinds_of(entry)]) for entry in criteria],
+        }
+        return render(request, "rlhf/constraint_item.html", context)
     return render(request, "rlhf/benchmark_item.html", context, status=422 if error else 200)
+
+
+def _turns_of(item: BenchmarkItem) -> QuerySet[BenchmarkItem]:
+    """The session that a turn is of."""
+    if item.session is None:
+        return BenchmarkItem.objects.none()
+    return BenchmarkItem.objects.filter(data_set=item.data_set_id, session=item.session)
 
 
 def number_of(value: str | None) -> int:
@@ -199,7 +181,9 @@ def weighed(criteria: list[tuple[str, Any]], is_weighted: bool) -> list[tuple[st
 @require_POST
 def benchmark_draft(request: StaffRequest, pk: int) -> HttpResponse:
     """Fill the checklist's form with a model's draft; nothing is stored before a person saves it."""
-    item = get_object_or_404(BenchmarkItem.objects.select_related("data_set"), pk=pk)
+    item = get_object_or_404(
+        BenchmarkItem.objects.select_related("data_set"), pk=pk, data_set__kind=Benchmark.FB_BENCH
+    )
     form = DraftForm(request.POST)
     newest = item.checklists.last()
     kept = [(text, weight) for text, weight in (newest.criteria if newest else [])]
@@ -247,8 +231,10 @@ def benchmark_tick(request: StaffRequest, pk: int) -> HttpResponse:
             "item": item,
             "query": _text(item.query),
             "first_response": _text(item.first_response),
-            "second_response": _text(shown.text),
-            "criteria": [(number, text) for number, (text, _weight) in enumerate(item.criteria)],  # type: ignore[attr-defined]
+            "system": _text(item.details.get("system", "")),
+            "before": [(question, _text(said)) for question, said in Histories(shown.run).before(item)],
+            "answer_text": _text(shown.text),
+            "criteria": [(number, entry[0]) for number, entry in enumerate(item.criteria)],  # type: ignore[attr-defined]
         }
     return render(request, "rlhf/benchmark_tick.html", context, status=422 if error else 200)
 

@@ -1,9 +1,7 @@
-"""FB-Bench's pages: the leaderboard, runs, and what they gave."""
+"""The benchmarks' pages: leaderboards, runs, and what they gave."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +20,29 @@ from annotation.models import ResponseSource, SourceKind
 from annotation.services import DomainError
 from rlhf.benchmark_charts import Bars, bars_of, scatter_of
 from rlhf.benchmark_figures import (
+    Row,
     agreements,
     answer_rows,
     figures_of,
     judgment_rows,
     leaderboard,
+    lines_of,
     progress_of,
     report_of,
     result_table,
 )
-from rlhf.evaluation.fb_bench import UnusableFileError, parse_dataset
-from rlhf.models import BenchmarkRun, BenchmarkSet, JudgmentFailure, PromptLanguage
+from rlhf.evaluation.fb_bench import UnusableFileError
+from rlhf.models import Benchmark, BenchmarkRun, BenchmarkSet, JudgmentFailure, PromptLanguage
 from rlhf.services import broker_is_up, request_cancel
-from rlhf.services.benchmarks import (
-    import_benchmark_run,
-    import_benchmark_set,
-    queue_benchmark_run,
-    reopen_benchmark_run,
-    set_name_of,
-)
+from rlhf.services.benchmark_files import import_run_file, import_set_file
+from rlhf.services.benchmarks import queue_benchmark_run, reopen_benchmark_run, set_name_of
 from rlhf.spreadsheets import comma_separated, workbook
+from rlhf.views import constraint_words
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
 
 MAX_FILE_BYTES = 50_000_000
 RUNS_SHOWN = 30
+FB_BENCH_RATES = ("error_correction", "response_maintenance", "overall")
 
 
 class FileForm(forms.Form):
@@ -95,11 +92,19 @@ def evaluation_home(request: StaffRequest) -> HttpResponse:
         "shown": shown,
         "rows": rows,
         "scatter": scatter_of(rows),
+        "board": _board(shown.kind, rows) if shown else [],
+        "rate_names": [name.upper() for name in constraint_words.RATES.get(shown.kind, ())] if shown else [],
         "agreements": agreements(shown) if shown else [],
         "runs": [(run, progress_of(run)) for run in runs],
         "file_form": FileForm(),
     }
     return render(request, "rlhf/evaluation.html", context)
+
+
+def _board(kind: str, rows: list[Row]) -> list[tuple[Row, list[str]]]:
+    """CFBench's and SysBench's lines with their rates."""
+    names = constraint_words.RATES.get(kind, ())
+    return [(row, [constraint_words.shown(row.figures[name]) for name in names]) for row in rows if names]
 
 
 @staff_required
@@ -111,19 +116,18 @@ def benchmark_set_new(request: StaffRequest) -> HttpResponse:
         return redirect("evaluation_home")
     file = form.cleaned_data["file"]
     try:
-        data_set = parse_dataset(file.read(), file.name)
+        imported = import_set_file(file.read(), file.name, name=set_name_of(Path(file.name)), by=request.user)
     except UnusableFileError as error:
         messages.error(request, as_sentence(error))
         return redirect("evaluation_home")
-    stored, is_new = import_benchmark_set(data_set, name=set_name_of(Path(file.name)), by=request.user)
-    if is_new:
-        count = len(data_set.items)
+    stored, count = imported.data_set, imported.items
+    if imported.is_new:
         messages.success(
             request, ngettext("%(count)s item imported.", "%(count)s items imported.", count) % {"count": count}
         )
     else:
         messages.info(request, gettext("This file is here already, as %(name)s.") % {"name": stored.name})
-    _warn_of(request, data_set.refusals)
+    _warn_of(request, imported.refusals)
     return redirect("benchmark_set", pk=stored.pk)
 
 
@@ -148,7 +152,7 @@ def benchmark_run_import(request: StaffRequest, pk: int) -> HttpResponse:
         return redirect("benchmark_set", pk=pk)
     file = form.cleaned_data["file"]
     try:
-        imported = import_benchmark_run(data_set, file.read(), file.name, by=request.user)
+        imported = import_run_file(data_set, file.read(), file.name, by=request.user)
     except UnusableFileError as error:
         messages.error(request, as_sentence(error))
         return redirect("benchmark_set", pk=pk)
@@ -190,13 +194,19 @@ def benchmark_run(request: StaffRequest, pk: int) -> HttpResponse:
         **_progress_context(run),
         "figures": figures,
         "failures": failures,
-        "charts": _charts(figures),
         "judge_again": JudgeAgainForm() if run.is_finished else None,
         "judged_by_others": BenchmarkRun.objects.filter(answers_from=run.answering_run_id)
         .exclude(pk=run.pk)
         .select_related("judge"),
     }
-    return render(request, "rlhf/benchmark_run.html", context)
+    if run.data_set.kind == Benchmark.FB_BENCH:
+        return render(request, "rlhf/benchmark_run.html", context | {"charts": _charts(figures)})
+    context |= {
+        "rates": constraint_words.rates_of(run.data_set.kind, figures),
+        "tables": constraint_words.tables_of(run.data_set.kind, figures),
+        "chart": constraint_words.bars(figures),
+    }
+    return render(request, "rlhf/constraint_run.html", context)
 
 
 def _charts(figures: dict[str, Any]) -> list[Bars]:
@@ -260,33 +270,39 @@ def benchmark_run_act(request: StaffRequest, pk: int) -> HttpResponse:
 @staff_required
 @require_GET
 def benchmark_run_export(request: StaffRequest, pk: int, name: str) -> HttpResponseBase:
-    """answers.jsonl and judgments.jsonl in the authors' shapes; results.csv and results.xlsx for spreadsheets."""
+    """answers and judgments in the authors' shapes; results.csv and results.xlsx for spreadsheets."""
     run = _run_or_404(pk)
-    if name not in ("answers.jsonl", "judgments.jsonl", "results.csv", "results.xlsx"):
-        raise Http404
-    stem = slugify(f"{run.source.name} {run.judge.name if run.judge else ''}") or f"run-{run.pk}"
+    suffix = "jsonl" if run.data_set.kind == Benchmark.FB_BENCH else "json"
+    rows = {f"answers.{suffix}": answer_rows, f"judgments.{suffix}": judgment_rows}
     answer: HttpResponseBase
-    if name in ("answers.jsonl", "judgments.jsonl"):
-        rows = answer_rows(run) if name == "answers.jsonl" else judgment_rows(run)
-        answer = StreamingHttpResponse(_lines(rows), content_type="application/jsonl")
+    if name in rows:
+        text = lines_of(rows[name](run), as_array=suffix == "json")
+        answer = StreamingHttpResponse(text, content_type=f"application/{suffix}")
     elif name == "results.csv":
         answer = HttpResponse(comma_separated(result_table(run)), content_type="text/csv; charset=utf-8")
-    else:
-        content = workbook({"items": result_table(run), "figures": _figure_table(figures_of(run))})
+    elif name == "results.xlsx":
+        content = workbook({"items": result_table(run), "figures": _figure_table(run)})
         answer = HttpResponse(
             content, content_type="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
         )
+    else:
+        raise Http404
+    stem = slugify(f"{run.source.name} {run.judge.name if run.judge else ''}") or f"run-{run.pk}"
     answer["Content-Disposition"] = f'attachment; filename="{stem}.{name}"'
     return answer
 
 
-def _lines(rows: Iterator[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        yield json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _figure_table(figures: dict[str, Any]) -> list[list[Any]]:
-    keys = ("error_correction", "response_maintenance", "overall")
+def _figure_table(run: BenchmarkRun) -> list[list[Any]]:
+    figures = figures_of(run)
+    if run.data_set.kind != Benchmark.FB_BENCH:
+        names = constraint_words.RATES[run.data_set.kind]
+        table: list[list[Any]] = [["", *names]]
+        table += [[name, *(figures[name][key] for key in names)] for name in ("at_worst", "at_best")]
+        table.insert(1, ["all", *(figures[key] for key in names)])
+        for found in constraint_words.tables_of(run.data_set.kind, figures):
+            table += [[], [found.title, *found.columns], *([label, *cells] for label, cells in found.rows)]
+        return table
+    keys = FB_BENCH_RATES
     table = [["", *keys], ["macro", *(figures[key] for key in keys)]]
     table += [[name, *(figures[name][key] for key in keys)] for name in ("micro", "at_worst", "at_best")]
     table += [[name, *(values[key] for key in keys)] for name, values in figures["by_task"].items()]
@@ -302,15 +318,18 @@ def evaluation_export(request: StaffRequest, pk: int, name: str) -> HttpResponse
     data_set = get_object_or_404(BenchmarkSet, pk=pk)
     if name not in ("leaderboard.csv", "leaderboard.xlsx"):
         raise Http404
-    table: list[list[Any]] = [
-        ["rank", "model", "judge", "error_correction", "response_maintenance", "overall", "gap", "unusable"]
-    ]
+    is_fb_bench = data_set.kind == Benchmark.FB_BENCH
+    keys = (
+        ("error_correction", "response_maintenance", "overall")
+        if is_fb_bench
+        else constraint_words.RATES[data_set.kind]
+    )
+    table: list[list[Any]] = [["rank", "model", "judge", *keys, *(["gap"] if is_fb_bench else []), "unusable"]]
     for rank, row in enumerate(leaderboard(data_set), 1):
         figures = row.figures
-        shown = [figures[key] for key in ("error_correction", "response_maintenance", "overall")]
-        unusable = figures["failed"] + figures["missing"]
+        shown = [figures[key] for key in keys] + ([row.gap] if is_fb_bench else [])
         judge = row.run.judge.name if row.run.judge else ""
-        table.append([rank, row.run.source.name, judge, *shown, row.gap, unusable])
+        table.append([rank, row.run.source.name, judge, *shown, figures["failed"] + figures["missing"]])
     if name == "leaderboard.csv":
         answer = HttpResponse(comma_separated(table), content_type="text/csv; charset=utf-8")
     else:

@@ -76,7 +76,7 @@ def scatter_of(rows: Sequence[Row]) -> list[Point]:
     """Every model of a leaderboard in a square of 300: correction to the right, maintenance upwards."""
     points = []
     for row in rows:
-        correction, maintenance = row.figures["error_correction"], row.figures["response_maintenance"]
+        correction, maintenance = (row.figures.get(key) for key in ("error_correction", "response_maintenance"))
         if correction is None or maintenance is None:
             continue
         x, y = 3 * correction, 300 - 3 * maintenance

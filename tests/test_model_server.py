@@ -92,7 +92,9 @@ def test_a_seed_repeats_its_text_whatever_else_is_running(client: httpx.Client, 
 
 def test_greedy_answers_equal_those_of_transformers(client: httpx.Client, models: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+    from rlhf.training.running_batch import has_bfloat16
 
     model: Any = AutoModelForCausalLM.from_pretrained(models / "first", dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(models / "first")
@@ -103,7 +105,14 @@ def test_greedy_answers_equal_those_of_transformers(client: httpx.Client, models
     for request, answer in zip(requests, answers, strict=True):
         text = tokenizer.apply_chat_template(request["messages"], add_generation_prompt=True, tokenize=False)
         prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-        written = model.generate(**prompt, do_sample=False, max_new_tokens=40)[0, prompt["input_ids"].shape[1] :]
+        cache = DynamicCache()
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bfloat16()):
+            model(prompt["input_ids"][:, :-1], past_key_values=cache)
+        layers: list[Any] = cache.layers
+        for layer in layers:
+            layer.keys, layer.values = layer.keys.float(), layer.values.float()
+        written = model.generate(**prompt, past_key_values=cache, do_sample=False, max_new_tokens=40)
+        written = written[0, prompt["input_ids"].shape[1] :]
         assert text_of(answer) == tokenizer.decode(written, skip_special_tokens=True)
         ended = tokenizer.eos_token_id in written
         assert answer["choices"][0]["finish_reason"] == ("stop" if ended else "length")
@@ -167,19 +176,3 @@ def test_a_broken_model_directory_costs_one_request(client: httpx.Client, models
     assert "broken cannot be used" in answer.json()["error"]["message"]
     assert text_of(ask(client, body(models)))
     (broken / "config.json").unlink()
-
-
-def test_the_nucleus_is_the_smallest_set_that_weighs_enough() -> None:
-    import torch
-
-    from rlhf.training.serve import sample_token
-
-    logits = torch.tensor([0.2, 0.5, 0.3]).log()
-    # 0.5 + 0.3 >= 0.7, so token 0 is left out and the others are drawn 5 : 3.
-    drawn = [sample_token(logits, 1.0, 0.7, draw) for draw in (0.0, 0.62, 0.63, 0.999)]
-    assert drawn == [1, 1, 2, 2]
-    assert [sample_token(logits, 1.0, 1.0, draw) for draw in (0.1, 0.3, 0.8)] == [0, 1, 2]
-    assert sample_token(logits, 0.0, 1.0, 0.99) == 1
-    # Of equals none can be left out.
-    flat = torch.zeros(100)
-    assert [sample_token(flat, 1.0, 0.5, (i + 0.5) / 100) for i in range(100)] == list(range(100))

@@ -130,7 +130,7 @@ def _pieces(answer: httpx.Response) -> Iterator[Piece]:
         choice = _choice(value, "message")
         if choice is None:
             raise ChatError(Trouble.UNREADABLE, f"no choice in {str(value)[:300]}")
-        yield Piece(_whole_characters(choice[0]))
+        yield Piece(whole_characters(choice[0]))
         yield Piece("", choice[1] or "stop")
         return
     held = ""  # the first half of a character whose second half comes with the next piece
@@ -142,7 +142,7 @@ def _pieces(answer: httpx.Response) -> Iterator[Piece]:
         data = data.strip()
         if data == b"[DONE]":
             # Some servers give no reason; that they say they are done is one.
-            yield Piece(_whole_characters(held), reason or "stop")
+            yield Piece(whole_characters(held), reason or "stop")
             return
         choice = _choice(_parsed(data), "delta")
         if choice is None:
@@ -150,11 +150,11 @@ def _pieces(answer: httpx.Response) -> Iterator[Piece]:
         text = held + choice[0]
         held = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         if text := text.removesuffix(held):
-            yield Piece(_whole_characters(text))
+            yield Piece(whole_characters(text))
         reason = choice[1] or reason
     if not reason:
         raise ChatError(Trouble.BROKEN, f"{answer.url}: the stream ended without a finish reason")
-    yield Piece(_whole_characters(held), reason)
+    yield Piece(whole_characters(held), reason)
 
 
 def _at_most(chunks: Iterable[bytes], count: int) -> Iterator[bytes]:
@@ -204,7 +204,7 @@ def _choice(value: Any, key: str) -> tuple[str, str] | None:
     return content or "", (reason or "")[:20]
 
 
-def _whole_characters(text: str) -> str:
+def whole_characters(text: str) -> str:
     """Join halves of characters, and put U+FFFD for what no text and no database can hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 

@@ -17,6 +17,7 @@ import httpx
 from django.conf import settings
 
 from annotation import services as annotation
+from annotation.chat import whole_characters
 from annotation.models import Comparison, Prompt, ResponseSource
 from rlhf.models import Checkpoint, GenerationJob, JobStatus
 from rlhf.options import SpecError
@@ -56,7 +57,8 @@ def complete(
         else:
             if answer.status_code == 200:
                 choice = answer.json()["choices"][0]
-                return Completion(choice["message"]["content"] or "", choice.get("finish_reason") or "")
+                text = whole_characters(choice["message"]["content"] or "")
+                return Completion(text, choice.get("finish_reason") or "")
             problem = f"the model server at {base_url} answered {answer.status_code}: {answer.text[:300]}"
             if answer.status_code not in (429, 502, 503, 504):
                 raise ModelServerError(problem)

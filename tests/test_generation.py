@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from rlhf import generation
 from rlhf.models import Checkpoint, CheckpointKind, GenerationJob
 from rlhf.services import publish_checkpoint, queue_generation_job, register_base_checkpoint, request_cancel
 from rlhf.services.checkpoints import register_checkpoint
+from tests.chat_server import chat_server
 from tests.factories import make_project, make_prompt, make_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,6 +141,14 @@ def test_a_cancelled_generation_stops(source: ResponseSource) -> None:
     job = queue_generation_job(project=project, source=source)
     request_cancel(job)
     assert run(job).status == "cancelled"
+
+
+def test_what_no_text_and_no_database_can_hold_is_replaced() -> None:
+    said = json.dumps({"choices": [{"message": {"content": "a\0b\ud800c\ud83d\ude00"}, "finish_reason": "stop"}]})
+    with chat_server() as endpoint, httpx.Client() as client:
+        endpoint.reply = lambda exchange: exchange.refuse(200, said)
+        completion = generation.complete(client, endpoint.url, "model", [], {})
+    assert (completion.text, completion.finish_reason) == ("a\ufffdb\ufffdc\U0001f600", "stop")
 
 
 def test_what_cannot_be_asked_is_refused(source: ResponseSource) -> None:

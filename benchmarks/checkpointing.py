@@ -1,4 +1,4 @@
-"""Peak memory and time of one backward pass with gradient checkpoints over 0, 1, k … layers.
+"""Peak memory and time of one backward pass with gradient checkpoints over 0, 1, 2 … layers.
 
     python -m benchmarks.checkpointing [--layers 48] [--hidden 256] [--tokens 1024]
 
@@ -30,7 +30,7 @@ def main() -> None:
     shape = config(arguments.layers, arguments.hidden)
     print(f"n = {activations_per_layer(shape):.1f}, advised k = {advised_layers(shape)}")
     print("| layers per checkpoint | peak above the model, MB | CPU, s |\n|---|---|---|")
-    for size in sorted({0, 1, 2, 4, 8, advised_layers(shape)}):
+    for size in sorted({0, 1, 2, 3, 4, 8, advised_layers(shape)}):
         command = [sys.executable, "-m", "benchmarks.checkpointing", "--size", str(size)]
         command += ["--layers", str(arguments.layers), "--hidden", str(arguments.hidden)]
         command += ["--tokens", str(arguments.tokens)]

@@ -278,8 +278,9 @@ class Project:
             "GET", self._path + "agreement/", params={"humans_only": str(humans_only).lower()}
         ).json()
 
-    def leaderboard(self, *, ties: str = "half", humans_only: bool = False) -> list[dict[str, Any]]:
-        params = {"ties": ties, "humans_only": str(humans_only).lower()}
+    def leaderboard(self, *, ties: str = "half", humans_only: bool = False, **choices: str) -> list[dict[str, Any]]:
+        """choices: voters, method, interval, category, language and style, as the API takes them."""
+        params = {"ties": ties, "humans_only": str(humans_only).lower(), **choices}
         return self.site.call("GET", self._path + "leaderboard/", params=params).json()["rows"]
 
     def export(self, kind: str, out: Path, *, humans_only: bool = False) -> int:

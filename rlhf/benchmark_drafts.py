@@ -13,6 +13,7 @@ from annotation.services import DomainError
 from rlhf.evaluation.fb_bench import Item, Scenario
 
 MAX_DRAFTED = 8
+MAX_POINTS = 100.0
 _SAMPLING = {"temperature": 0.0, "max_tokens": 600}
 SILENCE_SECONDS = 60.0
 
@@ -55,7 +56,10 @@ def read_draft(text: str, scenario: Scenario) -> list[tuple[str, float | None]]:
     found = dict(lines[:MAX_DRAFTED])
     if scenario == Scenario.RESPONSE_MAINTENANCE:
         return [(criterion, None) for criterion in found]
-    weights = [weight if weight and 0 < weight <= 1 else 1 / len(found) for weight in found.values()]
+    # Models also give points; what they leave out is worth an even share.
+    given = [weight for weight in found.values() if weight and 0 < weight <= MAX_POINTS]
+    even = sum(given) / len(given) if given else 1.0
+    weights = [weight if weight and 0 < weight <= MAX_POINTS else even for weight in found.values()]
     total = sum(weights)
     scaled = [round(weight / total, 2) for weight in weights]
     if scaled:

@@ -20,6 +20,7 @@ from rlhf.views import (
     projects,
     reward_cards,
     snapshots,
+    ticking,
     workers,
 )
 
@@ -31,6 +32,7 @@ urlpatterns = [
     path("projects/<slug:slug>/generate/jobs/", projects.generation_rows, name="generation_rows"),
     path("projects/<slug:slug>/generate/<int:job_id>/cancel/", projects.cancel_generation, name="cancel_generation"),
     path("projects/<slug:slug>/export/<slug:kind>.<slug:suffix>", projects.project_export, name="project_export"),
+    path("projects/<slug:slug>/tick/", ticking.project_tick, name="project_tick"),
     path("data-sets/", snapshots.snapshot_list, name="snapshot_list"),
     path("data-sets/<int:pk>/", snapshots.snapshot_detail, name="snapshot_detail"),
     path("training/", jobs.job_list, name="job_list"),
@@ -67,7 +69,8 @@ urlpatterns = [
     path("evaluation/", evaluation.evaluation_home, name="evaluation_home"),
     path("evaluation/data-sets/new/", evaluation.benchmark_set_new, name="benchmark_set_new"),
     path("evaluation/data-sets/<int:pk>/", benchmark_items.benchmark_set, name="benchmark_set"),
-    path("evaluation/data-sets/<int:pk>/tick/", benchmark_items.benchmark_tick, name="benchmark_tick"),
+    path("evaluation/data-sets/<int:pk>/tick/", ticking.benchmark_tick, name="benchmark_tick"),
+    path("evaluation/data-sets/<int:pk>/assign/", benchmark_items.benchmark_set_assign, name="benchmark_set_assign"),
     path("evaluation/data-sets/<int:pk>/import/", evaluation.benchmark_run_import, name="benchmark_run_import"),
     path("evaluation/data-sets/<int:pk>/<str:name>", evaluation.evaluation_export, name="evaluation_export"),
     path("evaluation/items/<int:pk>/", benchmark_items.benchmark_item, name="benchmark_item"),

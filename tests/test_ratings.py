@@ -20,13 +20,15 @@ from scipy.optimize import minimize
 
 from annotation.charts import line_chart
 from annotation.leaderboard import POINTS_PER_NAT, Choices, board_of, follow_ratings, make_leaderboard
-from annotation.models import Comparison, Judgment, Prompt
-from annotation.ratings.battles import LOST, TIED, WON, Battles, inverse_probability_weights
+from annotation.models import Comparison, Judgment, Prompt, SourceKind
+from annotation.ratings.battles import LOST, TIED, WON, Battles, inverse_probability_weights, load_battles
 from annotation.ratings.bradley_terry import fit_strengths, rows_of_votes
 from annotation.ratings.elo import rate_in_order
 from annotation.ratings.history import history_of
 from annotation.ratings.style import style_differences
-from tests.factories import make_project, make_user
+from annotation.services.conversations import set_conversation_sources
+from tests.factories import make_project, make_source, make_user
+from tests.talks import make_talk, make_talk_project, pick, write
 from tests.test_leaderboard import by_source, result
 
 _numbers = itertools.count()
@@ -142,6 +144,26 @@ def test_votes_weigh_by_the_inverse_of_their_pairs_probability() -> None:
         assert 2 * (fit.strengths[0] - fit.strengths[1]) == pytest.approx(gap, abs=1e-6)
 
 
+@pytest.mark.django_db
+def test_pairs_drawn_for_conversations_keep_their_probability_and_weigh_by_it() -> None:
+    """Two models met in every talk until a third came; then each pair in a third of them, and its votes make up."""
+    project = make_talk_project(models=2)
+    for number in range(9):
+        if number == 6:
+            third = make_source("third-model", kind=SourceKind.MODEL, served_model="third")
+            set_conversation_sources(project, [row.source for row in project.conversation_sources.all()] + [third])
+        talk = make_talk(project)
+        write(talk, f"One answer, {number}.", f"Another answer, {number}.")
+        pick(talk, "2" if number % 2 else "-2")
+    probabilities = list(Comparison.objects.order_by("pk").values_list("sampling_probability", flat=True))
+    assert probabilities == pytest.approx([1.0] * 6 + [1 / 3] * 3)
+    board = make_leaderboard(project, Choices())
+    assert (board.votes, board.is_weighted) == (9, True)
+    battles, _ids = load_battles(project)
+    late = battles.weight > 1
+    assert battles.weight[late].sum() == pytest.approx(1.5 * battles.weight[~late].sum())
+
+
 def test_elo_is_computed_by_hand() -> None:
     order = np.array([3, 1, 2])
     battles = Battles(
@@ -220,6 +242,24 @@ def test_the_page_and_the_command_make_the_board_that_is_asked_for() -> None:
     assert set(run_board()["rows"][0]) >= {"source", "rating", "lower", "upper", "rank", "judgments"}
     with pytest.raises(CommandError, match="cannot hold style equal"):
         run_board(method="elo", control_style=True)
+    api = f"/api/v1/projects/{project.slug}/leaderboard/"
+    for given, votes in (
+        ({"ties": "davidson", "category": "chat", "language": "en", "interval": "bootstrap"}, 12),
+        ({"style": "equal"}, 24),
+        ({"voters": "judges"}, 0),
+        ({"humans_only": "true", "method": "elo"}, 24),
+    ):
+        answer = client.get(api, given).json()
+        assert answer["votes"] == votes
+        assert {row["source"] for row in answer["rows"]} == ({"polite", "rude"} if votes else set())
+    for given, sentence in (
+        ({"ties": "coin"}, "ties is 'coin'; it is one of half, drop, davidson."),
+        ({"style": "equal", "interval": "bootstrap"}, "those of the sandwich estimate."),
+        ({"style": "loud"}, "style: 'loud' is neither as_is nor equal."),
+        ({"tie": "half"}, "'tie' is no choice; known are category, "),
+    ):
+        refused = client.get(api, given)
+        assert refused.status_code == 422 and sentence in refused.json()["detail"]
     followed = follow_ratings(project, Choices())
     assert len(followed["at"]) == len(followed["ratings"]["polite"])
 

@@ -26,7 +26,7 @@ from annotation import export, importers, services
 from annotation.agreement import measure_agreement
 from annotation.api import serializers as shapes
 from annotation.api.common import NewestFirstPagination, ProjectView, RefusalSerializer, person, project_for
-from annotation.leaderboard import rank_sources
+from annotation.leaderboard import KNOWN_CHOICES, Choices, make_leaderboard
 from annotation.models import Event, Membership, Project, Role, Webhook, WebhookDelivery
 from annotation.services import webhooks
 from annotation.services.invitations import create_invitation
@@ -144,23 +144,46 @@ class Agreement(ProjectView):
         return Response(asdict(measure_agreement(self.project, humans_only=humans_only)))
 
 
+BOARD_PARAMETERS = {"ties": "ties", "voters": "voters", "method": "method", "interval": "intervals"}
+"""What the address calls a choice, and `leaderboard.Choices`."""
+
+
 class Leaderboard(ProjectView):
     role = Role.REVIEWER
 
     @extend_schema(
         operation_id="get_leaderboard",
-        parameters=[OpenApiParameter("ties", enum=["half", "drop"]), OpenApiParameter("humans_only", bool)],
-        responses=OpenApiTypes.OBJECT,
+        parameters=[
+            *(OpenApiParameter(name, enum=KNOWN_CHOICES[field]) for name, field in BOARD_PARAMETERS.items()),
+            OpenApiParameter("humans_only", bool, description="The same as voters=people."),
+            OpenApiParameter("category", description="Prompts of this task only."),
+            OpenApiParameter("language", description="Prompts in this language only."),
+            OpenApiParameter("style", enum=["as_is", "equal"], description="equal holds length and markup equal."),
+        ],
+        responses={200: OpenApiTypes.OBJECT, **REFUSED},
     )
     def get(self, request: Request, slug: str) -> Response:
-        """Bradley–Terry ratings with 95 % intervals; the keys are those of `manage.py leaderboard --json`."""
-        ties = request.query_params.get("ties", "half")
-        if ties not in ("half", "drop"):
-            raise services.DomainError(f"ties: {ties!r} is neither half nor drop.")
-        standings = rank_sources(
-            self.project, ties=ties, humans_only=request.query_params.get("humans_only") == "true"
-        )
-        return Response({"rows": [asdict(standing) for standing in standings]})
+        """Ratings with 95 % intervals; the keys are those of `manage.py leaderboard --json`."""
+        asked = request.query_params
+        known = {*BOARD_PARAMETERS, "humans_only", "category", "language", "style"}
+        if unknown := sorted(set(asked) - known):
+            raise services.DomainError(f"{unknown[0]!r} is no choice; known are {', '.join(sorted(known))}.")
+        if (style := asked.get("style", "as_is")) not in ("as_is", "equal"):
+            raise services.DomainError(f"style: {style!r} is neither as_is nor equal.")
+        given: dict[str, Any] = {field: asked[name] for name, field in BOARD_PARAMETERS.items() if name in asked}
+        if asked.get("humans_only") == "true":
+            given["voters"] = "people"
+        try:
+            choices = Choices(
+                **given,
+                category=asked.get("category") or None,
+                lang=asked.get("language") or None,
+                control=style == "equal",
+            )
+        except ValueError as error:
+            raise services.DomainError(f"{error}.") from None
+        board = asdict(make_leaderboard(self.project, choices, with_flags=True))
+        return Response({"rows": board.pop("standings")} | board)
 
 
 class Export(ProjectView):

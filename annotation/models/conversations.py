@@ -94,6 +94,9 @@ class Conversation(models.Model):
     )
     source_a = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     source_b = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    sampling_probability = models.FloatField(
+        null=True, blank=True, help_text="With which its two sources were drawn; empty where nobody drew them."
+    )
     task = models.CharField(max_length=60, blank=True)
     lang = models.CharField(max_length=20, blank=True)
     external_id = models.CharField(max_length=200, blank=True, help_text="The id in the imported file.")
@@ -104,6 +107,11 @@ class Conversation(models.Model):
         constraints = [
             models.UniqueConstraint(
                 fields=["project", "external_id"], condition=~Q(external_id=""), name="conversation_external_id_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(sampling_probability__gt=0, sampling_probability__lte=1)
+                | Q(sampling_probability__isnull=True),
+                name="conversation_sampling_probability_range",
             ),
         ]
         indexes = [

@@ -5,6 +5,7 @@ What happens within a turn is in `services.turns`. Lock order: conversation, tur
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 from collections.abc import Mapping, Sequence
@@ -58,8 +59,11 @@ def set_conversation_sources(project: Project, sources: Sequence[ResponseSource]
         )
 
 
-def _draw_sources(project: Project, protocol: Protocol) -> tuple[ResponseSource, ResponseSource | None]:
-    """Two different models by chance, or the only one twice; the second is None where one response is asked."""
+def _draw_sources(project: Project, protocol: Protocol) -> tuple[ResponseSource, ResponseSource | None, float | None]:
+    """Two different models by chance, or the only one twice; the second is None where one response is asked.
+
+    Beside them the probability with which the two were drawn, so that votes count alike whenever models came or went.
+    """
     sources = [row.source for row in project.conversation_sources.select_related("source").order_by("id")]
     if not sources:
         raise DomainError(
@@ -68,11 +72,13 @@ def _draw_sources(project: Project, protocol: Protocol) -> tuple[ResponseSource,
         )
     random.shuffle(sources)
     if protocol.responses_per_turn == 1:
-        return sources[0], None
-    return sources[0], sources[1 % len(sources)]
+        return sources[0], None, None
+    if len(sources) == 1:
+        return sources[0], sources[0], None
+    return sources[0], sources[1], 1 / math.comb(len(sources), 2)
 
 
-def _named_sources(names: Sequence[str], protocol: Protocol) -> tuple[ResponseSource, ResponseSource | None]:
+def _named_sources(names: Sequence[str], protocol: Protocol) -> tuple[ResponseSource, ResponseSource | None, None]:
     if len(names) != protocol.responses_per_turn:
         raise DomainError(
             ngettext(
@@ -88,7 +94,7 @@ def _named_sources(names: Sequence[str], protocol: Protocol) -> tuple[ResponseSo
     for source in sources:
         if source.kind == SourceKind.PERSON:
             raise DomainError(_("%(name)s stands for what people write here; name a model.") % {"name": source.name})
-    return sources[0], sources[1] if len(sources) == 2 else None
+    return sources[0], sources[1] if len(sources) == 2 else None, None
 
 
 def question_of(project: Project, prompt_id: int) -> str:
@@ -131,13 +137,16 @@ def start_conversation(
             if known.annotator_id != annotator.pk or known.project_id != project.pk:
                 raise ConflictError(_("This form is out of date. Reload the page and start again."))
             return known
-        source_a, source_b = _named_sources(sources, protocol) if sources else _draw_sources(project, protocol)
+        source_a, source_b, probability = (
+            _named_sources(sources, protocol) if sources else _draw_sources(project, protocol)
+        )
         conversation = Conversation.objects.create(
             public_id=conversation_id,
             project=project,
             annotator=annotator,
             source_a=source_a,
             source_b=source_b,
+            sampling_probability=probability,
             task=task[:60],
             lang=lang[:20],
         )

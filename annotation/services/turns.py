@@ -204,6 +204,7 @@ def _judge(conversation: Conversation, turn: Turn, judgment_id: UUID, answer: An
             response_b=response_b,
             external_id=f"turn-{turn.pk}",
             lang=conversation.lang,
+            sampling_probability=conversation.sampling_probability,
             tier=QueueTier.PARTLY_JUDGED,
             required_count=1,
             assigned_count=1,

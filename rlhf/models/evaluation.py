@@ -55,6 +55,14 @@ class BenchmarkSet(models.Model):
         related_name="+",
         help_text="Whose talks it grows of.",
     )
+    ticked_in = models.ForeignKey(
+        Project,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Whose people tick the answers; empty where only staff does.",
+    )
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )

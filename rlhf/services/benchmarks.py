@@ -15,8 +15,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from annotation.models import Annotator, Project, ResponseSource, SourceKind
-from annotation.services import DomainError
+from annotation.models import Annotator, EventKind, Project, ResponseSource, SourceKind
+from annotation.services import DomainError, record_event
 from rlhf.benchmark_figures import report_of
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench import DataSet, Item, Verdict
@@ -124,6 +124,16 @@ def take_over_item(
         if data_set.items.filter(key=checked.key).exists():
             raise DomainError(gettext("An item with this question is there already."))
         return add_items(data_set, [checked], by=by, drafted_by=drafted_by)[0]
+
+
+def assign_set(data_set: BenchmarkSet, project: Project | None, *, by: User) -> None:
+    """Let the people of a project tick the answers to a data set; None: only staff does."""
+    with transaction.atomic():
+        before = BenchmarkSet.objects.select_for_update().get(pk=data_set.pk).ticked_in
+        BenchmarkSet.objects.filter(pk=data_set.pk).update(ticked_in=project)
+        for one in {before, project} - {None}:
+            given = "given" if one == project else "taken"
+            record_event(EventKind.SETTINGS, project=one, user=by, answers_to_tick=data_set.name, action=given)
 
 
 def drop_items(items: Sequence[BenchmarkItem]) -> int:

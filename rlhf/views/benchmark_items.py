@@ -1,9 +1,8 @@
-"""The benchmarks' data sets and items: browsing, checklists, and what people tick."""
+"""The benchmarks' data sets and items: browsing, checklists, and what judges and people ticked."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -18,12 +17,19 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation.chat import ChatError
 from annotation.markdown import render_markdown
-from annotation.models import DeficiencyType, FeedbackType, ResponseSource, Scenario, SourceKind
-from annotation.services import DomainError, annotator_for
+from annotation.models import DeficiencyType, FeedbackType, Project, ResponseSource, Scenario, SourceKind
+from annotation.services import DomainError
 from rlhf.benchmark_drafts import draft_checklist
-from rlhf.benchmark_questions import Histories
-from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkSet, Checklist
-from rlhf.services.benchmarks import revise_checklist, store_ticks
+from rlhf.models import (
+    Benchmark,
+    BenchmarkAnswer,
+    BenchmarkItem,
+    BenchmarkJudgment,
+    BenchmarkSet,
+    BenchmarkTicks,
+    Checklist,
+)
+from rlhf.services.benchmarks import assign_set, revise_checklist
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.benchmark_filters import filtered, filters_of, item_label, kinds_of
 from rlhf.views.constraint_words import word
@@ -55,13 +61,31 @@ def benchmark_set(request: StaffRequest, pk: int) -> HttpResponse:
         "kept": kept.urlencode(),
         "file_form": FileForm(),
         "to_tick": BenchmarkAnswer.objects.filter(item__data_set=data_set, error="").exists(),
+        "ticking": TickingForm(initial={"project": data_set.ticked_in_id}),
     }
     return render(request, "rlhf/benchmark_set.html", context)
 
 
-def _said(judgment: BenchmarkJudgment) -> Iterator[tuple[Any, bool, str]]:
-    """(criterion, whether it is met, why) in the checklist's order; nothing where the judgment failed."""
-    return zip(judgment.checklist.criteria, judgment.met, judgment.reasons or [""] * len(judgment.met), strict=False)
+class TickingForm(forms.Form):
+    project = forms.ModelChoiceField(
+        Project.objects.order_by("name"), required=False, label=_("Whose people tick"), empty_label=_("nobody’s")
+    )
+
+
+@staff_required
+@require_POST
+def benchmark_set_assign(request: StaffRequest, pk: int) -> HttpResponse:
+    """Let a project's people tick the answers to a data set."""
+    data_set = get_object_or_404(BenchmarkSet, pk=pk)
+    form = TickingForm(request.POST)
+    if form.is_valid():
+        project = form.cleaned_data["project"]
+        assign_set(data_set, project, by=request.user)
+        said = gettext("The people of %(name)s tick these answers now.") % {"name": project.name} if project else ""
+        messages.success(request, said or gettext("Only staff tick these answers now."))
+    else:
+        messages.error(request, gettext("Choose a project that is there."))
+    return redirect("benchmark_set", pk=pk)
 
 
 class DraftForm(forms.Form):
@@ -107,18 +131,12 @@ def _item_page(
     error: str = "",
     drafter: ResponseSource | None = None,
 ) -> HttpResponse:
-    answers = []
-    for answer in (
-        item.answers.select_related("run__source")
+    answers = [
+        (answer, _text(answer.text), side_by_side(answer))
+        for answer in item.answers.select_related("run__source")
         .prefetch_related("judgments__run__judge", "judgments__checklist", "ticks__annotator", "ticks__checklist")
         .order_by("run__source__name", "pk")
-    ):
-        columns = [
-            (judgment, [(criterion[0], met, reason) for criterion, met, reason in _said(judgment)])
-            for judgment in answer.judgments.all()
-        ]
-        ticks = [(given, list(given.met)) for given in answer.ticks.all()]
-        answers.append((answer, _text(answer.text), columns, ticks))
+    ]
     context = {
         "item": item,
         "query": _text(item.query),
@@ -146,6 +164,46 @@ def _item_page(
         }
         return render(request, "rlhf/constraint_item.html", context)
     return render(request, "rlhf/benchmark_item.html", context, status=422 if error else 200)
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """What judges and people said of one answer by one version of its checklist."""
+
+    checklist: Checklist
+    judgments: list[BenchmarkJudgment]
+    people: list[BenchmarkTicks]
+
+    @property
+    def rows(self) -> list[tuple[str, list[tuple[bool, str]], list[bool]]]:
+        """(criterion, (met, why) by judge, met by person); a judge whose bits are in no order has no column."""
+        return [
+            (
+                entry[0],
+                [(one.met[index], one.reasons[index] if one.reasons else "") for one in self.read],
+                [given.met[index] for given in self.people],
+            )
+            for index, entry in enumerate(self.checklist.criteria)
+        ]
+
+    @property
+    def read(self) -> list[BenchmarkJudgment]:
+        return [one for one in self.judgments if not one.failure and not one.is_lenient]
+
+
+def side_by_side(answer: BenchmarkAnswer) -> list[SideBySide]:
+    """Newest checklist first."""
+    judgments, people = list(answer.judgments.all()), list(answer.ticks.all())
+    both: list[BenchmarkJudgment | BenchmarkTicks] = [*judgments, *people]
+    checklists = {one.checklist_id: one.checklist for one in both}
+    return [
+        SideBySide(
+            checklist,
+            [one for one in judgments if one.checklist_id == pk],
+            [given for given in people if given.checklist_id == pk],
+        )
+        for pk, checklist in sorted(checklists.items(), reverse=True)
+    ]
 
 
 def _turns_of(item: BenchmarkItem) -> QuerySet[BenchmarkItem]:
@@ -197,52 +255,3 @@ def benchmark_draft(request: StaffRequest, pk: int) -> HttpResponse:
         return _item_page(request, item, newest, kept, sentence)
     messages.info(request, gettext("This is a draft. Check every line, then save it."))
     return _item_page(request, item, newest, list(drafted), "", drafter)
-
-
-@staff_required
-@require_http_methods(["GET", "POST"])
-def benchmark_tick(request: StaffRequest, pk: int) -> HttpResponse:
-    """One answer after the other, in an order of the person's own, without a word about who wrote it."""
-    data_set = get_object_or_404(BenchmarkSet, pk=pk)
-    annotator = annotator_for(request.user)
-    waiting = BenchmarkAnswer.objects.filter(item__data_set=data_set, error="").exclude(ticks__annotator=annotator)
-    error = ""
-    if request.method == "POST":
-        answer = get_object_or_404(BenchmarkAnswer, pk=number_of(request.POST.get("answer")), item__data_set=data_set)
-        checklist = get_object_or_404(Checklist, pk=number_of(request.POST.get("checklist")), item_id=answer.item_id)
-        met = [request.POST.get(f"met-{number}") for number in range(len(checklist.criteria))]
-        if all(value in ("yes", "no") for value in met):
-            store_ticks(answer, checklist, annotator, [value == "yes" for value in met], request.POST.get("note", ""))
-            return redirect("benchmark_tick", pk=pk)
-        error = gettext("Say yes or no to every criterion.")
-        shown: BenchmarkAnswer | None = answer
-    else:
-        shown = _next_of(waiting, annotator.pk)
-    item = shown and BenchmarkItem.objects.with_checklist().get(pk=shown.item_id)
-    context = {
-        "data_set": data_set,
-        "left": waiting.count(),
-        "done": BenchmarkAnswer.objects.filter(item__data_set=data_set, ticks__annotator=annotator).count(),
-        "error": error,
-    }
-    if shown and item:
-        context |= {
-            "answer": shown,
-            "item": item,
-            "query": _text(item.query),
-            "first_response": _text(item.first_response),
-            "system": _text(item.details.get("system", "")),
-            "before": [(question, _text(said)) for question, said in Histories(shown.run).before(item)],
-            "answer_text": _text(shown.text),
-            "criteria": [(number, entry[0]) for number, entry in enumerate(item.criteria)],  # type: ignore[attr-defined]
-        }
-    return render(request, "rlhf/benchmark_tick.html", context, status=422 if error else 200)
-
-
-def _next_of(waiting: QuerySet[BenchmarkAnswer], annotator_id: int) -> BenchmarkAnswer | None:
-    """The same order whenever this person comes, another one for others, and models mixed."""
-    ids = list(waiting.values_list("pk", flat=True))
-    if not ids:
-        return None
-    chosen = min(ids, key=lambda pk: hashlib.sha256(f"{annotator_id}:{pk}".encode()).digest())
-    return BenchmarkAnswer.objects.get(pk=chosen)

@@ -13,10 +13,14 @@ from django.test import Client
 from django.urls import reverse
 
 from annotation.feedback import Feedback
+from annotation.models import Event, Project, ResponseSource
 from annotation.services import turns
 from rlhf.benchmark_curation import candidates, solved_by_all
+from rlhf.evaluation.fb_bench import Verdict
 from rlhf.models import BenchmarkItem, BenchmarkRun, BenchmarkSet, BenchmarkTicks
-from tests.factories import make_source, make_user
+from rlhf.services.benchmarks import store_judgment
+from tests.chat_server import Exchange, chat_server
+from tests.factories import make_project, make_source, make_user
 from tests.fb_bench_items import correction, maintenance, tick
 from tests.talks import make_talk, make_talk_project, write
 
@@ -160,6 +164,102 @@ def test_people_tick_without_knowing_who_wrote(staff: Client, data_set: Benchmar
     assert "50.0 %" in board
     item_page = staff.get(reverse("benchmark_item", args=[data_set.items.all()[0].pk])).content.decode()
     assert "a-judge: 1.00" in item_page.replace("\n", "")
+
+
+def test_the_people_of_a_project_tick_what_staff_hands_them(staff: Client, data_set: BenchmarkSet) -> None:
+    judge_all(staff, data_set, True)
+    person, stranger = make_user("ann"), make_user("other")
+    project = make_project("helpful", members=[person])
+    client, outside = Client(), Client()
+    client.force_login(person)
+    outside.force_login(stranger)
+    address = reverse("project_tick", args=[project.slug])
+    assert "Nothing left to tick" in client.get(address).content.decode()
+    assert client.get(reverse("benchmark_tick", args=[data_set.pk])).status_code == 403
+    assign = reverse("benchmark_set_assign", args=[data_set.pk])
+    assert client.post(assign, {"project": project.pk}).status_code == 403
+    said = staff.post(assign, {"project": project.pk}, follow=True).content.decode()
+    assert "The people of helpful tick these answers now." in said
+    home = client.get(reverse("home")).content.decode()
+    assert "3 answers to check against their criteria" in home and address in home
+    assert address not in outside.get(reverse("home")).content.decode()
+    assert outside.get(address).status_code == 404
+    page = client.get(address)
+    text = page.content.decode()
+    assert "secret-model" not in text and "a-judge" not in text and "/evaluation/" not in text
+    posted = {"answer": page.context["answer"].pk, "checklist": page.context["item"].checklist_id, "note": "Hm."}
+    refused = client.post(address, posted | {"met-0": "yes"})
+    assert refused.status_code == 422 and 'value="Hm."' in refused.content.decode()
+    assert client.post(address, posted | {"met-0": "yes", "met-1": "no"}).status_code == 302
+    ticks = BenchmarkTicks.objects.get()
+    assert (ticks.annotator.name, ticks.met) == ("ann", [True, False])
+    # beside the judges on the page of the item, and in the agreement
+    item_page = staff.get(reverse("benchmark_item", args=[ticks.answer.item_id])).content.decode()
+    assert "<th>ann<br>" in item_page and "a-judge: 1.00" in item_page
+    assert "50.0 %" in staff.get(reverse("evaluation_home")).content.decode()
+    Project.objects.update(is_open=False)
+    assert "Nothing left to tick" in client.get(address).content.decode()
+    staff.post(assign, {"project": ""})
+    assert client.post(address, posted | {"met-0": "yes", "met-1": "no"}).status_code == 404
+    kinds = Event.objects.filter(project=project, data__answers_to_tick="items").values_list("data__action", flat=True)
+    assert list(kinds) == ["given", "taken"]
+
+
+def test_a_model_drafts_a_checklist_and_a_person_saves_it(staff: Client, data_set: BenchmarkSet) -> None:
+    item = data_set.items.get(position=1)
+    address = reverse("benchmark_draft", args=[item.pk])
+    with chat_server() as server:
+        drafter = make_source("drafter", kind="model", served_model="d")
+        ResponseSource.objects.filter(pk=drafter.pk).update(base_url=server.url)
+
+        def say(text: str) -> Any:
+            def reply(exchange: Exchange) -> None:
+                exchange.start()
+                exchange.say(text)
+                exchange.complete()
+
+            server.reply = reply
+            return staff.post(address, {"source": drafter.pk})
+
+        answer = say('Sure: [["Gives five", 3], ["Says why", 1], ["Says sorry", "high"]]')
+        text = answer.content.decode()
+        assert "This is a draft. Check every line, then save it." in text
+        assert answer.context["rows"][:3] == [("Gives five", 0.5), ("Says why", 0.17), ("Says sorry", 0.33)]
+        assert item.checklists.count() == 1  # nothing is stored before a person saves it
+        asked = server.requests[-1]["messages"][0]["content"]
+        assert "Count the apples" in asked and "Are you sure?" in asked and "weights sum to 1" in asked
+        assert say("1. Gives five\n2. Says why").context["rows"][:2] == [("Gives five", 0.5), ("Says why", 0.5)]
+        assert "The model’s draft could not be read." in say("I cannot help with that.").content.decode()
+
+        def refuse(exchange: Exchange) -> None:
+            exchange.refuse(400, "no")
+
+        server.reply = refuse
+        assert "The model refused this conversation." in staff.post(address, {"source": drafter.pk}).content.decode()
+    posted = {"based_on": 1, "drafted_by": drafter.pk, "text": ["Gives five"], "weight": ["1"]}
+    assert staff.post(reverse("benchmark_item", args=[item.pk]), posted).status_code == 302
+    saved = item.checklists.last()
+    assert saved is not None and (saved.version, saved.drafted_by) == (2, drafter)
+    assert "drafted by drafter" in staff.get(reverse("benchmark_item", args=[item.pk])).content.decode()
+
+
+def test_several_judges_stand_side_by_side(staff: Client, data_set: BenchmarkSet) -> None:
+    run = judge_all(staff, data_set, True)
+    item = data_set.items.get(position=1)
+    other = make_source("other-judge", kind="model", served_model="o")
+    again = BenchmarkRun.objects.create(
+        data_set=data_set, source=run.source, judge=other, answers_from=run, status="succeeded",
+        finished_at=run.finished_at,
+    )  # fmt: skip
+    answer = run.answers.get(item=item)
+    store_judgment(again, answer, item.checklists.get(), [Verdict(True, "Seen."), Verdict(False, "Missing.")])
+    page = staff.get(reverse("benchmark_item", args=[item.pk]))
+    [(_answer, _text, [version])] = page.context["answers"]
+    assert [judgment.run.judge.name for judgment in version.read] == ["a-judge", "other-judge"]
+    assert version.rows[1] == ("Gives 5", [(True, "Because."), (False, "Missing.")], [])
+    text = " ".join(page.content.decode().split())
+    assert "<th>a-judge: 1.00</th><th>other-judge: 0.30</th>" in text
+    assert "other-judge" in staff.get(reverse("benchmark_run", args=[run.pk])).content.decode()
 
 
 def talked_about(project: Any, question: str) -> None:

@@ -19,7 +19,7 @@ from tests.factories import make_project, make_user
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
 ROLES = {
-    Role.ANNOTATOR: {"project_guidelines"},
+    Role.ANNOTATOR: {"project_guidelines", "project_tick"},
     Role.REVIEWER: {"project_detail", "project_strip", "project_progress", "project_leaderboard"},
     Role.ADMIN: {
         "project_people", "project_invite", "invitation_revoke", "project_member", "member_remove",

@@ -31,10 +31,13 @@ class Filter:
     holds: str = ""
     """A lookup `…__contains`; the value is wrapped in lists as deep as `depth`."""
     depth: int = 1
+    is_number: bool = False
 
     def condition(self, value: str) -> Q:
+        if self.is_number and not value.isdecimal():
+            return Q(pk__in=[])
         if not self.holds:
-            return Q(**{self.lookup or self.name: int(value) if self.name == "turn" and value.isdecimal() else value})
+            return Q(**{self.lookup or self.name: int(value) if self.is_number else value})
         wrapped: Any = value
         for _level in range(self.depth):
             wrapped = [wrapped]
@@ -58,7 +61,7 @@ FILTERS: dict[str, tuple[Filter, ...]] = {
     ),
     Benchmark.CFBENCH: (Filter("split", _("Split"), "details__split"), _DOMAIN, _SCENARIO, _CLASS),
     Benchmark.SYSBENCH: (
-        Filter("turn", _("Turn")),
+        Filter("turn", _("Turn"), is_number=True),
         Filter("alignment", _("Alignment"), "details__alignment"),
         _DOMAIN,
         _SCENARIO,
@@ -69,9 +72,9 @@ FILTERS: dict[str, tuple[Filter, ...]] = {
 
 def filtered(kind: str, items: Items, asked: Mapping[str, Any]) -> Items:
     for one in FILTERS[kind]:
-        if value := asked.get(one.name):
+        if value := asked.get(one.name, "").replace("\0", ""):
             items = items.filter(one.condition(value))
-    if text := asked.get("text", "").strip():
+    if text := asked.get("text", "").replace("\0", "").strip():
         items = items.filter(
             Q(query__icontains=text) | Q(first_response__icontains=text) | Q(feedback__icontains=text)
         )

@@ -78,6 +78,7 @@ def test_a_file_is_known_by_its_shape_and_browsed(staff: Client) -> None:
     assert "2 items" in text and "session 1, turn 2" in text and "turn 3" not in text
     assert "6 items" in text_of(staff, "benchmark_set", sysbench.pk, kind="role")
     assert "2 items" in text_of(staff, "benchmark_set", sysbench.pk, turn="3")
+    assert "No item is like this." in text_of(staff, "benchmark_set", sysbench.pk, turn="x", kind="a\0b")
     turn = sysbench.items.get(session=1, turn=2)
     text = text_of(staff, "benchmark_item", turn.pk)
     assert "You are pilot 1." in text and "question 3 of session 1" in text and "speaks as a pilot" in text

@@ -83,9 +83,14 @@ def measure_win_rate(
     battles, ids = load_battles(
         projects, voters=voters, groups=groups, pair=(new.pk, old.pk), with_responses=hold_length_equal
     )
-    is_new_first = np.array(ids, dtype=np.int64)[battles.one] == new.pk
+    is_new_first = new_comes_first(battles, ids, new)
     differences = length_differences(battles, is_new_first) if hold_length_equal else None
     return win_rate_of(battles, is_new_first, differences)
+
+
+def new_comes_first(battles: Battles, ids: list[int], new: ResponseSource) -> NDArray[np.bool_]:
+    """Of each vote: whether `one` is the new source; ids as `load_battles` gives them."""
+    return np.asarray(np.array(ids, dtype=np.int64)[battles.one] == new.pk, dtype=bool)
 
 
 def win_rate_of(battles: Battles, is_new_first: NDArray[np.bool_], differences: Floats | None = None) -> WinRate:

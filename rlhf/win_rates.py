@@ -6,7 +6,9 @@ from collections.abc import Collection
 
 from annotation.models import Project, ProjectSource
 from annotation.win_rates import WinRate, measure_win_rate
-from rlhf.models import Checkpoint
+from rlhf.models import AliasMove, Checkpoint
+
+CHAMPION = "champion"
 
 
 def checkpoint_win_rate(
@@ -35,3 +37,11 @@ def meeting_places(new: Checkpoint, old: Checkpoint) -> list[Project]:
         .filter(pk__in=held.filter(source=old.source_id))
         .order_by("pk")
     )
+
+
+def rivals_of(checkpoint: Checkpoint) -> list[tuple[str, Checkpoint]]:
+    """Its parent, named "parent", and what `champion` stands for on the site and in each project, by alias."""
+    rivals = [("parent", checkpoint.parent)] if checkpoint.parent else []
+    moves = AliasMove.objects.filter(alias=CHAMPION).current().select_related("project", "checkpoint__source")
+    rivals += [(str(move), move.checkpoint) for move in moves if move.checkpoint]
+    return [(name, rival) for name, rival in rivals if rival.pk != checkpoint.pk]

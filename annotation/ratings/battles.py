@@ -91,13 +91,14 @@ def load_battles(
     lang: str | None = None,
     groups: Collection[str] | None = None,
     pair: tuple[int, int] | None = None,
+    study: int | None = None,
     with_times: bool = False,
     with_responses: bool = False,
 ) -> tuple[Battles, list[int]]:
     """The live votes of a project, or of several, and the ids of the sources that the numbers stand for; one query.
 
     voters: "people", "judges" (models) or "all". category is a prompt's task. groups keeps to the prompts of those
-    groups, pair to the votes between two sources. Raises ValueError for other voters.
+    groups, pair to the votes between two sources, study to the comparisons of one. Raises ValueError for other voters.
     """
     if voters not in _VOTERS:
         raise ValueError(f"voters is {voters!r}; it is one of {', '.join(_VOTERS)}")
@@ -112,6 +113,8 @@ def load_battles(
         counted += f" AND p.lang = {_literal(lang)}"
     if groups is not None:
         counted += f""" AND p."group" = ANY(ARRAY[{", ".join(map(_literal, groups))}]::text[])"""
+    if study is not None:
+        counted += f" AND c.id IN (SELECT comparison_id FROM annotation_studyitem WHERE study_id = {int(study)})"
     at = ", (extract(epoch FROM j.created_at) * 1000000)::int8" if with_times else ""
     more_of_pairs = at + (", ra.id, rb.id" if with_responses else "")
     more_of_rankings = at + (", one.id, other.id" if with_responses else "")

@@ -24,6 +24,7 @@ TABS: tuple[tuple[str, str | Promise, Role], ...] = (
     ("project_generate", _("Responses"), Role.ADMIN),
     ("project_quality", _("Quality"), Role.REVIEWER),
     ("project_leaderboard", _("Leaderboard"), Role.REVIEWER),
+    ("project_studies", _("Human evaluation"), Role.REVIEWER),
     ("project_progress", _("Progress"), Role.REVIEWER),
     ("project_people", _("People"), Role.ADMIN),
     ("project_guidelines", _("Guidelines"), Role.ANNOTATOR),

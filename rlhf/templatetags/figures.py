@@ -138,6 +138,19 @@ def gate_criteria(move: AliasMove) -> list[Criterion]:
     return kept_criteria(move)
 
 
+@register.filter
+def points(difference: float) -> str:
+    """A difference of shares: +3.7 or −0.5."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
+@register.filter
+def share_dot(share: Any) -> str:
+    """The same for a Share."""
+    return share_place({"win_rate": share.value, "lower": share.lower, "upper": share.upper})
+
+
 _SIDE_WORDS: dict[str, str | Promise] = {
     "chosen": _("chosen"),
     "rejected": _("rejected"),

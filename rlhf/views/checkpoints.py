@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib import messages
 from django.db.models import Exists, OuterRef, Q
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import Http404, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext
@@ -14,6 +14,7 @@ from annotation.leaderboard import head_to_head
 from annotation.markdown import render_markdown
 from annotation.models import Project, Response
 from annotation.services import DomainError
+from annotation.study_figures import pair_rows
 from annotation.vote_counts import opponents_of
 from rlhf.forms import AliasForm
 from rlhf.lineage import lineage_of
@@ -25,6 +26,8 @@ from rlhf.promotion import decisions_about
 from rlhf.services import aliases_by_checkpoint, publish_checkpoint
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
+from rlhf.views.csv_files import csv_response
+from rlhf.win_rates import checkpoint_win_rate, meeting_places, rivals_of
 
 OPPONENTS_SHOWN = 12
 
@@ -78,6 +81,11 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
             for project, opponent in opponents
             if source
         ],
+        "rivals": [
+            (name, rival, found)
+            for name, rival in rivals_of(checkpoint)
+            if (found := checkpoint_win_rate(checkpoint, rival)) and found.rate
+        ],
         "parent_source": parent_source,
         "projects": projects,
         "merges": checkpoint.merged_into.select_related("job").order_by("job"),
@@ -85,6 +93,19 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
         "jobs": checkpoint.jobs_from_here.select_related("snapshot", "checkpoint").order_by("-queued_at"),
     }
     return render(request, "rlhf/checkpoint.html", context)
+
+
+@staff_required
+@require_GET
+def checkpoint_votes(request: StaffRequest, pk: int, other: int) -> HttpResponseBase:
+    """The votes that its win rate against another checkpoint rests on, as CSV."""
+    checkpoint, rival = get_object_or_404(Checkpoint, pk=pk), get_object_or_404(Checkpoint, pk=other)
+    if checkpoint.source is None or rival.source is None:
+        raise Http404("Both must be published.")
+    response = csv_response(pair_rows(meeting_places(checkpoint, rival), checkpoint.source, rival.source))
+    name = f"{checkpoint.name}-against-{rival.name}.csv"
+    response["Content-Disposition"] = content_disposition_header(True, name)
+    return response
 
 
 @staff_required

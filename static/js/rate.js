@@ -56,8 +56,11 @@ if (form) {
       form.requestSubmit(form.querySelector("[data-save]"));
     }
   });
-  form.querySelector("details").addEventListener("toggle", (event) => {
-    if (event.target.open && !form.note.value) form.note.focus();
+  // At once, or the first letters of the note would still be keys.
+  form.querySelector("summary").addEventListener("hotkey", (event) => {
+    event.preventDefault();
+    event.target.closest("details").open = true;
+    form.note.focus();
   });
 
   form.addEventListener("submit", () => {

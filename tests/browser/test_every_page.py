@@ -22,7 +22,7 @@ from playwright.sync_api import Page
 
 from annotation import services
 from annotation.answer import Answer
-from annotation.models import ApiToken, EventKind, Project, RewriteCause, Role, Webhook
+from annotation.models import ApiToken, EventKind, Project, RewriteCause, Role, StudyKind, Webhook
 from annotation.protocol import DEFAULT_ASPECTS, PRESETS, Axis, Demand, Protocol, Scale
 from annotation.services import duplicates, masking, quality
 from annotation.services.invitations import create_invitation
@@ -127,6 +127,31 @@ def running_job(project: Project, tiny_model: Path) -> TrainingJob:
     return claimed
 
 
+def studies_of(project: Project) -> list[int]:
+    """A study of pairs that people have judged in part, and one of marks with a few ratings."""
+    project.prompts.filter(pk__in=project.prompts.order_by("pk")[:4]).update(
+        task="advice", tags=["difficulty:hard", "scenario:home", "format:zero-shot"]
+    )
+    studies = [
+        services.create_study(
+            project=project,
+            name=f"spring-{kind}",
+            kind=kind,
+            source=make_source("starter-dpo-1"),
+            against=make_source("starter"),
+            prompts=project.prompts.order_by("pk"),
+        )
+        for kind in (StudyKind.GSB, StudyKind.RUBRIC)
+    ]
+    for number in range(5):
+        annotator = make_annotator(User.objects.get(username=f"{project.slug}-{('ines', 'tomas')[number % 2]}"))
+        rating = services.claim_rating(annotator=annotator, project=project)
+        assert rating is not None
+        marks = services.Marks(True, number != 1, True, True, number != 3)
+        services.submit_rating(rating_id=rating.public_id, annotator=annotator, marks=marks)
+    return [study.pk for study in studies]
+
+
 def prompts_to_look_at(project: Project, boss: User) -> tuple[str, int]:
     """Duplicates, personal data and an uploaded table; gives the upload's token and the number of its check."""
     sky = "Explain to a child of five why the sky is blue during the day, and red in the evening"
@@ -161,6 +186,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     boss = User.objects.create_superuser("boss", password="a-long-password")
     ann = User.objects.create_user("ann", password="a-long-password")
     helpful = make_work(ann)
+    pairs, marks = studies_of(helpful)
     job = running_job(helpful, tiny_model)
     gold = make_comparison(helpful, a_text=CALM, b_text=BRISK)
     quality.add_gold(gold, preference="a", strength=-2, reason="B kills the plant.", by=boss)
@@ -199,6 +225,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
         "project_guidelines", "project_journal", "project_quality", "project_gold", "project_prompts",
         "project_comparisons", "project_duplicates", "project_personal_data", "prompts_add",
         "project_generate", "adjudicate", "conversation_sources", "project_webhooks", "project_leaderboard",
+        "project_studies",
     )  # fmt: skip
     annotator_id = make_annotator(User.objects.get(username="helpful-ines")).pk
     member_id = User.objects.get(username="helpful-ines").pk
@@ -212,6 +239,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("compare", of("compare", "helpful")),
             *((f"compare-{slug}", of("compare", slug)) for slug in ("scores", "binary", "four", "ranking")),
             ("rewrite", of("rewrite", "helpful")),
+            ("rate", of("rate", "helpful")),
             ("conversation-start", of("converse", "talks")),
         ],
         "boss": [
@@ -222,6 +250,8 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("upload-checked", of("data_job", "helpful", checked)),
             ("settle", of("settle", "helpful", disputed.pk)),
             ("settle-ranking", of("settle", "ranking", ranked.pk)),
+            ("study-pairs", of("project_study", "helpful", pairs)),
+            ("study-marks", of("project_study", "helpful", marks)),
             ("webhook", of("project_webhook", "helpful", hook.pk)),
             ("annotator-quality", of("annotator_quality", "helpful", annotator_id)),
             ("member", of("project_member", "helpful", member_id)),

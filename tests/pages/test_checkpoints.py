@@ -11,9 +11,7 @@ from django.test import Client
 from annotation import services
 from annotation.models import ResponseSource
 from rlhf.models import Checkpoint
-from rlhf.services import (
-    publish_checkpoint,
-)
+from rlhf.services import move_alias, publish_checkpoint
 from tests.factories import (
     make_judgment,
     make_prompt,
@@ -55,6 +53,15 @@ def test_a_checkpoint_shows_how_it_is_judged_against_its_parent(
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.get(f"/checkpoints/{checkpoint.pk}/").content.decode()))
     assert re.search(r"tiny its parent 70 % \(3\d % to 9\d %\) of 10", text)
     assert "10 responses in 10 comparisons; 10 judgments on 10 of them" in text
+    # The same votes over all projects, the length held equal, and their rows.
+    assert re.search(r"tiny its parent 70\.0 % \(3\d–9\d\) 70\.0 % \(\d+–\d+\) 10 10 10 as CSV", text)
+    rows = page.get(f"/checkpoints/{checkpoint.pk}/votes/{base.pk}.csv").getvalue().decode().splitlines()
+    assert len(rows) == 11 and sum("good" in row for row in rows) == 7
+    base.refresh_from_db()
+    move_alias("champion", base, why="It is the first.")
+    assert "tiny champion" in re.sub(
+        r"\s+", " ", re.sub(r"<[^>]*>", " ", page.get(f"/checkpoints/{checkpoint.pk}/").content.decode())
+    )
 
 
 def test_a_reward_model_is_not_published(page: Client, base: Checkpoint, tiny_model: Path) -> None:

@@ -10,23 +10,24 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from annotation.models import Invitation, Membership, Project, Role, Webhook, WebhookDelivery
+from annotation.models import Invitation, Membership, Project, Role, Study, Webhook, WebhookDelivery
 from annotation.services import add_member, create_invitation, create_project
 from annotation.templatetags.people import TABS
 from rlhf import urls
-from tests.factories import make_project, make_user
+from tests.factories import make_project, make_source, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
 ROLES = {
     Role.ANNOTATOR: {"project_guidelines", "project_tick"},
-    Role.REVIEWER: {"project_detail", "project_strip", "project_progress", "project_leaderboard"},
+    Role.REVIEWER: {"project_detail", "project_strip", "project_progress", "project_leaderboard",
+                    "project_studies", "project_study", "project_study_file"},
     Role.ADMIN: {
         "project_people", "project_invite", "invitation_revoke", "project_member", "member_remove",
         "member_qualification", "member_unlock", "project_settings", "protocol_preview", "project_open",
         "project_webhooks", "project_webhook", "webhook_switch", "webhook_remove", "webhook_restore", "webhook_resend",
         "guidelines_preview", "project_journal", "project_journal_file", "project_generate",
-        "generation_rows", "cancel_generation", "project_export",
+        "generation_rows", "cancel_generation", "project_export", "project_study_act",
     },
 }  # fmt: skip
 FOR_MEMBERS_ONLY = {"compare", "renew_lease", "guidelines_text"}
@@ -54,6 +55,7 @@ def project() -> Project:
     create_invitation(project, by=host)
     webhook = Webhook.objects.create(project=project, url="https://example.org/", created_by=host, is_active=False)
     WebhookDelivery.objects.create(webhook=webhook, event_id=1)
+    Study.objects.create(project=project, name="spring", kind="rubric", source=make_source())
     return project
 
 
@@ -75,6 +77,7 @@ def address_of(name: str, project: Project) -> str:
         "job_id": 1,
         "kind": "nothing",
         "suffix": "jsonl",
+        "study_id": Study.objects.get().pk,
     }
     return reverse(name, kwargs={key: values[key] for key in pattern.pattern.regex.groupindex})
 
@@ -92,7 +95,7 @@ def test_every_page_of_a_project_opens_to_its_role_and_those_above(needed: Role,
         address = address_of(name, project)
         for role, client in people.items():
             expected = {404} if role is None else {403} if RANKS.index(role) < RANKS.index(needed) else {200, 302, 405}
-            if name in ("cancel_generation", "project_export") and 200 in expected:
+            if name in ("cancel_generation", "project_export", "project_study_file") and 200 in expected:
                 expected |= {404}  # there is no such job; the project has nothing to export
             assert client.get(address).status_code in expected, (name, role)
             if role is None or 403 in expected:

@@ -1,13 +1,13 @@
 """What each of our training defaults gives over TRL's own, on pairs of mixed lengths.
 
-    python -m benchmarks.train_levers [--model DIR] [--pairs 12] [--ways NAME …] [--results FILE]
+    python -m benchmarks.train_levers [--model DIR] [--pairs 12] [--ways NAME …] [--seeds 17 …] [--results FILE]
 
 LoRA DPO of the same rows with the same learning rate, batch and seed, each way in a process of its own. `trl` is
 DPOConfig as it comes (on a CPU it must be told `use_cpu`; then it chooses bfloat16 autocast, checkpoints gradients and
 groups nothing); `ours` is what a job does; each other way is `trl` with one lever moved. Seconds run from the loaded
 model to the end of the last step, the pass that computes the reference included. Tokens are those of the rows, both
 sides, padding not counted, so that ways compare by the same number. With --results figures are added to a file, so
-that a busy machine can be given one way at a time.
+that a busy machine can be given one way at a time; of several --seeds the loss stands as mean ± standard deviation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +70,7 @@ def rows(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def train_one_way(way: str, model_dir: Path, pairs: int) -> dict[str, float]:
+def train_one_way(way: str, model_dir: Path, pairs: int, seed: int) -> dict[str, float]:
     """Train in this process."""
     import torch
     from datasets import Dataset
@@ -90,7 +92,7 @@ def train_one_way(way: str, model_dir: Path, pairs: int) -> dict[str, float]:
         ]
         for row in train
     ]
-    set_seed(17)
+    set_seed(seed)
     policy = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     if "shared_prompt" in levers:
         share_prompts(policy)
@@ -100,7 +102,7 @@ def train_one_way(way: str, model_dir: Path, pairs: int) -> dict[str, float]:
     class Trainer(DPOTrainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             if "grouped" in levers:
-                return LengthGroupedSampler([max(sides) for sides in lengths], MICRO_BATCH, 17)
+                return LengthGroupedSampler([max(sides) for sides in lengths], MICRO_BATCH, seed)
             return super()._get_train_sampler(train_dataset)
 
     changed: dict[str, Any] = {}
@@ -127,7 +129,7 @@ def train_one_way(way: str, model_dir: Path, pairs: int) -> dict[str, float]:
                 warmup_steps=0.1,
                 max_length=None,
                 save_strategy="no",
-                seed=17,
+                seed=seed,
                 report_to="none",
                 disable_tqdm=True,
                 **changed,
@@ -145,17 +147,18 @@ def train_one_way(way: str, model_dir: Path, pairs: int) -> dict[str, float]:
     return {"tokens": tokens, "seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak, "eval_loss": eval_loss}
 
 
-def run(way: str, model: Path, pairs: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--in-process", way, "--model", str(model), "--pairs", str(pairs)]
+def run(way: str, model: Path, pairs: int, seed: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--in-process", way, "--model", str(model)]
+    command += ["--pairs", str(pairs), "--seeds", str(seed)]
     environment = launcher.child_environment() | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
-    return json.loads(done.stdout.splitlines()[-1]) | {"way": way, **machine()}
+    return json.loads(done.stdout.splitlines()[-1]) | {"way": way, "seed": seed, **machine()}
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Medians of what was measured, by way, beside TRL's defaults."""
+    """Medians of what was measured, and means of the loss, by way, beside TRL's defaults."""
     by_way: dict[str, list[dict[str, Any]]] = {}
     for result in results:
         by_way.setdefault(result["way"], []).append(result)
@@ -176,7 +179,9 @@ def table(results: list[dict[str, Any]]) -> str:
             speed = middle(way, "tokens") / middle(way, clock)
             than = speed / (middle("trl", "tokens") / middle("trl", clock)) if "trl" in by_way else float("nan")
             figures += [f"{speed:.0f}", f"{than:.2f}"]
-        figures += [f"{middle(way, 'peak_gb'):.2f}", f"{middle(way, 'eval_loss'):.4f}", str(len(by_way[way]))]
+        losses = [result["eval_loss"] for result in by_way[way]]
+        spread = f" ± {stdev(losses):.4f}" if len(losses) > 1 else ""
+        figures += [f"{middle(way, 'peak_gb'):.2f}", f"{mean(losses):.4f}{spread}", str(len(losses))]
         lines.append(f"| {NAMES[way]} | {' | '.join(figures)} |")
     return "\n".join(lines)
 
@@ -186,19 +191,20 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "var" / "models" / "smollm2-135m-instruct")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[17], help="of the order of the rows and the adapter")
     parser.add_argument("--results", type=Path, help="a JSON Lines file that figures are added to")
     parser.add_argument("--in-process", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.in_process:
-        print(json.dumps(train_one_way(arguments.in_process, arguments.model, arguments.pairs)))
+        print(json.dumps(train_one_way(arguments.in_process, arguments.model, arguments.pairs, *arguments.seeds)))
         return
     if not arguments.model.is_dir():
         sys.exit(f"{arguments.model} does not exist: run `python manage.py setup_model`, or name a --model")
     results = []
     if arguments.results and arguments.results.exists():
         results = [json.loads(line) for line in arguments.results.read_text().splitlines()]
-    for way in arguments.ways:
-        results.append(run(way, arguments.model.resolve(), arguments.pairs))
+    for way, seed in product(arguments.ways, arguments.seeds):
+        results.append(run(way, arguments.model.resolve(), arguments.pairs, seed))
         print(json.dumps(results[-1]), flush=True)
         if arguments.results:
             with arguments.results.open("a") as file:

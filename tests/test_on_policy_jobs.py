@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.test import Client
 
 from annotation.services import DomainError
-from rlhf import jobspec, preflight
-from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, TrainingJob
+from rlhf import jobspec, preflight, supervisor
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, InsightKind, TrainingJob
 from rlhf.options import SpecError, build_options
 from rlhf.rules import RULE_ARGUMENTS, build_rule
 from rlhf.services import create_snapshot, queue_training_job, register_base_checkpoint
 from rlhf.services.checkpoints import register_checkpoint
 from rlhf.token_lengths import TokenCounter
-from tests.factories import make_comparison, make_judged_project, make_judgment, make_prompt
+from tests.factories import make_comparison, make_judged_project, make_judgment, make_prompt, make_user
 from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 
 LENGTH = {"rule": "length", "rule_argument": "20"}
@@ -156,3 +157,58 @@ def test_the_command_trains_a_reward_model_and_then_a_policy_by_it(base: Checkpo
         assert spec.options.reward_model == str(job.reward_model.path)  # type: ignore[attr-defined]
         assert "eval_reward" in job.metrics
         assert job.checkpoint.kind == CheckpointKind.POLICY
+
+
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("data_dir")
+@pytest.mark.parametrize("method", ["ppo", "grpo"])
+def test_a_job_shows_what_it_samples_and_raises_its_alarms(base: Checkpoint, method: str) -> None:
+    """The rule gives every completion 0: GRPO learns nothing, and its loss is 0 at each step."""
+    rule = {"rule": "contains", "rule_argument": "no such words", "kl_coefficient": 0}
+    shape = {"batch_size": 8, "micro_batch_size": 4, "samples_per_prompt": 2, "max_completion_tokens": 8}
+    often = {"max_steps": 12, "eval_every_steps": 6, "sample_prompts": 2, "sample_tokens": 10}
+    snapshot = create_snapshot(make_judged_project(), "votes", eval_share=0.25)
+    job = queue(snapshot, base, method, **rule, **shape, **often, use_lora=False, bf16=False)
+    assert supervisor.run_training_job(job.pk)
+    job.refresh_from_db()
+    assert job.status == "succeeded", job.error
+
+    shown = {
+        kind: dict(job.insights.filter(kind=kind).order_by("step").values_list("step", "values"))
+        for kind in InsightKind.values
+    }
+    assert list(shown["samples"]) == [0, 6, 12]
+    prompts = [[row["prompt"] for row in values["rows"]] for values in shown["samples"].values()]
+    assert prompts[0] == prompts[1] == prompts[2] and len(prompts[0]) == 2
+    assert all(row["tokens"] <= 10 for values in shown["samples"].values() for row in values["rows"])
+    assert shown["hardware"][0]["processes"] == 1
+    (batch,) = shown["first_batch"].values()
+    assert all(0 < row["in_loss"] <= 8 and row["in_loss"] < row["tokens"] for row in batch["rows"])
+    assert list(shown["extremes"]) == [6, 12]
+    assert shown["extremes"][12]["measure"] == "sampled"
+    rows = shown["extremes"][12]["worst"] + shown["extremes"][12]["best"]
+    assert {row["value"] for row in rows} == {0.0}
+    assert {row["prompt"][-1]["content"] for row in rows} <= _held_out_prompts(job)
+    assert ("zero_loss" in {alarm.code for alarm in job.alarms.all()}) == (method == "grpo")
+
+    client = Client()
+    client.force_login(make_user("boss", is_staff=True))
+
+    def page(tab: str) -> str:
+        return client.get(f"/training/{job.pk}/?tab={tab}").content.decode()
+
+    curves = page("curves")
+    for slug in ("reward", "entropy", "length", "clipped"):
+        assert f'id="plot-{slug}"' in curves, slug
+    assert "Axolotl’s guide" in curves
+    assert ("The loss is exactly 0" in curves) == (method == "grpo")
+    assert "answered greedily each time" in page("samples") and "step 12" in page("samples")
+    assert "of them learnt" in page("batch") and "<mark" in page("batch")
+    assert f"Among {shown['extremes'][12]['counted']} responses sampled at step 12" in page("extremes")
+
+
+def _held_out_prompts(job: TrainingJob) -> set[str]:
+    lines = (job.directory / jobspec.EVAL_FILE).read_text().splitlines()
+    return {json.loads(line)["prompt"][-1]["content"] for line in lines}

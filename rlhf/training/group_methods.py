@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import Sampler
 from transformers import set_seed
@@ -46,6 +48,19 @@ class GroupJobTrainer(JobTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return EpochSampler(super()._get_train_sampler(train_dataset), self.job.spec.options.seed)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids: Any) -> torch.Tensor:
+        trainer: Any = self
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids)  # type: ignore[misc]
+        if not trainer.model.training:  # of all processes, (N, rewards); the rest is this process's own
+            texts = [(prompt, done[-1]["content"]) for prompt, done in zip(prompts, completions, strict=True)]
+            totals = (rewards * trainer.reward_weights.to(rewards.device)).nansum(1).tolist()
+            lengths = gather_object([len(ids) for ids in completion_ids])
+            self._insights.judge(
+                (prompt, text, length, total)
+                for (prompt, text), length, total in zip(gather_object(texts), lengths, totals, strict=True)
+            )
+        return rewards
 
 
 def train_group_method(

@@ -6,6 +6,7 @@
                  or rows [{prompt, chosen, rejected, scores}] of a reward model
     extremes     measure ("margin", "reward" or "loss"), counted, best and worst [{value, prompt, …}]
                  at step 0, for most policies, instead: reference [[log p of each side]], what later ones are held to
+                 of an on-policy method at each evaluation: measure "sampled", rows {value, prompt, text, tokens}
 
 Everything is bounded: some prompts, some tokens. The rows come from eval.jsonl itself, in its order, so that they are
 the same at every step and for every method.
@@ -17,7 +18,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +59,7 @@ class Insights:
         self._prompts: list[Row] = []
         self._rows: list[Row] = []
         self._reference: list[list[float]] | None = None
+        self._judged: list[tuple[float, Row]] = []
         if job.spec.options.sample_prompts:
             self._choose_rows()
 
@@ -223,6 +225,25 @@ class Insights:
             ]
         self._write_extremes(step, measure, values, [_texts(row) for row in rows])
 
+    def judge(self, completions: Iterable[tuple[list[Row], str, int, float]]) -> None:
+        """Take in (prompt, text, tokens, reward) of held-out completions of the evaluation that is under way."""
+        if self._prompts:
+            self._judged += [
+                (reward, {"prompt": _readable(prompt), "text": _shown(text), "tokens": tokens})
+                for prompt, text, tokens, reward in completions
+            ]
+
+    def show_judged(self, step: int) -> None:
+        """The best and worst of the completions that an evaluation sampled, now that it is over."""
+        if self._judged:
+            values, rows = zip(*self._judged, strict=True)
+            self._judged = []
+            self._write_extremes(step, "sampled", list(values), list(rows))
+
+    def show_hardware(self) -> None:
+        device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+        self._write("hardware", 0, processes=self.job.world_size, device=device)
+
     def _write_extremes(self, step: int, measure: str, values: list[float], rows: list[Row]) -> None:
         placed = sorted(
             ((value, row) for value, row in zip(values, rows, strict=True) if math.isfinite(value)),
@@ -276,11 +297,11 @@ class InsightReporter(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.global_step:
             return
-        device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
-        self.insights._write("hardware", 0, processes=self.insights.job.world_size, device=device)
+        self.insights.show_hardware()
         self._show(0, extremes=True)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.insights.show_judged(state.global_step)
         if state.global_step < state.max_steps:  # the last one is that of the end
             self._show(state.global_step, extremes=False)
 

@@ -94,9 +94,7 @@ def train(job: Job) -> dict[str, float]:
     if job.stopped in ("discard", "terminated"):
         return metrics
     if trainer.held_out:
-        evaluated = trainer.evaluate()
-        trainer.log(int(metrics["steps"]), evaluated)
-        metrics |= evaluated
+        metrics |= trainer.evaluate(int(metrics["steps"]))
     trainer.show_samples(int(metrics["steps"]))
     with unwrap_model_for_generation(trainer.model, trainer.accelerator) as whole:  # ZeRO-3 keeps shares of it
         models.save_model(job, whole.policy)
@@ -174,6 +172,7 @@ class PolicyGradientTrainer:
         job, options = self.job, self.options
         step, loss = self._resume(), 0.0
         if step == 0:
+            self.insights.show_hardware()
             self.show_samples(0)
         job.in_steps = True
         try:
@@ -189,7 +188,7 @@ class PolicyGradientTrainer:
                 if job.stopped != "discard" and (job.stopped or is_due):
                     self._save(step)
                 if options.eval_every_steps and step % options.eval_every_steps == 0 and not job.stopped:
-                    self.log(step, self.evaluate())
+                    self.evaluate(step)
                     self.show_samples(step)
         finally:
             job.in_steps = False
@@ -329,12 +328,19 @@ class PolicyGradientTrainer:
 
     # ── Reporting and checkpoints ────────────────────────────────────────────────────────────────────────────────
 
-    def evaluate(self) -> dict[str, float]:
-        """One completion for each held-out prompt, from the same random stream every time; names begin with eval_."""
+    def evaluate(self, step: int) -> dict[str, float]:
+        """One completion for each held-out prompt, from the same random stream every time; names begin with eval_.
+
+        They are logged, and the best and worst completions shown.
+        """
         totals: dict[str, float] = defaultdict(float)
         for number, part in enumerate(parts(self.held_out, self.options.batch_size)):
-            for name, value in self.roller.describe(self.roller.roll(part, stream=-1 - number)).items():
+            rollout = self.roller.roll(part, stream=-1 - number)
+            for name, value in self.roller.describe(rollout).items():
                 totals[f"eval_{name}"] += value * len(part) / len(self.held_out)
+            self.insights.judge(self.roller.judged(part, rollout))
+        self.log(step, totals)
+        self.insights.show_judged(step)
         return dict(totals)
 
     def show_samples(self, step: int) -> None:

@@ -192,6 +192,15 @@ class Roller:
         """The weighted sum of the rewards, (N,)."""
         return rollout.scores @ torch.tensor([reward.weight for reward in self.rewards], device=rollout.scores.device)
 
+    def judged(self, prompts: Sequence[Prompt], rollout: Rollout) -> list[tuple[Messages, str, int, float]]:
+        """Prompt, text, tokens and total reward of each completion."""
+        ids, totals = rollout.token_lists(), self.total(rollout).tolist()
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [
+            (prompt.messages, text, len(tokens), total)
+            for prompt, text, tokens, total in zip(prompts, texts, ids, totals, strict=True)
+        ]
+
     def describe(self, rollout: Rollout) -> dict[str, float]:
         """Metrics, under TRL's names where it has one so that methods can be compared.
 

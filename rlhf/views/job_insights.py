@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from rlhf.alarms import ON_POLICY
 from rlhf.models import InsightKind, TrainingJob
 
 
@@ -42,5 +43,6 @@ def extremes_tab(job: TrainingJob) -> dict[str, Any]:
     return {
         "extremes": shown.values if shown else None,
         "extremes_step": shown.step if shown else None,
+        "is_on_policy": job.method in ON_POLICY,
         "asked_for": job.options.get("sample_prompts", 0),
     }

@@ -15,6 +15,8 @@ import pytest
 # Before Django reads its settings: tests never touch the developer's own data folder.
 _DATA = Path(tempfile.mkdtemp(prefix="touchstone-tests-"))
 os.environ["TOUCHSTONE_DATA"] = str(_DATA)
+# A job whose machine failed would rest before it is tried again; tests/test_jobs.py has that.
+os.environ["TOUCHSTONE_JOB_RETRY_PAUSES"] = "0"
 # Named here and not in pyproject.toml: pytest-django would read the settings before this file sets the folder, and
 # every test run on the machine would then share the developer's sockets.
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"

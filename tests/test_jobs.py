@@ -10,15 +10,17 @@ from threading import Barrier
 
 import pytest
 from django.db import IntegrityError, connection, connections, transaction
+from django.db.models.functions import Now
+from django.test import Client
 from django.utils import timezone
 
 from annotation.services import DomainError
 from rlhf import jobspec
 from rlhf.jobspec import Result
 from rlhf.models import Checkpoint, CheckpointKind, JobStatus, TrainingJob
-from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint, workers
 from rlhf.supervisor import run_training_job
-from tests.factories import make_judged_project
+from tests.factories import make_judged_project, make_user
 
 pytestmark = pytest.mark.usefixtures("data_dir")
 
@@ -139,6 +141,34 @@ class TestLostJobs:
             job.refresh_from_db()
             assert job.status == ("failed" if number == attempts else "queued")
         assert job.error == "why"
+
+    def test_after_each_failure_of_its_machine_a_job_rests_longer(self, base: Checkpoint, settings) -> None:  # type: ignore[no-untyped-def]
+        settings.JOB_RETRY_PAUSES = [1800.0, 3600.0]
+        job, client = make_job(base), Client()
+        client.force_login(make_user(is_staff=True))
+        for pause in (1800, 3600, 3600):
+            failed = Result(status="failed", error="the disk is full", failure_class="infrastructure")
+            jobs.finish_training_job(claim(job), failed)
+            job.refresh_from_db()
+            # The database's clock stands still in this test's transaction.
+            assert TrainingJob.objects.filter(pk=job.pk, not_before=Now() + timedelta(seconds=pause)).exists()
+            assert leases.claim_job(TrainingJob, job.pk, "worker") is None
+            assert job not in workers.waiting_jobs([""])
+            assert jobs.reconcile()["dispatched"] == 0
+            text = client.get(f"/training/{job.pk}/").content.decode()
+            assert "rests before the next try" in text and "the disk is full" in text
+            TrainingJob.objects.filter(pk=job.pk).update(not_before=Now())
+            assert job in workers.waiting_jobs([""])
+        assert claim(job).not_before is None
+
+    def test_what_says_nothing_of_the_machine_is_tried_again_at_once(self, base: Checkpoint, settings) -> None:  # type: ignore[no-untyped-def]
+        settings.JOB_RETRY_PAUSES = [3600.0]
+        job = make_job(base)
+        jobs.finish_training_job(claim(job), Result(status="failed", error="why", failure_class="unknown"))
+        jobs.fail_or_retry(claim(job), "infrastructure", "the worker was lost")
+        leases.request_pause(job)
+        leases.resume_job(job)  # somebody who asks need not wait
+        assert claim(job).attempt == 3
 
     @pytest.mark.django_db(transaction=True)
     def test_two_reconcilers_do_not_run_at_once(self, base: Checkpoint) -> None:

@@ -31,6 +31,9 @@ class LeasedJob(models.Model):
     attempt = models.PositiveIntegerField(default=0)
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     dispatched_at = models.DateTimeField(null=True, blank=True, help_text="When a message was last sent for it.")
+    not_before = models.DateTimeField(
+        null=True, blank=True, help_text="When it may be taken again, after a failure of its machine."
+    )
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
     created_by = models.ForeignKey(
@@ -46,6 +49,10 @@ class LeasedJob(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.status in FINAL_STATUSES
+
+    @property
+    def is_resting(self) -> bool:
+        return self.not_before is not None and self.not_before > timezone.now()
 
 
 class AskingJob(LeasedJob):

@@ -294,19 +294,20 @@ def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
         FailureClass.UNKNOWN: job.unknown_failures,
     }
     fields: dict[str, Any] = {"error": error, "failure_class": failure_class}
+    machine_failures = 0
     if failure_class == FailureClass.INFRASTRUCTURE:
-        fields["infrastructure_failures"] = job.infrastructure_failures + 1
+        machine_failures = fields["infrastructure_failures"] = job.infrastructure_failures + 1
     elif failure_class == FailureClass.UNKNOWN:
         fields["unknown_failures"] = job.unknown_failures + 1
     if counts.get(FailureClass(failure_class), 0) >= FAILURE_BUDGETS[FailureClass(failure_class)]:
         leases.finish_job(job, JobStatus.FAILED, **fields)
     else:
-        requeue_training_job(job, **fields)
+        requeue_training_job(job, after_failures=machine_failures, **fields)
 
 
-def requeue_training_job(job: TrainingJob, **fields: Any) -> bool:
-    """Give the job back to the queue, to go on from its last complete checkpoint."""
-    return leases.requeue_job(job, resume_from=last_checkpoint(job), **fields)
+def requeue_training_job(job: TrainingJob, *, after_failures: int = 0, **fields: Any) -> bool:
+    """Give the job back to the queue, to go on from its last complete checkpoint; see `leases.requeue_job`."""
+    return leases.requeue_job(job, after_failures=after_failures, resume_from=last_checkpoint(job), **fields)
 
 
 def pause_training_job(job: TrainingJob) -> bool:
@@ -341,7 +342,7 @@ def reconcile() -> dict[str, int]:
             elif generation.attempt > FAILURE_BUDGETS[FailureClass.INFRASTRUCTURE]:
                 leases.finish_job(generation, JobStatus.FAILED, error=f"the worker {generation.owner} was lost")
             else:
-                leases.requeue_job(generation)
+                leases.requeue_job(generation, after_failures=generation.attempt)
     for model in leases.JOB_MODELS:
         for waiting in leases.waiting_unheard(model):
             counts["dispatched"] += leases.dispatch_job(waiting)

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from celery import current_app
 from django.conf import settings
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -47,6 +47,9 @@ MESSAGE_LIFE_SECONDS = 60
 
 class IllegalTransitionError(DomainError):
     """The job is not in a state that allows this."""
+
+
+IS_READY = Q(not_before=None) | Q(not_before__lte=Now())
 
 
 def dispatch_job(job: LeasedJob) -> bool:
@@ -78,12 +81,13 @@ def broker_is_up() -> bool:
 
 def claim_job(model: type[Job], job_id: int, owner: str) -> Job | None:
     """Take a queued job, or None where there is nothing to take (a duplicate message, a cancelled job)."""
-    claimed = model.objects.filter(pk=job_id, status=JobStatus.QUEUED).update(  # type: ignore[attr-defined]
+    claimed = model.objects.filter(IS_READY, pk=job_id, status=JobStatus.QUEUED).update(  # type: ignore[attr-defined]
         status=JobStatus.RUNNING,
         owner=owner,
         attempt=F("attempt") + 1,
         lease_expires_at=Now() + timedelta(seconds=settings.JOB_LEASE_SECONDS),
         started_at=Coalesce("started_at", Now()),
+        not_before=None,
         error="",
     )
     return model.objects.get(pk=job_id) if claimed else None  # type: ignore[attr-defined]
@@ -107,8 +111,15 @@ def finish_job(job: LeasedJob, status: JobStatus, **fields: object) -> bool:
     return held(job).update(status=status, owner="", lease_expires_at=None, finished_at=Now(), **fields) == 1
 
 
-def requeue_job(job: LeasedJob, **fields: object) -> bool:
-    """Give a running job back to the queue and tell the workers; False where the lease was lost."""
+def requeue_job(job: LeasedJob, *, after_failures: int = 0, **fields: object) -> bool:
+    """Give a running job back to the queue; the reconciler tells the workers. False where the lease was lost.
+
+    after_failures: how often its machine has failed; each time it waits longer, because what ended one attempt (a
+    full disk, a storage that is away) would end the next at once.
+    """
+    if after_failures:
+        pauses = settings.JOB_RETRY_PAUSES
+        fields["not_before"] = Now() + timedelta(seconds=pauses[min(after_failures, len(pauses)) - 1])
     requeued = held(job).update(
         status=JobStatus.QUEUED, owner="", lease_expires_at=None, queued_at=Now(), dispatched_at=None, **fields
     )
@@ -173,7 +184,7 @@ def pause_job(job: TrainingJob, **fields: object) -> bool:
 def resume_job(job: TrainingJob) -> None:
     """Put a paused job back into the queue and tell the workers. Raises IllegalTransitionError."""
     paused = TrainingJob.objects.filter(pk=job.pk, status=JobStatus.PAUSED)
-    if not paused.update(status=JobStatus.QUEUED, queued_at=Now(), dispatched_at=None):
+    if not paused.update(status=JobStatus.QUEUED, queued_at=Now(), dispatched_at=None, not_before=None):
         job.refresh_from_db()
         raise IllegalTransitionError(
             gettext("job %(number)s is %(status)s; only a paused job can be resumed")
@@ -190,7 +201,7 @@ def expired(model: type[Job]) -> QuerySet[Job]:
 def waiting_unheard(model: type[Job]) -> QuerySet[Job]:
     """Queued jobs for which no live message is under way."""
     stale = timezone.now() - timedelta(seconds=MESSAGE_LIFE_SECONDS)
-    queued = model.objects.filter(status=JobStatus.QUEUED)  # type: ignore[attr-defined]
+    queued = model.objects.filter(IS_READY, status=JobStatus.QUEUED)  # type: ignore[attr-defined]
     return queued.filter(dispatched_at=None) | queued.filter(dispatched_at__lt=stale)
 
 

@@ -7,6 +7,7 @@ ones would keep it waiting for ever.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Count, QuerySet
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext
 
 from rlhf.hardware import Hardware
@@ -98,7 +100,7 @@ def gpus_needed(job: TrainingJob, total: int) -> int:
 
 def waiting_jobs(labels: list[str]) -> QuerySet[TrainingJob]:
     """Queued jobs with these labels in the order of their turn, without those of people who have their share."""
-    waiting = TrainingJob.objects.filter(status=JobStatus.QUEUED, label__in=labels)
+    waiting = TrainingJob.objects.filter(leases.IS_READY, status=JobStatus.QUEUED, label__in=labels)
     return waiting.exclude(created_by__in=people_at_their_limit()).order_by("-priority", "queued_at", "pk")
 
 
@@ -148,6 +150,9 @@ class Queue:
 
     def reason(self, job: TrainingJob) -> str:
         """Why the job waits, as a sentence."""
+        if job.not_before is not None and (rest := (job.not_before - timezone.now()).total_seconds()) > 0:
+            words = gettext("Its machine failed, so it rests before the next try: %(seconds)s s more.")
+            return words % {"seconds": math.ceil(rest)}
         serving = [worker for worker in self.workers if job.label in worker.labels]
         if not serving:
             if job.label:

@@ -109,7 +109,7 @@ class Command(ScriptCommand):
         queued_since = time.monotonic()
         last_step = -1
         while not job.is_finished:
-            if job.status == "queued" and time.monotonic() - queued_since > 3:
+            if job.status == "queued" and not job.is_resting and time.monotonic() - queued_since > 3:
                 self.progress(f"job {job.pk}: no worker has taken it, running it here")
                 supervisor.run_training_job(job.pk)
             if job.step != last_step:

@@ -7,8 +7,11 @@ least at k = √(L/n) (Baichuan Alignment report, arXiv 2410.14940, section 2.2)
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -22,6 +25,28 @@ def activations_per_layer(config: Mapping[str, Any]) -> float:
     heads = config["num_attention_heads"]
     shared = (config.get("num_key_value_heads") or heads) / heads
     return 4 + 2 + 3 * shared + 1 + 4 * config["intermediate_size"] / config["hidden_size"]
+
+
+@dataclass(frozen=True)
+class Advice:
+    layers: int
+    """L"""
+    kept: float
+    """n"""
+    best: float
+    """√(L/n)"""
+    size: int
+    """The whole number of layers that costs least."""
+
+
+def advice_for(directory: Path) -> Advice | None:
+    """What to choose for the model in a directory; None where its config does not say enough."""
+    try:
+        config = json.loads((directory / "config.json").read_bytes())
+        layers, kept = int(config["num_hidden_layers"]), activations_per_layer(config)
+        return Advice(layers, kept, math.sqrt(layers / kept), advised_layers(config))
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+        return None
 
 
 def advised_layers(config: Mapping[str, Any]) -> int:

@@ -183,6 +183,7 @@ RECIPE_NAMES = (
     gettext_noop("Small model, LoRA"),
     gettext_noop("Full"),
     gettext_noop("LoRA"),
+    gettext_noop("Tülu 3, 8B, over the mean per token"),
     gettext_noop("Zephyr, 7B"),
     gettext_noop("OpenRLHF, 8B"),
     gettext_noop("RLHFlow, a round of online DPO"),

@@ -5,6 +5,7 @@ Standard library only. `BANDS` are wider: outside of them a launch is warned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +129,15 @@ RECIPES: tuple[Recipe, ...] = (
         **_LARGE,
     ),
     Recipe(
+        "dpo-tulu3",
+        "dpo",
+        "Tülu 3, 8B, over the mean per token",
+        {"learning_rate": 5e-7, "epochs": 1.0, "use_lora": False, "loss_type": "sigmoid_norm", "beta": 5.0,
+         "batch_size": 128, "micro_batch_size": 1, "max_tokens": 2048, "gradient_checkpointing": True},
+        "open-instruct, scripts/train/tulu3/dpo_8b.sh: dpo_norm with β 5; TRL calls this loss sigmoid_norm",
+        **_LARGE,
+    ),
+    Recipe(
         "dpo-zephyr",
         "dpo",
         "Zephyr, 7B",
@@ -241,6 +251,16 @@ _ON_POLICY = {
     True: {True: Band(1e-6, 1e-3, 100), False: Band(1e-6, 1e-4, 100)},
 }
 BANDS |= dict.fromkeys(("grpo", "rloo", "ppo", "grpo_token_kl"), _ON_POLICY)
+
+
+# (lowest, highest) β. A mean per token is smaller than a sum over tokens by the length, so its β is larger by as much:
+# open-instruct and SimPO lie at 2 to 10, published runs over sums at 0.01 (Zephyr) to 0.5 (Rafailov et al. 2023).
+_BETA_OF_MEANS, _BETA_OF_SUMS = (2.0, 10.0), (0.01, 0.5)
+
+
+def beta_band(losses: Sequence[str]) -> tuple[float, float]:
+    """What is usual for the β of these losses of DPO, the main one first; and of KTO."""
+    return _BETA_OF_MEANS if losses[0] == "sigmoid_norm" else _BETA_OF_SUMS
 
 
 def band_for(method: str, *, use_lora: bool, parameters: int) -> Band | None:

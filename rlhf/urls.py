@@ -49,6 +49,7 @@ urlpatterns = [
     path("training/workers/", workers.worker_list, name="worker_list"),
     path("training/compare/", job_compare.job_compare, name="job_compare"),
     path("training/new/", launch.job_new, name="job_new"),
+    path("training/new/layers/", launch.layer_advice, name="layer_advice"),
     path("training/checks/<int:pk>/", launch.launch_check, name="launch_check"),
     path("training/checks/<int:pk>/found/", launch.launch_found, name="launch_found"),
     path("training/checks/<int:pk>/config.<slug:suffix>", launch.check_config, name="check_config"),

@@ -173,6 +173,13 @@ def test_learning_rate_and_epochs_against_what_is_usual() -> None:
     assert judged("dpo", LLAMA_8B, learning_rate=3e-6, epochs=1, use_lora=False) == {"rate_high": "warned"}
     assert judged("reward", LLAMA_8B, learning_rate=1e-7) == {"rate_low": "warned"}
     assert judged("reward", LLAMA_8B, learning_rate=1e-8) == {"rate_low": "blocked"}
+    full = {"learning_rate": 5e-7, "epochs": 1, "use_lora": False}
+    for loss, beta, found in (
+        ("sigmoid_norm", 5, {}),
+        ("sigmoid_norm", 0.1, {"beta_unusual": "warned"}),
+        ("sigmoid", 5, {"beta_unusual": "warned"}),
+    ):
+        assert judged("dpo", LLAMA_8B, **full, loss_type=loss, beta=beta) == {"rate_usual": "passed"} | found
     for method in BANDS:  # our own defaults, on a model as small as the starter
         size = ModelSize(135_000_000, 0, 576, 30, 49_152)
         assert set(judged(method, size, **needed(method)).values()) == {"passed"}

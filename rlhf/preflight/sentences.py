@@ -140,6 +140,13 @@ WORDS: dict[str, Words] = {
     "epochs_many": Words(
         OPTIONS, _("%(epochs)s epochs: after %(most)s such a model mostly learns the votes by heart")
     ),
+    "beta_unusual": Words(
+        OPTIONS,
+        _(
+            "Beta %(beta)s is outside what is usual for the loss %(loss)s (%(lowest)s … %(highest)s): too small lets "
+            "the model drift from its base, too large holds it where it is"
+        ),
+    ),
     "memory": Words(MACHINE, _("About %(needed)s GB of memory needed at the longest batch, of %(has)s GB here")),
     "memory_short": Words(
         MACHINE,

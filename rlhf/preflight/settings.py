@@ -10,16 +10,16 @@ from pathlib import Path
 from django.conf import settings
 
 from rlhf.footprint import ModelSize, disk_bytes, memory_bytes
-from rlhf.options import TrainingOptions
+from rlhf.options import DPOOptions, KTOOptions, TrainingOptions
 from rlhf.preflight.findings import Finding, blocked, passed, warned
-from rlhf.recipes import band_for
+from rlhf.recipes import band_for, beta_band
 
 # Ten times the usual is a slip of the keyboard or of a unit.
 _FAR_OUTSIDE = 10
 
 
 def check_settings(method: str, options: TrainingOptions, size: ModelSize) -> Iterator[Finding]:
-    """Learning rate and epochs against the band of the method and size."""
+    """Learning rate, epochs and beta against the bands of the method, size and loss."""
     band = band_for(method, use_lora=options.use_lora, parameters=size.parameters)
     if band is None:
         return
@@ -33,6 +33,10 @@ def check_settings(method: str, options: TrainingOptions, size: ModelSize) -> It
         yield (blocked if rate < band.lowest / _FAR_OUTSIDE else warned)("rate_low", **said)
     if not options.max_steps and options.epochs > band.most_epochs:
         yield warned("epochs_many", epochs=options.epochs, most=band.most_epochs)
+    if isinstance(options, DPOOptions | KTOOptions):
+        lowest, highest = beta_band([options.loss_type])
+        if not lowest <= options.beta <= highest:
+            yield warned("beta_unusual", beta=options.beta, loss=options.loss_type, lowest=lowest, highest=highest)
 
 
 def check_disk(options: TrainingOptions, size: ModelSize) -> Iterator[Finding]:

@@ -8,12 +8,14 @@ from itertools import groupby
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
+from rlhf.checkpoint_layers import advice_for
 from rlhf.forms import ConfigForm, LaunchForm, OptionsForm
 from rlhf.launch_config import LaunchConfig
 from rlhf.models import (
@@ -48,7 +50,7 @@ def job_new(request: StaffRequest) -> HttpResponse:
     if request.method == "GET":
         launch, options = _opening_forms(request)
         if is_htmx(request):
-            return render(request, "rlhf/_job_options.html", {"options": options})
+            return render(request, "rlhf/_job_options.html", {"options": options, **_advice(launch)})
         return _form_page(request, launch, options)
     if request.POST.get("step") == "load":
         return _load_config(request)
@@ -74,6 +76,22 @@ def job_new(request: StaffRequest) -> HttpResponse:
     else:
         return redirect("launch_check", pk=check.pk)
     return _form_page(request, launch, options, status=422)
+
+
+@staff_required
+@require_GET
+def layer_advice(request: StaffRequest) -> HttpResponse:
+    """How many layers one gradient checkpoint should span in the base that the form has chosen."""
+    return render(request, "rlhf/_layer_advice.html", _advice(LaunchForm(request.GET)))
+
+
+def _advice(launch: LaunchForm) -> dict[str, Any]:
+    given = launch["base"].value()
+    try:
+        base = launch.fields["base"].clean(given) if given else None
+    except ValidationError:
+        base = None
+    return {"advised_base": base, "advice": advice_for(base.path) if base else None}
 
 
 def _opening_forms(request: HttpRequest) -> tuple[LaunchForm, OptionsForm]:
@@ -137,7 +155,7 @@ def _form_page(
     status: int = 200,
     config: ConfigForm | None = None,
 ) -> HttpResponse:
-    context = {"launch": launch, "options": options, "config": config or ConfigForm()}
+    context = {"launch": launch, "options": options, "config": config or ConfigForm(), **_advice(launch)}
     return render(request, "rlhf/job_new.html", context, status=status)
 
 

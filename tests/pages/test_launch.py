@@ -116,6 +116,25 @@ def test_a_method_brings_its_own_options_with_and_without_scripts(page: Client, 
     assert f'<option value="{snapshot.pk}" selected>' in text
 
 
+def test_the_form_advises_how_many_layers_a_gradient_checkpoint_spans(
+    page: Client, base: Checkpoint, tmp_path: Path, tiny_model: Path
+) -> None:
+    make_snapshot = create_snapshot(make_judged_project(), "set")
+    text = page.get("/training/new/", {"snapshot": make_snapshot.pk, "base": base.pk}).content.decode()
+    assert "tiny has 2 layers that keep about" in text and "Larger groups would save nothing" in text
+
+    shutil.copytree(tiny_model, tmp_path / "deep")
+    config = json.loads((tmp_path / "deep" / "config.json").read_text())
+    (tmp_path / "deep" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 126}))
+    deep = Checkpoint.objects.create(name="deep", kind="policy", directory=str(tmp_path / "deep"))
+    advice = page.get("/training/new/layers/", {"base": deep.pk}).content.decode()
+    kept = 4 + 2 + 3 * 24 / 48 + 1 + 4 * 96 / 48  # of one layer of the tiny model, in hidden states
+    assert "deep has 126 layers" in advice and f"= {(126 / kept) ** 0.5:.1f}." in advice
+    assert "Take 3 where memory is short" in advice
+    assert "Choose a base" in page.get("/training/new/layers/").content.decode()
+    assert "Choose a base" in page.get("/training/new/layers/", {"base": "magic"}).content.decode()
+
+
 def test_clone_fills_the_form_and_change_brings_it_back(page: Client, base: Checkpoint) -> None:
     job = make_job(base, "reward", learning_rate=3e-5, max_tokens=300)
     answer = page.get("/training/new/", {"clone": job.pk})

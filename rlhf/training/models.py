@@ -40,10 +40,21 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def load_policy(directory: Path) -> PreTrainedModel:
-    """A language model in float32. Raises SpecError where the directory holds another kind."""
+    """A language model in float32. Raises SpecError where the directory holds another kind or broken weights."""
     if model_kind(directory) != "policy":
         raise SpecError(f"{directory} is a reward model; this method needs a language model as its base")
-    return AutoModelForCausalLM.from_pretrained(directory, **_LOADING)
+    return _with_sound_weights(AutoModelForCausalLM.from_pretrained(directory, **_LOADING), directory)
+
+
+def _with_sound_weights(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
+    """Raise SpecError for weights that are not numbers: the loss would be none either, and the rate get the blame."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise SpecError(
+                f"{directory}: {name} holds values that are not numbers (NaN or infinity), so nothing can be learnt "
+                "or scored with it: choose another checkpoint"
+            )
+    return model
 
 
 RANKING_HEAD = "preference"
@@ -59,6 +70,7 @@ def new_reward_model(
     """
     names = [RANKING_HEAD, *aspects]
     model = AutoModelForSequenceClassification.from_pretrained(directory, num_labels=len(names), **_LOADING)
+    _with_sound_weights(model, directory)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: index for index, name in enumerate(names)}
     model.config.score_scales = {aspect: dict(scales[aspect]) for aspect in aspects}
@@ -74,6 +86,7 @@ def load_reward_model(
     token, as in SmolLM2, that is the same token whether a conversation comes alone or in a batch.
     """
     model = AutoModelForSequenceClassification.from_pretrained(directory, **_LOADING)
+    _with_sound_weights(model, directory)
     if not with_aspects and model.num_labels > 1:
         model.score.weight = torch.nn.Parameter(model.score.weight[:1].detach().clone())
         model.score.out_features = model.num_labels = model.config.num_labels = 1

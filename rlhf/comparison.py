@@ -5,16 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from datetime import datetime
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from scipy import stats
 
 from annotation.leaderboard import head_to_head
 from annotation.models import Prompt
 from rlhf.costs import cost_of, hardware_of
-from rlhf.models import BenchmarkRun, DatasetSnapshot, JobMetric, JobStatus, Point, TrainingJob
+from rlhf.models import (
+    BenchmarkRun,
+    Checkpoint,
+    DatasetSnapshot,
+    JobMetric,
+    JobStatus,
+    Point,
+    SampleScores,
+    TrainingJob,
+)
 from rlhf.shares import held_out_accuracy
 from rlhf.snapshots import SPLITS, snapshot_rows
 
@@ -99,7 +111,9 @@ def _half_width(value: Value) -> float:
     return 0.0 if value.lower is None or value.upper is None else (value.upper - value.lower) / 2
 
 
-def measure(jobs: Sequence[TrainingJob]) -> tuple[list[Column], dict[int, Measured]]:
+def measure(
+    jobs: Sequence[TrainingJob], scored: Sequence[ScoredSamples] = ()
+) -> tuple[list[Column], dict[int, Measured]]:
     """Every evaluation and cost of these jobs that there is."""
     hardware = hardware_of(list(jobs))
     logged = JobMetric.objects.curves([job.pk for job in jobs], 240)
@@ -113,8 +127,11 @@ def measure(jobs: Sequence[TrainingJob]) -> tuple[list[Column], dict[int, Measur
         row["hours"] = Value(cost_of(job, hardware.get(job.pk)).hours)
         if memory := job.metrics.get("peak_memory_gb") or _last(logged[job.pk].get("peak_memory_gb", ()), 1):
             row["memory"] = Value(float(memory))
+        for samples in scored:
+            row |= samples.measured(job)
         measured[job.pk] = row
-    return [*HELD_OUT, *slices.values(), *benches.values(), *COSTS], measured
+    by_reward_models = [column for samples in scored for column in samples.columns()]
+    return [*HELD_OUT, *by_reward_models, *slices.values(), *benches.values(), *COSTS], measured
 
 
 def _held_out(job: TrainingJob) -> Measured:
@@ -180,6 +197,81 @@ def _benchmarks(job: TrainingJob, benches: dict[str, Column]) -> Measured:
             benches.setdefault(column.name, column)
             row[column.name] = Value(float(overall))
     return row
+
+
+# ── Samples, scored by a reward model ────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class ScoredSamples:
+    """What one reward model says of the samples of several jobs, on the prompts that all of them answered."""
+
+    reward_model: Checkpoint
+    by_job: dict[int, list[dict[str, Any]]]
+    """Rows of SampleScores.values, of the same prompts in the same order."""
+    steps: list[int]
+    left_out: int
+    scored_at: datetime
+
+    @property
+    def prompts(self) -> int:
+        return max(map(len, self.by_job.values()))
+
+    @property
+    def answers(self) -> int:
+        return sum(map(len, self.by_job.values()))
+
+    @property
+    def cut(self) -> int:
+        return sum(row["is_cut"] for rows in self.by_job.values() for row in rows)
+
+    def columns(self) -> list[Column]:
+        name = {"name": self.reward_model.name}
+        return [
+            Column(f"samples:{self.reward_model.pk}", gettext("Samples, scored by %(name)s") % name, "higher"),
+            Column(f"gain:{self.reward_model.pk}", gettext("… more than at step 0"), "higher"),
+        ]
+
+    def measured(self, job: TrainingJob) -> Measured:
+        rows = self.by_job.get(job.pk)
+        if not rows:
+            return {}
+        samples, gain = self.columns()
+        return {
+            samples.name: mean_value([row["after"] for row in rows]),
+            gain.name: mean_value([row["after"] - row["before"] for row in rows]),
+        }
+
+
+def scored_samples(jobs: Sequence[TrainingJob]) -> list[ScoredSamples]:
+    """By reward model, of those that have scored samples of these jobs."""
+    by_model: dict[Checkpoint, list[SampleScores]] = {}
+    stored = SampleScores.objects.filter(job__in=jobs, scored_at__isnull=False, error="")
+    for scores in stored.select_related("reward_model").order_by("reward_model__name", "job"):
+        by_model.setdefault(scores.reward_model, []).append(scores)
+    found = []
+    for reward_model, of_jobs in by_model.items():
+        rows = {scores.job_id: {row["prompt"]: row for row in scores.values} for scores in of_jobs}
+        common = sorted(set.intersection(*map(set, rows.values())))
+        found.append(
+            ScoredSamples(
+                reward_model,
+                {job: [by_prompt[prompt] for prompt in common] for job, by_prompt in rows.items()},
+                steps=sorted({scores.step for scores in of_jobs}),
+                left_out=sum(scores.left_out for scores in of_jobs),
+                scored_at=max(scores.scored_at for scores in of_jobs if scores.scored_at),
+            )
+        )
+    return found
+
+
+def mean_value(values: Sequence[float]) -> Value:
+    """The mean with its 95 % interval by Student's t, which few values need; one value has none."""
+    mean, count = fmean(values), len(values)
+    if count < 2:
+        return Value(mean, count=count)
+    half = float(stats.t.ppf(0.975, count - 1)) * stdev(values) / math.sqrt(count)
+    return Value(mean, mean - half, mean + half, count)
 
 
 # ── What was different ───────────────────────────────────────────────────────────────────────────────────────────

@@ -47,6 +47,9 @@ FailureClass = Literal["infrastructure", "out_of_memory", "bad_data", "unknown"]
 CancelMode = Literal["keep", "discard", "pause"]
 
 
+SHOWN_CHARACTERS = 4000
+"""A text in insights.jsonl that is longer than this was cut for show."""
+
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 CHECKPOINTS_KEPT = 2
 OPTIONS_FILE = "options.json"

@@ -8,7 +8,7 @@ from celery.worker.consumer import Consumer
 
 from rlhf import benchmarking, generation, supervisor, this_worker
 from rlhf.preflight import probe
-from rlhf.services import jobs, launching
+from rlhf.services import jobs, launching, sample_scores
 
 
 @shared_task
@@ -29,6 +29,11 @@ def run_generation_job(job_id: int) -> None:
 @shared_task
 def run_benchmark(run_id: int) -> None:
     benchmarking.run_benchmark(run_id)
+
+
+@shared_task
+def score_samples(score_ids: list[int]) -> None:
+    sample_scores.score_samples(score_ids)
 
 
 @shared_task

@@ -48,6 +48,7 @@ urlpatterns = [
     path("training/rows/", jobs.job_rows, name="job_rows"),
     path("training/workers/", workers.worker_list, name="worker_list"),
     path("training/compare/", job_compare.job_compare, name="job_compare"),
+    path("training/compare/score/", job_compare.job_compare_score, name="job_compare_score"),
     path("training/new/", launch.job_new, name="job_new"),
     path("training/new/layers/", launch.layer_advice, name="layer_advice"),
     path("training/checks/<int:pk>/", launch.launch_check, name="launch_check"),

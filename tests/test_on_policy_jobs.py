@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.test import Client
 
 from annotation.services import DomainError
 from rlhf import jobspec, preflight, supervisor
-from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, InsightKind, TrainingJob
+from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, InsightKind, SampleScores, TrainingJob
 from rlhf.options import SpecError, build_options
 from rlhf.rules import RULE_ARGUMENTS, build_rule
 from rlhf.services import create_snapshot, queue_training_job, register_base_checkpoint
@@ -157,6 +158,18 @@ def test_the_command_trains_a_reward_model_and_then_a_policy_by_it(base: Checkpo
         assert spec.options.reward_model == str(job.reward_model.path)  # type: ignore[attr-defined]
         assert "eval_reward" in job.metrics
         assert job.checkpoint.kind == CheckpointKind.POLICY
+
+    trained = TrainingJob.objects.filter(checkpoint__kind=CheckpointKind.POLICY)
+    out = StringIO()
+    numbers = [str(job.pk) for job in trained]
+    call_command("score_samples", "--reward-model", "taste", "--job", *numbers, "--json", stdout=out)
+    scored = json.loads(out.getvalue())
+    assert (scored["prompts"], scored["left_out"], len(scored["jobs"])) == (3, 0, 4)
+    for of_job in scored["jobs"]:
+        assert of_job["score"]["lower"] <= of_job["score"]["mean"] <= of_job["score"]["upper"]
+    # All began as one model, so what each was given at step 0 is the same.
+    began = [[row["before"] for row in scores.values] for scores in SampleScores.objects.filter(job__in=trained)]
+    assert began == [began[0]] * 4 and len(set(began[0])) > 1
 
 
 @pytest.mark.slow

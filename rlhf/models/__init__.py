@@ -25,6 +25,7 @@ from rlhf.models.merging import MergeInput
 from rlhf.models.placement import Priority
 from rlhf.models.promotion import PromotionGate, Voters
 from rlhf.models.reward_cards import RewardCard
+from rlhf.models.sample_scores import SampleScores
 from rlhf.models.snapshots import DatasetSnapshot
 from rlhf.models.training import CancelMode, FailureClass, JobCheckpoint, JobMetric, Method, Point, TrainingJob
 from rlhf.models.watching import AlarmCode, InsightKind, JobAlarm, JobInsight
@@ -67,6 +68,7 @@ __all__ = [
     "PromotionGate",
     "PromptLanguage",
     "RewardCard",
+    "SampleScores",
     "TrainingJob",
     "Voters",
     "Worker",

@@ -8,6 +8,7 @@ from rlhf.services.jobs import queue_training_job, reconcile, seconds_left, seco
 from rlhf.services.launching import check_launch, request_probe, start_checked_job
 from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause, resume_job
 from rlhf.services.merging import queue_merge_job
+from rlhf.services.sample_scores import prepare_sample_scores, request_sample_scores, score_samples
 from rlhf.services.snapshots import create_snapshot
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "dispatch_job",
     "find_checkpoint",
     "move_alias",
+    "prepare_sample_scores",
     "publish_checkpoint",
     "queue_generation_job",
     "queue_merge_job",
@@ -27,9 +29,11 @@ __all__ = [
     "request_cancel",
     "request_pause",
     "request_probe",
+    "request_sample_scores",
     "resolve_alias",
     "resume_job",
     "roll_back_alias",
+    "score_samples",
     "seconds_left",
     "seconds_left_by_job",
     "seed_demo",

@@ -180,9 +180,12 @@ def cell_value(cell: Any) -> str:
 
 @register.filter
 def cell_interval(cell: Any) -> str:
-    """(68–74) of 120"""
-    scale = 100 if cell.column.is_share else 1
-    bounds = f"({scale * cell.value.lower:.0f}–{scale * cell.value.upper:.0f})"
+    """(68–74) of 120, or (−0.31 … 0.74) of 8"""
+    lower, upper = cell.value.lower, cell.value.upper
+    if cell.column.is_share:
+        bounds = f"({100 * lower:.0f}–{100 * upper:.0f})"
+    else:
+        bounds = f"({_fixed(lower, cell.column.decimals)} … {_fixed(upper, cell.column.decimals)})"
     return bounds if cell.value.count is None else gettext("%(bounds)s of %(count)s") % {
         "bounds": bounds, "count": f"{cell.value.count:,}"
     }  # fmt: skip

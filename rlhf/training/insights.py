@@ -25,7 +25,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.models import unwrap_model_for_generation
 
-from rlhf.jobspec import EVAL_FILE, INSIGHTS_FILE
+from rlhf.jobspec import EVAL_FILE, INSIGHTS_FILE, SHOWN_CHARACTERS
 from rlhf.token_lengths import TokenCounter, UncountableRowError
 from rlhf.training.rows import is_conversation, parsed_lines
 from rlhf.training.scoring import score_pairs, token_ids
@@ -39,7 +39,6 @@ BATCH_ROWS, BATCH_TOKENS = 16, 2000
 ROWS_COMPARED, TOKENS_COMPARED = 64, 4000
 """Held-out rows among which the best and worst are sought: so many at most, of so many tokens altogether."""
 ROWS_SHOWN = 6
-CHARACTERS_SHOWN = 4000
 _TOKENS_PER_PASS = 1024
 
 Row = dict[str, Any]
@@ -372,7 +371,7 @@ def _texts(row: Row) -> Row:
 def _shown(text: str) -> str:
     """Postgres stores no NUL, and a page has room for so much."""
     text = text.replace("\x00", "\ufffd")
-    return text if len(text) <= CHARACTERS_SHOWN else text[:CHARACTERS_SHOWN] + " …"
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …"
 
 
 def _finite(value: float) -> float | None:

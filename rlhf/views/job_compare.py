@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
+from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse
-from django.shortcuts import render
-from django.views.decorators.http import require_GET
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext
+from django.views.decorators.http import require_GET, require_POST
 
-from rlhf.comparison import differing_data, differing_options, measure, tabulate
+from annotation.services import DomainError
+from rlhf.comparison import differing_data, differing_options, measure, scored_samples, tabulate
 from rlhf.curves import figures_for
-from rlhf.models import JobMetric, TrainingJob
+from rlhf.models import Checkpoint, CheckpointKind, JobMetric, SampleScores, TrainingJob
 from rlhf.plots import Plot, Series, draw
-from rlhf.views.access import StaffRequest, staff_required
+from rlhf.services import request_sample_scores
+from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.job_figures import POINTS
 
 TONES = ("accent", "warning", "blue", "purple", "error", "soft")
@@ -35,7 +42,8 @@ def job_compare(request: StaffRequest) -> HttpResponse:
         return render(request, "rlhf/job_compare.html", {"jobs": [], "recent": recent, "chosen": set(wanted)})
     against = request.GET.get("against", "")
     reference = found.get(int(against) if against.isdecimal() and len(against) < 10 else 0, jobs[0])
-    columns, measured = measure(jobs)
+    scored = scored_samples(jobs)
+    columns, measured = measure(jobs, scored)
     cells = tabulate(columns, measured, reference.pk)
     context: dict[str, Any] = {
         "jobs": jobs,
@@ -46,8 +54,36 @@ def job_compare(request: StaffRequest) -> HttpResponse:
         "options": differing_options(jobs),
         "data": differing_data(jobs, reference),
         "left_out": len(wanted) - len(jobs),
+        "scored": scored,
+        "asked": list(_unscored(jobs)),
+        "reward_models": Checkpoint.objects.filter(kind=CheckpointKind.REWARD).order_by("-created_at"),
     }
+    context["awaited"] = [scores for scores in context["asked"] if scores.is_awaited]
     return render(request, "rlhf/job_compare.html", context)
+
+
+def _unscored(jobs: list[TrainingJob]) -> QuerySet[SampleScores]:
+    """What was asked for and is not there: not yet, or because of an error."""
+    return SampleScores.objects.filter(job__in=jobs, scored_at=None).select_related("job", "reward_model")
+
+
+@staff_required
+@require_POST
+def job_compare_score(request: StaffRequest) -> HttpResponse:
+    """Ask for scores of the samples of the jobs named (`job`, several) by `reward_model`, and go back to the table."""
+    pks = [int(pk) for pk in request.POST.getlist("job") if pk.isdecimal() and len(pk) < 10][:JOBS_COMPARED]
+    reward_model = request.POST.get("reward_model", "")
+    found = Checkpoint.objects.filter(pk=int(reward_model) if reward_model.isdecimal() else 0).first()
+    try:
+        if found is None:
+            raise DomainError(gettext("choose a reward model"))
+        request_sample_scores(list(TrainingJob.objects.filter(pk__in=pks)), found)
+    except DomainError as error:
+        messages.error(request, as_sentence(error))
+    query = [("job", pk) for pk in pks]
+    if (against := request.POST.get("against", "")).isdecimal():
+        query.append(("against", int(against)))
+    return redirect(f"{reverse('job_compare')}?{urlencode(query)}")
 
 
 def _plots(jobs: list[TrainingJob]) -> list[Plot]:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from annotation.models import Comparison, Project
 from annotation.services import create_comparisons
-from rlhf.comparison import Column, Value, differing_data, differing_options, tabulate
-from rlhf.models import Checkpoint, TrainingJob
-from rlhf.services import create_snapshot, jobs, leases, publish_checkpoint, queue_training_job
+from rlhf.comparison import Column, Value, differing_data, differing_options, scored_samples, tabulate
+from rlhf.models import Checkpoint, CheckpointKind, SampleScores, TrainingJob
+from rlhf.services import (
+    create_snapshot,
+    jobs,
+    leases,
+    prepare_sample_scores,
+    publish_checkpoint,
+    queue_training_job,
+    score_samples,
+    watching,
+)
+from rlhf.services.checkpoints import register_checkpoint
 from tests.factories import make_judged_project, make_judgment, make_prompt, make_response
 from tests.pages.training import finish, log_steps, make_job
 
@@ -103,6 +115,81 @@ def test_wins_against_the_parent_are_cut_by_task(
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
     assert "Win rate against its parent … chat … code" in text
     assert "50.0 % " in text and "0.0 % " in text and "100.0 % " in text
+
+
+def samples_of(job: TrainingJob, step: int, **texts: str) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": prompt}], "text": text, "tokens": 5, "is_cut": prompt == "q3"}
+        for prompt, text in texts.items()
+    ]
+    watching.record_insights(job, [{"kind": "samples", "step": step, "seconds": 1, "rows": rows}])
+
+
+def test_samples_are_judged_on_the_prompts_that_all_jobs_answered(
+    page: Client, base: Checkpoint, project: Project, tiny_model: Path
+) -> None:
+    taste = register_checkpoint(name="taste", kind=CheckpointKind.REWARD, directory=tiny_model)
+    dpo, kto = (trained(base, project, tiny_model, method, 0.6, 60) for method in ("dpo", "kto"))
+    scores = {  # prompt → score at step 0 and at the end
+        dpo.pk: {"q1": (0.0, 2.0), "q2": (1.0, 4.0), "q3": (2.0, 3.0), "only here": (0.0, 90.0)},
+        kto.pk: {"q1": (0.0, 0.5), "q2": (1.0, 1.0), "q3": (2.0, 3.0)},
+    }
+    for job, by_prompt in scores.items():
+        values = [
+            {"prompt": prompt, "before": before, "after": after, "is_cut": prompt == "q3"}
+            for prompt, (before, after) in by_prompt.items()
+        ]
+        SampleScores.objects.create(
+            job_id=job, reward_model=taste, step=40, values=values, left_out=1, scored_at=timezone.now()
+        )
+    [found] = scored_samples([dpo, kto])
+    score, gain = found.measured(dpo).values()
+    # Means of 2, 4, 3 and of 2, 3, 1; t at 2 degrees of freedom is 4.303, both deviations are 1
+    assert (score.value, score.count, gain.value) == (3.0, 3, 2.0)
+    for value in (score, gain):
+        assert value.upper is not None and value.upper - value.value == pytest.approx(4.303 / 3**0.5, abs=1e-3)
+
+    html = page.get(f"/training/compare/?job={dpo.pk}&job={kto.pk}&against={kto.pk}").content.decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    assert "Samples, scored by taste … more than at step 0" in text
+    assert "3.00 (0.52 … 5.48) of 3 +1.50" in text
+    assert "2 of 6 answers were cut at the longest length" in text and "2 samples were too long" in text
+    assert 'hx-trigger="every 3s"' not in html
+
+
+def test_scores_of_samples_are_asked_for_and_what_stands_in_the_way_is_said(
+    page: Client, base: Checkpoint, project: Project, tiny_model: Path
+) -> None:
+    taste = register_checkpoint(name="taste", kind=CheckpointKind.REWARD, directory=tiny_model)
+    dpo, kto = (trained(base, project, tiny_model, method, 0.6, 60) for method in ("dpo", "kto"))
+    form = {"job": [dpo.pk, kto.pk], "against": kto.pk, "reward_model": taste.pk}
+
+    def ask(**changes: object) -> str:
+        answer = page.post("/training/compare/score/", form | changes, follow=True)
+        assert answer.redirect_chain[0][0] == f"/training/compare/?job={dpo.pk}&job={kto.pk}&against={kto.pk}"
+        return answer.content.decode()
+
+    assert "None of these jobs has written samples" in ask()
+    TrainingJob.objects.update(status="running", owner="w", lease_expires_at=timezone.now(), finished_at=None)
+    dpo.refresh_from_db()
+    for step in (0, 40):
+        samples_of(dpo, step, q1="Yes.", q2="No.")
+    assert "tiny writes responses; choose a reward model" in ask(reward_model=base.pk).replace("Tiny", "tiny")
+    assert "Choose a reward model" in ask(reward_model="x")
+    assert "message broker is away" in ask()  # no broker runs in this test
+    assert not SampleScores.objects.exists()
+
+    [scores] = prepare_sample_scores([dpo, kto], taste)  # kto has no samples
+    compared = f"/training/compare/?job={dpo.pk}&job={kto.pk}"
+    html = page.get(compared).content.decode()
+    assert "A worker scores the samples of by-dpo with taste" in html and 'hx-trigger="every 3s"' in html
+    score_samples([scores.pk])  # the tiny model writes, whatever its row says
+    html = page.get(compared).content.decode()
+    assert "taste could not score the samples of by-dpo: scoring failed:" in html
+    assert "is a language model; scores need a reward model" in html
+    SampleScores.objects.update(error="", asked_at=timezone.now() - timedelta(hours=1))
+    html = page.get(compared).content.decode()
+    assert "No worker has scored the samples of by-dpo with taste" in html and 'hx-trigger="every 3s"' not in html
 
 
 def test_settings_and_data_that_differ_are_named(base: Checkpoint, project: Project) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import tempfile
 from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
@@ -14,11 +12,11 @@ from annotation.importers.rows import UnusableRowError, Verdict
 from annotation.management.script import ScriptCommand
 from annotation.models import Preference
 from annotation.services import DomainError
-from rlhf import launcher
 from rlhf.evaluation.reward_card import pair_metrics
 from rlhf.evaluation.reward_report import ScoredPair
 from rlhf.jobspec import sha256_of_file
 from rlhf.models import CheckpointKind
+from rlhf.scorer import score_rows
 from rlhf.services import find_checkpoint
 from rlhf.services.reward_cards import store_card
 
@@ -39,7 +37,7 @@ class Command(ScriptCommand):
         if not rows:
             raise DomainError(f"{options['file']} holds no pair with a preferred response")
         self.progress(f"{len(rows)} pairs to score, {len(skipped)} rows skipped")
-        scored, probes = _score(checkpoint.path, rows)
+        scored, probes = score_rows(checkpoint.path, rows, with_probes=True)
         skipped += [{"line": row["line"], "reason": row["error"]} for row in scored if row["scores"] is None]
         pairs = [row for row in scored if row["scores"] is not None]
         metrics = pair_metrics(
@@ -149,13 +147,3 @@ def _scored_pair(row: dict[str, Any]) -> ScoredPair:
         votes=row["votes"],
         voters=tuple((name, side) for name, side in row["voters"]),
     )
-
-
-def _score(model_dir: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        given, out, probes = (Path(folder) / name for name in ("rows.jsonl", "scored.jsonl", "probes.json"))
-        given.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        log = launcher.run_to_end("rlhf.training.score", str(model_dir), str(given), str(out), "--probes", str(probes))
-        if not out.exists():
-            raise DomainError(f"scoring failed: {log.strip().splitlines()[-1] if log.strip() else 'no output'}")
-        return [json.loads(line) for line in out.read_text().splitlines()], json.loads(probes.read_text())

@@ -20,15 +20,35 @@ ROOT = Path(__file__).resolve().parents[1]
 Process = subprocess.Popen[bytes]
 
 
+class Broker:
+    """The broker that settings.CELERY_BROKER_URL names; this process publishes to it. It can hang, die and return."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        self.process = valkey.start(self.folder, settings.SOCKET_DIR, self.folder / "valkey.log")
+
+    def hang(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
 @contextmanager
-def running_broker(folder: Path) -> Iterator[Process]:
-    """The broker that settings.CELERY_BROKER_URL names; this process publishes to it."""
-    server = valkey.start(folder, settings.SOCKET_DIR, folder / "valkey.log")
+def running_broker(folder: Path) -> Iterator[Broker]:
+    broker = Broker(folder)
     try:
-        yield server
+        yield broker
     finally:
-        server.send_signal(signal.SIGCONT)
-        valkey.stop(server)
+        broker.wake()
+        valkey.stop(broker.process)
 
 
 class Workers:

@@ -23,7 +23,7 @@ from django.utils import timezone
 from rlhf import jobspec
 from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
 from rlhf.services import create_snapshot, jobs, leases, register_base_checkpoint
-from tests.celery_workers import Process, Workers, running_broker, trainers_in, trainers_of
+from tests.celery_workers import Broker, Workers, running_broker, trainers_in, trainers_of
 from tests.database_proxy import DatabaseProxy
 from tests.factories import make_judged_project
 from tests.test_training_jobs import losses
@@ -39,13 +39,13 @@ def broker_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def broker(broker_folder: Path) -> Iterator[Process]:
+def broker(broker_folder: Path) -> Iterator[Broker]:
     with running_broker(broker_folder) as server:
         yield server
 
 
 @pytest.fixture
-def workers(broker: Process, data_dir: Path) -> Iterator[Workers]:
+def workers(broker: Broker, data_dir: Path) -> Iterator[Workers]:
     workers = Workers(data_dir)
     yield workers
     workers.kill_all()
@@ -180,23 +180,45 @@ class TestServersThatGoAway:
         base: Checkpoint,
         snapshot: DatasetSnapshot,
         workers: Workers,
-        broker: Process,
+        broker: Broker,
         broker_folder: Path,
         expected: list[float],
     ) -> None:
         workers.start()
         job = queue(base, snapshot)
         wait_for(job, lambda j: j.step >= 5)
-        broker.send_signal(signal.SIGSTOP)
+        broker.hang()
         wait_for(job, ended)
         assert job.attempt == 1
         assert_trained_once(job, expected)
 
         waiting = queue(base, snapshot, max_steps=2)  # its message goes nowhere
-        broker.send_signal(signal.SIGCONT)
-        TrainingJob.objects.filter(pk=waiting.pk).update(dispatched_at=None)
+        broker.wake()
         wait_for(waiting, ended)
         assert waiting.status == "succeeded"
+
+    def test_a_killed_broker_costs_a_running_job_nothing_and_a_waiting_one_time(
+        self,
+        base: Checkpoint,
+        snapshot: DatasetSnapshot,
+        workers: Workers,
+        broker: Broker,
+        expected: list[float],
+    ) -> None:
+        workers.start()
+        job = queue(base, snapshot)
+        wait_for(job, lambda j: j.step >= 5)
+        broker.kill()
+        wait_for(job, ended)
+        assert job.attempt == 1
+        assert_trained_once(job, expected)
+
+        waiting = queue(base, snapshot, max_steps=2)  # its message cannot even be sent
+        waiting.refresh_from_db()
+        assert (waiting.status, waiting.dispatched_at) == ("queued", None)
+        broker.start()
+        wait_for(waiting, ended)
+        assert (waiting.status, waiting.attempt, waiting.infrastructure_failures) == ("succeeded", 1, 0)
 
     def test_a_database_that_is_away_for_less_than_a_lease_costs_nothing(
         self, base: Checkpoint, snapshot: DatasetSnapshot, workers: Workers, expected: list[float]
@@ -239,6 +261,37 @@ class TestServersThatGoAway:
             assert_trained_once(job, expected)
         finally:
             proxy.close()
+
+
+def test_a_paused_job_goes_on_as_if_nothing_had_happened(
+    base: Checkpoint, snapshot: DatasetSnapshot, workers: Workers, expected: list[float]
+) -> None:
+    workers.start()
+    job = queue(base, snapshot)
+    wait_for(job, lambda j: j.step >= 12)
+    leases.request_pause(job)
+    wait_for(job, lambda j: j.status == "paused")
+    assert not trainers_in(job.directory)
+    paused_at = int(job.resume_from.removeprefix("step-"))
+    assert 12 <= paused_at == job.step < OPTIONS["max_steps"]
+    jobspec.check_manifest(job.directory / "checkpoints" / job.resume_from)
+    assert not (job.directory / "result.json").exists()
+
+    # Its worker is free, and nobody takes it for stuck, however long it waits.
+    other = queue(base, snapshot, max_steps=2)
+    wait_for(other, ended)
+    assert other.status == "succeeded"
+    assert jobs.reconcile() == {"lost": 0, "dispatched": 0}
+    job.refresh_from_db()
+    assert (job.status, job.attempt) == ("paused", 1)
+
+    leases.resume_job(job)
+    wait_for(job, ended)
+    assert (job.attempt, job.infrastructure_failures, job.unknown_failures) == (2, 0, 0)
+    lines = (job.directory / "metrics.jsonl").read_text().splitlines()
+    steps = [row["step"] for row in map(jobspec.json.loads, lines) if "loss" in row]
+    assert steps == list(range(1, OPTIONS["max_steps"] + 1))  # no step was lost or done twice
+    assert_trained_once(job, expected)
 
 
 class TestMachinesThatComeBack:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from rlhf.models import Checkpoint, TrainingJob
 from rlhf.services import jobs, launching, leases
-from tests.celery_workers import Process, Workers, running_broker, trainers_of
+from tests.celery_workers import Broker, Workers, running_broker, trainers_of
 from tests.test_training_jobs import losses, make_job, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.training, pytest.mark.django_db(transaction=True)]
@@ -23,13 +23,13 @@ OPTIONS = {"max_steps": 60, "checkpoint_every_steps": 10, "batch_size": 4, "micr
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with running_broker(tmp_path_factory.mktemp("broker")) as server:
         yield server
 
 
 @pytest.fixture
-def workers(broker: Process, data_dir: Path) -> Iterator[Workers]:
+def workers(broker: Broker, data_dir: Path) -> Iterator[Workers]:
     workers = Workers(data_dir)
     yield workers
     workers.kill_all()
@@ -65,15 +65,14 @@ def test_a_killed_workers_job_goes_on_elsewhere_and_ends_once_with_the_same_loss
 
 
 def test_a_job_stored_while_the_broker_is_away_starts_when_it_is_back(
-    tiny_model: Path, workers: Workers, broker: Process
+    tiny_model: Path, workers: Workers, broker: Broker
 ) -> None:
-    broker.send_signal(signal.SIGSTOP)
+    broker.hang()
     try:
         job = make_job(tiny_model, {**OPTIONS, "max_steps": 2})
         assert not leases.dispatch_job(job)
     finally:
-        broker.send_signal(signal.SIGCONT)
-    TrainingJob.objects.filter(pk=job.pk).update(dispatched_at=None)
+        broker.wake()
     workers.start()
     jobs.reconcile()
     wait_for(job, lambda j: j.status == "succeeded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import logging
 import shutil
 import subprocess
@@ -343,9 +344,10 @@ def reconcile() -> dict[str, int]:
                 leases.finish_job(generation, JobStatus.FAILED, error=f"the worker {generation.owner} was lost")
             else:
                 leases.requeue_job(generation, after_failures=generation.attempt)
-    for model in leases.JOB_MODELS:
-        for waiting in leases.waiting_unheard(model):
-            counts["dispatched"] += leases.dispatch_job(waiting)
+    for waiting in itertools.chain.from_iterable(map(leases.waiting_unheard, leases.JOB_MODELS)):
+        if not leases.dispatch_job(waiting):
+            break  # nor would the others' messages go through, and each of them waits for the broker in vain
+        counts["dispatched"] += 1
     # A worker that was killed right after it had ended a job has left these.
     _remove_stored(JobCheckpoint.objects.filter(job__status__in=[JobStatus.SUCCEEDED, JobStatus.CANCELLED]))
     return counts

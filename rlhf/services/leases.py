@@ -65,6 +65,7 @@ def dispatch_job(job: LeasedJob) -> bool:
         current_app.send_task(task, args=[job.pk], queue=queue, expires=MESSAGE_LIFE_SECONDS)
     except (BrokerError, ConnectionError, OSError) as error:
         logger.warning("broker away, job waits for the reconciler: job=%s error=%s", job.pk, error)
+        type(job).objects.filter(pk=job.pk).update(dispatched_at=None)  # type: ignore[attr-defined]
         return False
     return True
 

@@ -127,7 +127,9 @@ def test_the_form_advises_how_many_layers_a_gradient_checkpoint_spans(
     shutil.copytree(tiny_model, tmp_path / "deep")
     config = json.loads((tmp_path / "deep" / "config.json").read_text())
     (tmp_path / "deep" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 126}))
-    deep = Checkpoint.objects.create(name="deep", kind="policy", directory=str(tmp_path / "deep"))
+    deep = Checkpoint.objects.create(
+        name="deep", kind="policy", directory=str(tmp_path / "deep"), manifest_sha256="0" * 64
+    )
     advice = page.get("/training/new/layers/", {"base": deep.pk}).content.decode()
     kept = 4 + 2 + 3 * 24 / 48 + 1 + 4 * 96 / 48  # of one layer of the tiny model, in hidden states
     assert "deep has 126 layers" in advice and f"= {(126 / kept) ** 0.5:.1f}." in advice

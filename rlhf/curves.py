@@ -242,7 +242,7 @@ _UNDRAWN = {
     "completions/mean_terminated_length", "completions/min_terminated_length", "model_preparation_time",
     "pairs", "accuracy_lower", "accuracy_upper",
 }  # fmt: skip
-_UNDRAWN_PREFIXES = ("logits/", "clip_ratio/", "sampling/", "tools/")
+_UNDRAWN_PREFIXES = ("category/", "logits/", "clip_ratio/", "sampling/", "tools/")
 
 
 def figures_for(logged: Iterable[str]) -> list[Figure]:

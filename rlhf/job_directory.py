@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from annotation.models import Comparison
 from rlhf import launcher, preflight
-from rlhf.jobspec import JobSpec
+from rlhf.jobspec import CATEGORIES_FILE, JobSpec, write_json_atomically
 from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
 from rlhf.options import TrainingOptions, build_options
 from rlhf.services import merging
-from rlhf.snapshots import check_snapshot
+from rlhf.snapshots import check_snapshot, snapshot_rows
 from rlhf.token_lengths import TokenCounter
 
 
@@ -45,8 +46,21 @@ def write_job_directory(job: TrainingJob, directory: Path) -> None:
         attempt=job.attempt,
         score_scales=preflight.score_scales(job.snapshot, options),
     )
+    _write_categories(job.snapshot, directory)
     train, held_out = (rows_of(job.snapshot, split, job.method, job.base, options) for split in ("train", "eval"))
     launcher.prepare(directory, spec, train, held_out)
+
+
+def _write_categories(snapshot: DatasetSnapshot, directory: Path) -> None:
+    """The tasks of the held-out prompts, beside the rows: a row stays what was frozen though somebody relabels it."""
+    ids = {row["id"] for row in snapshot_rows(snapshot, "eval")}
+    labelled = Comparison.objects.filter(project=snapshot.project_id).exclude(prompt__task="")
+    categories = {str(pk): task for pk, task in labelled.values_list("pk", "prompt__task").iterator() if pk in ids}
+    directory.mkdir(parents=True, exist_ok=True)
+    if categories:
+        write_json_atomically(directory / CATEGORIES_FILE, categories)
+    else:
+        (directory / CATEGORIES_FILE).unlink(missing_ok=True)
 
 
 def rows_of(

@@ -3,10 +3,12 @@
 Standard library only, so that a bare GPU node and a web process read the same definitions. A job directory:
 
     spec.json  train.jsonl  eval.jsonl     written before the start; an unknown key in spec.json is an error
+    categories.json                        of held-out rows, by id; not there where none has one
     metrics.jsonl  heartbeat               appended / touched by rank 0
     insights.jsonl                         appended by rank 0: {"kind", "step", …}, see rlhf/training/insights.py
     cancel                                 made by the supervisor; holds "keep", "discard" or "pause"
     checkpoints/step-N/                    complete when it holds manifest.json (sha256 of each file)
+    step_models/step-N/                    a whole model that can be evaluated while training goes on
     reward_card.json                       of a reward model: scores of the held-out pairs, and probes
     result.json                            written last, atomically
     stdout.log
@@ -32,12 +34,14 @@ from rlhf.score_scales import Scale, is_scales
 SPEC_FILE = "spec.json"
 TRAIN_FILE = "train.jsonl"
 EVAL_FILE = "eval.jsonl"
+CATEGORIES_FILE = "categories.json"
 METRICS_FILE = "metrics.jsonl"
 INSIGHTS_FILE = "insights.jsonl"
 HEARTBEAT_FILE = "heartbeat"
 CANCEL_FILE = "cancel"
 CHECKPOINTS_DIR = "checkpoints"
 MODEL_DIR = "model"
+STEP_MODELS_DIR = "step_models"
 MANIFEST_FILE = "manifest.json"
 RESULT_FILE = "result.json"
 REWARD_CARD_FILE = "reward_card.json"
@@ -216,9 +220,9 @@ def check_manifest(directory: Path) -> None:
             raise SpecError(f"{directory}: {name} is not the file that its manifest describes")
 
 
-def complete_checkpoints(directory: Path) -> list[str]:
-    """Names of the complete checkpoints of a job directory, oldest first."""
-    folder = directory / CHECKPOINTS_DIR
+def complete_checkpoints(directory: Path, kind: str = CHECKPOINTS_DIR) -> list[str]:
+    """Names of the complete checkpoints, or step models, of a job directory, oldest first."""
+    folder = directory / kind
     names = [path.parent.name for path in folder.glob(f"step-*/{MANIFEST_FILE}")]
     return sorted(
         (name for name in names if CHECKPOINT_NAME.fullmatch(name)), key=lambda name: int(name.removeprefix("step-"))

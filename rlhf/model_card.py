@@ -13,7 +13,7 @@ from typing import Any
 from django.utils.translation import override
 
 from annotation.leaderboard import head_to_head
-from annotation.models import ResponseSource
+from annotation.models import Project, ResponseSource
 from annotation.shares import Share
 from annotation.vote_counts import opponents_of
 from rlhf.evaluation.reward_card import meetings
@@ -41,7 +41,7 @@ def model_card(checkpoint: Checkpoint) -> str:
             *([_data(checkpoint.job.snapshot, checkpoint.job)] if checkpoint.job and checkpoint.job.snapshot else []),
             _results(checkpoint),
             *([_making(checkpoint.job)] if checkpoint.job else []),
-            _limits(checkpoint),
+            "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits_of(checkpoint)),
         ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -181,10 +181,18 @@ def _reward_card(card: RewardCard) -> str:
     return f"Reward model card on {where} (sha256 `{card.data_sha256}`):\n\n" + _table(("", ""), rows)
 
 
+def records_of(source: ResponseSource) -> list[tuple[Project, ResponseSource, dict[str, Any]]]:
+    """What people's votes say of it against others, most votes first."""
+    opponents = opponents_of(source)[:OPPONENTS_NAMED]
+    return [
+        (project, opponent, head_to_head(project, source, opponent, humans_only=True))
+        for project, opponent in opponents
+    ]
+
+
 def _against_others(source: ResponseSource) -> list[tuple[str, str, str, str]]:
     rows = []
-    for project, opponent in opponents_of(source)[:OPPONENTS_NAMED]:
-        record = head_to_head(project, source, opponent, humans_only=True)
+    for project, opponent, record in records_of(source):
         if record["win_rate"] is None:
             continue
         interval = (
@@ -233,8 +241,8 @@ def _limits_of_data(snapshot: DatasetSnapshot) -> list[str]:
     return limits
 
 
-def _limits(checkpoint: Checkpoint) -> str:
-    """What follows from the rows; a person may add to a downloaded card."""
+def limits_of(checkpoint: Checkpoint) -> list[str]:
+    """What follows from the rows; a person may add to a downloaded card. In English, as the card is."""
     limits = []
     job = checkpoint.job
     if job is None:
@@ -251,7 +259,7 @@ def _limits(checkpoint: Checkpoint) -> str:
         )
     elif checkpoint.source is None:
         limits.append("It is not published: no person has compared what it writes.")
-    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+    return limits
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -31,6 +31,7 @@ LABELS: dict[str, str | Promise] = {
     "checkpoint_layers": _("Layers per gradient checkpoint"),
     "checkpoint_every_steps": _("Checkpoint every … steps"),
     "eval_every_steps": _("Evaluate every … steps"),
+    "model_every_steps": _("Model to evaluate every … steps"),
     "sample_prompts": _("Sample prompts"),
     "sample_tokens": _("Sample tokens"),
     "seed": _("Seed"),

@@ -26,7 +26,7 @@ from rlhf.jobspec import CHECKPOINTS_DIR, INSIGHTS_FILE, CancelMode, Result
 from rlhf.kept_checkpoints import KeptCheckpoints
 from rlhf.models import FailureClass, LeasedJob, TrainingJob
 from rlhf.options import SpecError
-from rlhf.services import jobs, leases, watching, workers
+from rlhf.services import jobs, leases, periodic, watching, workers
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +194,8 @@ class Reports:
         self._alarms = []
         watching.record_insights(self.job, self._shown)
         self._shown = []
+        if self.job.options.get("model_every_steps"):
+            periodic.record_step_models(self.job)
         return True
 
 

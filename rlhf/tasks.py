@@ -8,7 +8,7 @@ from celery.worker.consumer import Consumer
 
 from rlhf import benchmarking, generation, supervisor, this_worker
 from rlhf.preflight import probe
-from rlhf.services import jobs, launching, sample_scores
+from rlhf.services import jobs, launching, periodic, sample_scores
 
 
 @shared_task
@@ -39,6 +39,7 @@ def score_samples(score_ids: list[int]) -> None:
 @shared_task
 def reconcile() -> None:
     jobs.reconcile()
+    periodic.queue_due_evaluations()
 
 
 @worker_shutting_down.connect

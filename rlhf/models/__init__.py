@@ -22,6 +22,7 @@ from rlhf.models.generation import GenerationJob
 from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, AskingJob, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.merging import MergeInput
+from rlhf.models.periodic import EvaluationPlan, JobEvaluation
 from rlhf.models.placement import Priority
 from rlhf.models.promotion import PromotionGate, Voters
 from rlhf.models.reward_cards import RewardCard
@@ -48,12 +49,14 @@ __all__ = [
     "Checkpoint",
     "CheckpointKind",
     "DatasetSnapshot",
+    "EvaluationPlan",
     "FailureClass",
     "GPUSlot",
     "GenerationJob",
     "InsightKind",
     "JobAlarm",
     "JobCheckpoint",
+    "JobEvaluation",
     "JobInsight",
     "JobMetric",
     "JobStatus",

@@ -32,6 +32,10 @@ class Checkpoint(models.Model):
     manifest_sha256 = models.CharField(max_length=64)
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
     job = models.OneToOneField(TrainingJob, on_delete=models.PROTECT, null=True, blank=True, related_name="checkpoint")
+    # Of a model that a job saved on the way, to be evaluated while it went on.
+    step_of = models.ForeignKey(
+        TrainingJob, on_delete=models.PROTECT, null=True, blank=True, related_name="step_checkpoints"
+    )
     step = models.PositiveIntegerField(default=0)
     # Set when it is published: from then on it may write responses that people judge.
     source = models.OneToOneField(
@@ -46,6 +50,10 @@ class Checkpoint(models.Model):
             models.CheckConstraint(
                 condition=Q(source__isnull=True) | Q(kind="policy"), name="checkpoint_only_policy_published"
             ),
+            models.CheckConstraint(
+                condition=Q(job__isnull=True) | Q(step_of__isnull=True), name="checkpoint_last_or_on_the_way"
+            ),
+            models.UniqueConstraint(fields=["step_of", "step"], name="checkpoint_step_once"),
         ]
 
     def __str__(self) -> str:

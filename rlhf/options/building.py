@@ -85,6 +85,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "lora_alpha": (1, 4096),
     "checkpoint_every_steps": (1, 1_000_000),
     "eval_every_steps": (0, 1_000_000),
+    "model_every_steps": (0, 1_000_000),
     "sample_prompts": (0, 32),
     "sample_tokens": (1, 1024),
     "seed": (0, 2**31 - 1),

@@ -21,6 +21,7 @@ CHANGEABLE_ON_RESUME = (
     "gradient_checkpointing",
     "checkpoint_every_steps",
     "eval_every_steps",
+    "model_every_steps",
 )
 
 
@@ -56,6 +57,8 @@ class TrainingOptions:
     checkpoint_every_steps: int = 50
     eval_every_steps: int = 0
     """0 evaluates at the end only."""
+    model_every_steps: int = 0
+    """Saves a whole model so often, for the project's evaluations to run on it meanwhile; 0 is off. Not of rewards."""
     sample_prompts: int = 8
     """Held-out prompts answered at the start, at each evaluation and at the end, to be read side by side; 0 is off."""
     sample_tokens: int = 64

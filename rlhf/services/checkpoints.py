@@ -50,8 +50,12 @@ def register_checkpoint(
     parent: Checkpoint | None = None,
     job: TrainingJob | None = None,
     step: int = 0,
+    step_of: TrainingJob | None = None,
 ) -> Checkpoint:
-    """Store a row for a complete model directory, and its files where machines share no disk."""
+    """Store a row for a complete model directory, and its files where machines share no disk.
+
+    job: whose result it is. step_of: of which job it is a step on the way.
+    """
     if artifacts.is_shared():
         artifacts.store_directory(directory)
     return Checkpoint.objects.create(
@@ -62,6 +66,7 @@ def register_checkpoint(
         parent=parent,
         job=job,
         step=step,
+        step_of=step_of,
     )
 
 

@@ -151,6 +151,19 @@ def share_dot(share: Any) -> str:
     return share_place({"win_rate": share.value, "lower": share.lower, "upper": share.upper})
 
 
+@register.filter
+def score(value: float, unit: str = "") -> str:
+    """A category's figure: points in one decimal, anything else in three digits that matter."""
+    return f"{value:.1f}" if unit else f"{value:.3g}".replace("-", "−")
+
+
+@register.filter
+def change(found: Any) -> str:
+    """A change in points with its interval: −8.0 (−13.1 to −2.9)."""
+    value, lower, upper = (f"{number:+.1f}".replace("-", "−") for number in (found.value, found.lower, found.upper))
+    return gettext("%(value)s (%(lower)s to %(upper)s)") % {"value": value, "lower": lower, "upper": upper}
+
+
 _SIDE_WORDS: dict[str, str | Promise] = {
     "chosen": _("chosen"),
     "rejected": _("rejected"),

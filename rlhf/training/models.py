@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -18,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rlhf.jobspec import MODEL_DIR, publish_directory
+from rlhf.jobspec import MODEL_DIR, STEP_MODELS_DIR, publish_directory
 from rlhf.model_directory import model_kind
 from rlhf.options import SpecError
 from rlhf.score_scales import Scale
@@ -138,22 +139,63 @@ def lora_config(job: Job, task_type: str) -> LoraConfig | None:
 
 def save_model(job: Job, model: PreTrainedModel | PeftModel) -> None:
     """Write JOB_DIR/model, complete with tokenizer and manifest: one float32 model with any LoRA merged in."""
-    if not job.is_main:
+    if job.is_main:
+        merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        _write_model(job, merged, None, job.directory / MODEL_DIR)
+
+
+def save_step_model(job: Job, model: PreTrainedModel | PeftModel, step: int) -> None:
+    """Write JOB_DIR/step_models/step-N as `save_model` writes the last one, and leave the model as it is.
+
+    One that stands there already stays: an earlier attempt wrote it, and it may be under evaluation.
+    """
+    final = job.directory / STEP_MODELS_DIR / f"step-{step}"
+    if not job.is_main or final.exists():
         return
+    if isinstance(model, PeftModel):
+        _write_model(job, model.get_base_model(), merged_weights(model), final)
+    else:
+        _write_model(job, model, None, final)
+
+
+@torch.no_grad()
+def merged_weights(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The weights that `merge_and_unload` would leave, by the names of the model without adapters.
+
+    Merging in place and taking it back would round the weights that training goes on with.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    base = model.get_base_model()
+    adapted = {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+    for name, tensor in base.state_dict(keep_vars=True).items():
+        owner, _, rest = name.partition(".base_layer.")
+        if rest and owner in adapted:
+            layer: Any = adapted[owner]
+            kept = tensor.detach()
+            weights[f"{owner}.{rest}"] = kept + layer.get_delta_weight("default") if rest == "weight" else kept
+        elif not any(name.startswith(f"{owner}.") for owner in adapted):
+            weights[name] = tensor.detach()
+    return weights
+
+
+def _write_model(job: Job, model: Any, weights: dict[str, torch.Tensor] | None, final: Path) -> None:
+    """`weights`: to be written in place of the model's own."""
     job.heartbeat()
-    merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
     draft = job.directory / f".{MODEL_DIR}.draft"
     shutil.rmtree(draft, ignore_errors=True)
+    own_settings = model.generation_config if model.can_generate() else None
     try:
-        if merged.can_generate():
+        if own_settings is not None:
             # Without do_sample a server answers greedily, whatever temperature and seed a request names.
-            merged.generation_config = _generation_config(job.base)
-        merged.save_pretrained(draft)
+            model.generation_config = _generation_config(job.base)
+        model.save_pretrained(draft, state_dict=weights)
         for name in _TOKENIZER_FILES:
             if (job.base / name).exists():
                 shutil.copyfile(job.base / name, draft / name)
-        publish_directory(draft, job.directory / MODEL_DIR)
+        publish_directory(draft, final)
     finally:
+        if own_settings is not None:
+            model.generation_config = own_settings
         shutil.rmtree(draft, ignore_errors=True)
     job.heartbeat()
 

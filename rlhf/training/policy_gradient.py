@@ -67,6 +67,7 @@ from rlhf.training.trainer import (
     metrics_row,
     publish_checkpoint,
     readable_metrics,
+    step_model_is_due,
 )
 
 MAX_GRAD_NORM = 1.0
@@ -187,6 +188,9 @@ class PolicyGradientTrainer:
                 is_due = step % options.checkpoint_every_steps == 0 or step == self.total_steps
                 if job.stopped != "discard" and (job.stopped or is_due):
                     self._save(step)
+                if step_model_is_due(job, step, self.total_steps):
+                    with unwrap_model_for_generation(self.model, self.accelerator) as whole:
+                        models.save_step_model(job, whole.policy, step)
                 if options.eval_every_steps and step % options.eval_every_steps == 0 and not job.stopped:
                     self.evaluate(step)
                     self.show_samples(step)

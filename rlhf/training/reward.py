@@ -9,6 +9,7 @@ Loss: rlhf/training/reward_loss.py, the score read after the last token of the w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from rlhf.evaluation.reward_card import pair_metrics
@@ -69,6 +70,7 @@ def train(job: Job) -> dict[str, float]:
         eval_dataset=Dataset.from_list([columns(row) for row in eval_rows.rows])
         if eval_rows.rows and options.eval_every_steps
         else None,
+        eval_categories=eval_rows.categories,
         processing_class=tokenizer,
         peft_config=models.lora_config(job, "SEQ_CLS"),
     )
@@ -144,7 +146,22 @@ def held_out_metrics(
         ]
         if squares:
             card["score_error"] = math.sqrt(math.fsum(squares) / len(squares))
-    return {f"eval_{name}": value for name, value in card.items()}
+    return {f"eval_{name}": value for name, value in card.items()} | _by_category(rows.categories, ranking)
+
+
+def _by_category(categories: Sequence[str], scores: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Accuracy and margin of each category, named as the trainer's own; nothing where all rows are of one."""
+    from rlhf.training.trainer import rows_by_category
+
+    places = rows_by_category(categories)
+    metrics: dict[str, float] = {}
+    for category, rows in places.items() if len(places) > 1 else ():
+        margins = [scores[row][0] - scores[row][1] for row in rows]
+        name = f"eval_category/{category}"
+        metrics[f"{name}/accuracy"] = sum(margin > 0 for margin in margins) / len(margins)
+        metrics[f"{name}/margin"] = math.fsum(margins) / len(margins)
+        metrics[f"{name}/rows"] = len(margins)
+    return metrics
 
 
 if __name__ == "__main__":

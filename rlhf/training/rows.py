@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.jobspec import EVAL_FILE, TRAIN_FILE, BadDataError
+from rlhf.jobspec import CATEGORIES_FILE, EVAL_FILE, TRAIN_FILE, BadDataError
 from rlhf.token_lengths import TokenCounter, UncountableRowError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ class RowSet:
     rows: list[dict[str, Any]] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     """Of the longest conversation in each row."""
+    categories: list[str] = field(default_factory=list)
+    """Of each row's prompt; "" where it has none."""
     too_long: int = 0
 
     def sort_by_length(self) -> None:
@@ -32,14 +34,17 @@ class RowSet:
         order = sorted(range(len(self.rows)), key=lambda index: self.tokens[index])
         self.rows = [self.rows[index] for index in order]
         self.tokens = [self.tokens[index] for index in order]
+        self.categories = [self.categories[index] for index in order]
 
 
 def read_data(job: Job, *sides: str, keep: tuple[str, ...] = (), known: tuple[str, ...] = ()) -> tuple[RowSet, RowSet]:
     """The job's training and held-out rows. Raises BadDataError."""
     counter = TokenCounter(job.base)
+    categories = read_categories(job.directory)
     max_tokens = job.spec.options.max_tokens
     train, held_out = (
-        read_rows(job.directory / name, sides, counter, max_tokens, keep, known) for name in (TRAIN_FILE, EVAL_FILE)
+        read_rows(job.directory / name, sides, counter, max_tokens, keep, known, categories)
+        for name in (TRAIN_FILE, EVAL_FILE)
     )
     if not train.rows:
         raise BadDataError(
@@ -57,6 +62,7 @@ def read_rows(
     max_tokens: int,
     keep: tuple[str, ...] = (),
     known: tuple[str, ...] = (),
+    categories: Mapping[str, str] | None = None,
 ) -> RowSet:
     """The rows of a JSONL file that fit into `max_tokens`, reduced to `prompt`, `sides` and `keep`, shortest first.
 
@@ -81,6 +87,7 @@ def read_rows(
                 raise BadDataError(
                     f"{path.name} line {line_number}: {key} {row[key]!r} is not between {smallest:g} and {largest:g}"
                 )
+        category = (categories or {}).get(str(row.get("id")), "")
         found = [key for key in known if key in row and key not in keep]
         row = {key: row[key] for key in ("prompt", *sides, *keep, *found)}
         try:
@@ -92,8 +99,22 @@ def read_rows(
         else:
             kept.rows.append(row)
             kept.tokens.append(tokens)
+            kept.categories.append(category)
     kept.sort_by_length()
     return kept
+
+
+def read_categories(directory: Path) -> dict[str, str]:
+    """The category of each held-out row's prompt by the row's id. Raises BadDataError."""
+    try:
+        found = json.loads((directory / CATEGORIES_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise BadDataError(f"{CATEGORIES_FILE} is not valid JSON: {error}") from None
+    if not isinstance(found, dict) or not all(isinstance(category, str) for category in found.values()):
+        raise BadDataError(f"{CATEGORIES_FILE} does not hold one object that names a category by row")
+    return found
 
 
 def _is_between(value: Any, smallest: float, largest: float) -> bool:

@@ -52,6 +52,7 @@ def train(job: Job) -> dict[str, float]:
         ),
         train_dataset=Dataset.from_list(train_rows.rows),
         eval_dataset=Dataset.from_list(eval_rows.rows) if eval_rows.rows else None,
+        eval_categories=eval_rows.categories,
         processing_class=models.load_tokenizer(job.base),
         peft_config=models.lora_config(job, "CAUSAL_LM"),
     )

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from rlhf.jobspec import (
     write_json_atomically,
 )
 from rlhf.options import world_size
+from rlhf.training import models
 from rlhf.training.insights import InsightReporter, Insights
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
 from rlhf.training.layer_groups import checkpoint_layers
@@ -134,10 +135,21 @@ class LengthGroupedSampler(Sampler[int]):
 class JobTrainer:
     """Goes in front of a TRL trainer class: `class JobDPOTrainer(JobTrainer, DPOTrainer)`."""
 
-    def __init__(self, *args: Any, job: Job, train_tokens: list[int] | None, **kwargs: Any) -> None:
-        """`train_tokens` are the lengths of the rows of train_dataset; None where rows are packed together."""
+    def __init__(
+        self,
+        *args: Any,
+        job: Job,
+        train_tokens: list[int] | None,
+        eval_categories: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        """`train_tokens` are the lengths of the rows of train_dataset; None where rows are packed together.
+
+        `eval_categories` are those of the rows of eval_dataset, each of which is then measured by itself, too.
+        """
         self.job = job
         self._train_tokens = train_tokens
+        self._eval_categories = rows_by_category(eval_categories)
         self._eval_batch_rows: list[int] = []
         checkpoint_layers(kwargs["model"], job.spec.options.checkpoint_layers)
         super().__init__(*args, **kwargs)
@@ -146,9 +158,12 @@ class JobTrainer:
             check_heads(trainer.model.config, size)
             trainer.data_collator = WithPositions(trainer.data_collator)
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
-        self.add_callback(StepReporter(job))  # type: ignore[attr-defined]
+        self._reporter = StepReporter(job)
+        self.add_callback(self._reporter)  # type: ignore[attr-defined]
         self._insights = Insights(job, self.processing_class, scores=job.spec.method == "reward")  # type: ignore[attr-defined]
         self.add_callback(InsightReporter(self._insights, self))  # type: ignore[attr-defined]
+        if job.spec.options.model_every_steps and job.spec.method != "reward":
+            self.add_callback(StepModelSaver(job, self))  # type: ignore[attr-defined]
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         prepared = super()._prepare_inputs(inputs)  # type: ignore[misc]
@@ -210,7 +225,22 @@ class JobTrainer:
         """The trainer's own; nothing under sequence parallelism, where ranks hold stretches of rows, not rows."""
         if self.job.spec.options.sequence_parallel > 1:
             return {}
-        return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        if args or kwargs.get("eval_dataset") is not None or len(self._eval_categories) < 2:
+            return super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        trainer: Any = self
+        whole, found = trainer.eval_dataset, []
+        self._reporter.is_silent = True
+        try:
+            for category, rows in self._eval_categories.items():
+                # Not as an argument: DPO would compute the reference's log-probabilities of it anew.
+                trainer.eval_dataset = whole.select(rows)
+                found.append((category, len(rows), super().evaluate(**kwargs)))  # type: ignore[misc]
+        finally:
+            trainer.eval_dataset = whole
+            self._reporter.is_silent = False
+        metrics = metrics_by_category(found)
+        self._reporter.on_log(trainer.args, trainer.state, trainer.control, metrics)
+        return metrics
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         # On-policy trainers are given a list of prompts.
@@ -263,11 +293,53 @@ def row_counts(train: RowSet, held_out: RowSet) -> dict[str, float]:
     }
 
 
+MOST_CATEGORIES = 24
+_OF_CATEGORIES = {
+    "eval_loss": "loss",
+    "eval_accuracy": "accuracy",
+    "eval_rewards/accuracies": "accuracy",
+    "eval_margin": "margin",
+    "eval_rewards/margins": "margin",
+    "eval_mean_token_accuracy": "token_accuracy",
+}
+_SUMS = {"eval_runtime"}
+_PACES = {"eval_samples_per_second", "eval_steps_per_second"}
+
+
+def rows_by_category(categories: Sequence[str]) -> dict[str, list[int]]:
+    """Places of the rows of each category, the largest first; those beyond the first so many count as "other"."""
+    places: dict[str, list[int]] = {}
+    for place, category in enumerate(categories):
+        places.setdefault(category or "none", []).append(place)
+    ordered = sorted(places, key=lambda category: (-len(places[category]), category))
+    kept = {category: places[category] for category in ordered[:MOST_CATEGORIES]}
+    for category in ordered[MOST_CATEGORIES:]:
+        kept["other"] = kept.get("other", []) + places[category]
+    return kept
+
+
+def metrics_by_category(found: Sequence[tuple[str, int, dict[str, float]]]) -> dict[str, float]:
+    """Of (category, rows, its metrics): the means over all rows, and `eval_category/NAME/METRIC` of each category."""
+    total = sum(rows for _, rows, _ in found)
+    metrics: dict[str, float] = {}
+    for name in found[0][2]:
+        if name not in _PACES and all(name in values for _, _, values in found):
+            metrics[name] = sum(values[name] * (1 if name in _SUMS else rows / total) for _, rows, values in found)
+    for category, rows, values in found:
+        for name, short in _OF_CATEGORIES.items():
+            if name in values:
+                metrics[f"eval_category/{category}/{short}"] = values[name]
+        metrics[f"eval_category/{category}/rows"] = rows
+    return metrics
+
+
 class StepReporter(TrainerCallback):
     """Writes metrics.jsonl, touches the heartbeat and looks for a reason to stop, at each optimizer step."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.is_silent = False
+        """While categories are measured one after the other: they are reported together."""
         self._step_began = time.monotonic()
         self._step_seconds = 0.0
         self._tokens_before = 0.0
@@ -300,7 +372,7 @@ class StepReporter(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        if not self.job.is_main or not logs or "train_runtime" in logs:
+        if not self.job.is_main or not logs or "train_runtime" in logs or self.is_silent:
             return
         values = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
         if "loss" in values:
@@ -319,6 +391,25 @@ class StepReporter(TrainerCallback):
                 f"The loss became {values['loss']} at step {state.global_step}: training diverged. "
                 "Use a lower learning_rate or a longer warm-up (warmup_share)."
             )
+
+
+class StepModelSaver(TrainerCallback):
+    """Saves a whole model every so many steps, for evaluations that run beside the training."""
+
+    def __init__(self, job: Job, trainer: JobTrainer) -> None:
+        self.job = job
+        self.trainer = trainer
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if step_model_is_due(self.job, state.global_step, state.max_steps):
+            with self.trainer.whole_model() as model:
+                models.save_step_model(self.job, model, state.global_step)
+
+
+def step_model_is_due(job: Job, step: int, total_steps: int) -> bool:
+    """The same on every rank. The last step's model is the job's own."""
+    every = job.spec.options.model_every_steps
+    return bool(every) and step % every == 0 and step < total_steps and not job.stopped
 
 
 def metrics_row(step: int, total_steps: int, values: dict[str, float]) -> dict[str, Any]:

@@ -10,16 +10,14 @@ from django.utils.http import content_disposition_header
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
-from annotation.leaderboard import head_to_head
 from annotation.markdown import render_markdown
 from annotation.models import Project, Response
 from annotation.services import DomainError
 from annotation.study_figures import pair_rows
-from annotation.vote_counts import opponents_of
 from rlhf.forms import AliasForm
 from rlhf.lineage import lineage_of
 from rlhf.model_archive import ModelArchive
-from rlhf.model_card import model_card
+from rlhf.model_card import model_card, records_of
 from rlhf.models import AliasMove, Checkpoint
 from rlhf.options import SpecError
 from rlhf.promotion import decisions_about
@@ -29,13 +27,13 @@ from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.csv_files import csv_response
 from rlhf.win_rates import checkpoint_win_rate, meeting_places, rivals_of
 
-OPPONENTS_SHOWN = 12
-
 
 @staff_required
 @require_GET
 def checkpoint_list(request: StaffRequest) -> HttpResponse:
-    checkpoints = Checkpoint.objects.select_related("parent", "source", "job__snapshot").order_by("-created_at")
+    checkpoints = Checkpoint.objects.select_related("parent", "source", "job__snapshot", "step_of").order_by(
+        "-created_at"
+    )
     standing = aliases_by_checkpoint()
     rows = [
         (
@@ -52,10 +50,9 @@ def checkpoint_list(request: StaffRequest) -> HttpResponse:
 @require_GET
 def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
     checkpoint = get_object_or_404(
-        Checkpoint.objects.select_related("parent__source", "source", "job__snapshot__project"), pk=pk
+        Checkpoint.objects.select_related("parent__source", "source", "job__snapshot__project", "step_of"), pk=pk
     )
     source = checkpoint.source
-    opponents = opponents_of(source)[:OPPONENTS_SHOWN] if source else []
     parent_source = checkpoint.parent.source if checkpoint.parent else None
     projects = Project.objects.filter(is_open=True).order_by("name")
     if source:
@@ -76,11 +73,7 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
             }
         ),
         "accuracy": held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None,
-        "records": [
-            (project, opponent, head_to_head(project, source, opponent, humans_only=True))
-            for project, opponent in opponents
-            if source
-        ],
+        "records": records_of(source) if source else [],
         "rivals": [
             (name, rival, found)
             for name, rival in rivals_of(checkpoint)

@@ -11,9 +11,10 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET
 
 from annotation.agreement import measure_agreement
-from rlhf.curves import Mark, figures_for
-from rlhf.models import JobMetric, TrainingJob
-from rlhf.plots import Plot, draw, format_value, series_of
+from rlhf.category_changes import Table
+from rlhf.curves import Figure, Mark, figures_for
+from rlhf.models import JobMetric, Point, TrainingJob
+from rlhf.plots import Plot, Series, draw, format_value, series_of
 from rlhf.views.access import StaffRequest, staff_required
 
 POINTS = 240
@@ -52,6 +53,25 @@ def _plots(job: TrainingJob) -> list[Plot]:
         )
         for figure in figures_for(logged)
     ]
+
+
+def score_lines(table: Table) -> list[Plot]:
+    """A figure for each category over the steps, where there are two to connect."""
+    if len(table.rows) < 2 or (not table.unit and table.title != gettext("Held-out loss")):
+        return []
+    plots = []
+    for place, category in enumerate(table.categories):
+        points = [
+            Point(row.step, cell.value, cell.value, cell.value)
+            for row in table.rows
+            if (cell := row.cells[place]).value is not None
+        ]
+        if len(points) < 2:
+            continue
+        figure = Figure(f"category-{place}", category, (), unit=table.unit, exact=True)
+        series = [Series("", "accent", points)]
+        plots.append(draw(figure, series, last_step=table.rows[-1].step, method="", marks=[]))
+    return plots
 
 
 @staff_required

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
 from rlhf import artifacts, launcher
+from rlhf.category_changes import falls_of, tables_of
 from rlhf.costs import cost_of, hardware_of
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
 from rlhf.launch_commands import notes
@@ -28,7 +29,8 @@ from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.alarm_words import shown_alarms
-from rlhf.views.job_figures import figures_of
+from rlhf.views.evaluation_plans import plans_of
+from rlhf.views.job_figures import figures_of, score_lines
 from rlhf.views.job_insights import batch_tab, extremes_tab, samples_tab
 from rlhf.views.job_words import checks_of, what_to_do
 
@@ -41,6 +43,7 @@ TABS = {
     "samples": _("Samples"),
     "batch": _("First batch"),
     "extremes": _("Best and worst"),
+    "evaluations": _("Evaluations"),
     "log": _("Log"),
     "options": _("Options and command"),
 }
@@ -115,7 +118,8 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
     job = _find_job(pk)
     tab = request.GET.get("tab", "curves")
     tab = tab if tab in TABS else "curves"
-    context = _progress(job) | {"tab": tab, "tabs": TABS}
+    tables = tables_of(job)
+    context = _progress(job) | {"tab": tab, "tabs": TABS, "falls": falls_of(job, tables)}
     if tab == "curves":
         context |= figures_of(job) | {
             "checks": checks_of(job.preflight),
@@ -128,6 +132,8 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
         context |= batch_tab(job)
     elif tab == "extremes":
         context |= extremes_tab(job)
+    elif tab == "evaluations":
+        context |= {"tables": [(table, score_lines(table)) for table in tables], "plans": plans_of(job)}
     elif tab == "log":
         context |= {"log": read_log(job), "log_lines": LOG_LINES}
     else:

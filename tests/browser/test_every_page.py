@@ -30,8 +30,20 @@ from annotation.services.projects import edit_guidelines, update_settings
 from annotation.services.uploads import Reading, start_check
 from annotation.upload_files import KeptUpload
 from annotation.uploads import guess_mapping
-from rlhf.models import TrainingJob
-from rlhf.services import check_launch, create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from rlhf.evaluation.fb_bench import parse_dataset
+from rlhf.models import Checkpoint, EvaluationPlan, JobEvaluation, PromotionGate, TrainingJob
+from rlhf.services import (
+    check_launch,
+    create_snapshot,
+    jobs,
+    leases,
+    move_alias,
+    queue_training_job,
+    register_base_checkpoint,
+)
+from rlhf.services.aliases import set_gate
+from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
+from rlhf.services.periodic import add_evaluation_plan
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -41,6 +53,7 @@ from tests.factories import (
     make_response,
     make_source,
 )
+from tests.fb_bench_items import correction, tick
 
 pytestmark = [
     pytest.mark.browser,
@@ -169,6 +182,34 @@ def prompts_to_look_at(project: Project, boss: User) -> tuple[str, int]:
     return upload.token, start_check(project, upload, Reading(mapping=mapping), user=boss).pk
 
 
+def evaluate(job: TrainingJob, project: Project) -> Checkpoint:
+    """The base and a model saved on the way judged on a few items, and a gate that the latter does not pass."""
+    step = Checkpoint.objects.create(
+        name="round-1-step-20", kind="policy", directory="x", manifest_sha256="0" * 64, parent=job.base, step=20,
+        step_of=job,
+    )  # fmt: skip
+    tasks = ("Mathematics", "Text Creation")
+    items = [correction(f"How much is {number} and {number}?", task_type=tasks[number % 2]) for number in range(16)]
+    data_set, _ = import_benchmark_set(parse_dataset(json.dumps(items).encode(), "b.json"), name="Own items")
+    for checkpoint, solved in ((job.base, 14), (step, 5)):
+        rows = [
+            tick(item, (True, number < solved or number % 2 == 1), infer_model=checkpoint.name, judge_model="a-judge")
+            for number, item in enumerate(items)
+        ]
+        run = import_benchmark_run(data_set, json.dumps(rows).encode(), "judged.json").runs[0]
+        Checkpoint.objects.filter(pk=checkpoint.pk).update(source=run.source)
+        JobEvaluation.objects.create(job=job, step=checkpoint.step, data_set=data_set, checkpoint=checkpoint, run=run)
+    move_alias("champion", job.base, why="the first")
+    set_gate(PromotionGate(alias="champion", least_win_rate=0.5, benchmark=data_set))
+    add_evaluation_plan(
+        EvaluationPlan(
+            project=project, data_set=data_set, judge=make_source("judge-model", kind="model", served_model="m")
+        )
+    )
+    step.refresh_from_db()
+    return step
+
+
 def look(page: Page, name: str, faults: list[str]) -> None:
     """Have axe look at the page, and photograph it where that is wanted."""
     page.wait_for_load_state("load")
@@ -188,6 +229,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     helpful = make_work(ann)
     pairs, marks = studies_of(helpful)
     job = running_job(helpful, tiny_model)
+    step = evaluate(job, helpful)
     gold = make_comparison(helpful, a_text=CALM, b_text=BRISK)
     quality.add_gold(gold, preference="a", strength=-2, reason="B kills the plant.", by=boss)
     disputed = helpful.comparisons.filter(review_since__isnull=False).first()
@@ -265,6 +307,13 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("job-stop", of("job_stop", job.pk)),
             ("checkpoint-list", of("checkpoint_list")),
             ("checkpoint", of("checkpoint_detail", job.base_id)),
+            ("checkpoint-step", of("checkpoint_detail", step.pk)),
+            ("checkpoint-report", of("checkpoint_report", step.pk)),
+            ("checkpoint-compare", f"{of('checkpoint_compare')}?ids={job.base_id},{step.pk}"),
+            ("job-evaluations", f"{of('job_detail', job.pk)}?tab=evaluations"),
+            ("alias-list", of("alias_list")),
+            ("promotion-gate", of("promotion_gate", PromotionGate.objects.get().pk)),
+            ("evaluation-plans", of("evaluation_plans")),
             ("api-docs", of("api_docs")),
         ],
     }

@@ -1,0 +1,340 @@
+"""What was measured of checkpoints, each figure with its interval and the address of its rows; and where two differ.
+
+One function gives the measurements of one checkpoint; the report shows them, and the comparison puts those of several
+beside each other, so that both pages say the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+from urllib.parse import quote
+
+from django.db.models import Count, Q
+from django.urls import reverse
+from django.utils.translation import gettext, ngettext
+from scipy import stats
+
+from annotation.models import Comparison, Preference, Project
+from rlhf.benchmark_figures import figures_of
+from rlhf.costs import cost_of, hardware_of
+from rlhf.models import Benchmark, BenchmarkJudgment, BenchmarkRun, Checkpoint, JobStatus, RewardCard
+from rlhf.shares import held_out_accuracy
+from rlhf.win_rates import checkpoint_win_rate
+
+EXAMPLES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure; shares and points of 100 lie in 0 … 100."""
+
+    key: str
+    """The same for the same measurement of another checkpoint."""
+    name: str
+    value: float | None
+    lower: float | None = None
+    upper: float | None = None
+    count: int | None = None
+    """Items, pairs, rows or votes that it rests on."""
+    url: str = ""
+    unit: str = "%"
+    digits: int = 1
+
+    @property
+    def place(self) -> str:
+        """Where it lies on an axis from 0 to 100, for `.interval`."""
+        if self.value is None or self.lower is None or self.upper is None:
+            return ""
+        low, high = max(0.0, self.lower), min(100.0, self.upper)
+        return f"--at: {self.value:.2f}%; --start: {low:.2f}%; --width: {high - low:.2f}%"
+
+    @property
+    def shown(self) -> str:
+        return "–" if self.value is None else f"{self.value:,.{self.digits}f}{f' {self.unit}' if self.unit else ''}"
+
+    @property
+    def shown_interval(self) -> str:
+        if self.lower is None or self.upper is None:
+            return ""
+        return gettext("%(lower)s to %(upper)s") % {
+            "lower": f"{self.lower:.{self.digits}f}", "upper": f"{self.upper:.{self.digits}f}"
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measurements of one kind, from one place."""
+
+    key: str
+    title: str
+    rows: list[Measurement]
+    url: str = ""
+    note: str = ""
+
+
+def groups_of(checkpoint: Checkpoint, rival: Checkpoint | None = None) -> list[Group]:
+    """All that was measured of a checkpoint; `rival`: against whom the votes are counted."""
+    groups = [_held_out(checkpoint), *_benchmarks(checkpoint), *_reward_cards(checkpoint)]
+    if rival is not None:
+        groups.append(_votes(checkpoint, rival))
+    groups.append(_cost(checkpoint))
+    return [group for group in groups if group.rows]
+
+
+def _held_out(checkpoint: Checkpoint) -> Group:
+    job = checkpoint.job
+    title = gettext("On the pairs that its training held out")
+    if job is None:
+        return Group("held_out", title, [])
+    url = reverse("job_detail", args=[job.pk])
+    rows = []
+    if accuracy := held_out_accuracy(job.metrics):
+        bounds = 100 * accuracy.lower, 100 * accuracy.upper
+        rows.append(
+            Measurement("accuracy", gettext("accuracy"), 100 * accuracy.value, *bounds, accuracy.count, url=url)
+        )
+    for name in ("eval_loss", "eval_rewards/margins", "eval_margin", "eval_mean_token_accuracy", "eval_reward"):
+        if isinstance(value := job.metrics.get(name), int | float):
+            rows.append(Measurement(name, name, float(value), url=url, unit="", digits=4))
+    return Group("held_out", title, rows, url)
+
+
+def _benchmarks(checkpoint: Checkpoint) -> list[Group]:
+    """The newest finished run of each data set and judge."""
+    if checkpoint.source_id is None:
+        return []
+    runs = BenchmarkRun.objects.filter(
+        source=checkpoint.source_id, status=JobStatus.SUCCEEDED, judge__isnull=False
+    ).select_related("data_set", "judge")
+    newest = {(run.data_set_id, run.judge_id): run for run in runs.order_by("pk")}
+    scores = _scores_by_task(list(newest.values()))
+    return [_benchmark(run, scores.get(run.pk, {})) for run in newest.values()]
+
+
+def _scores_by_task(runs: Sequence[BenchmarkRun]) -> dict[int, dict[str, list[float]]]:
+    found: dict[int, dict[str, list[float]]] = {}
+    rows = BenchmarkJudgment.objects.filter(run__in=runs, score__isnull=False)
+    for run, task, score in rows.order_by("item__task").values_list("run", "item__task", "score"):
+        found.setdefault(run, {}).setdefault(task, []).append(100 * float(score or 0.0))
+    return found
+
+
+def _benchmark(run: BenchmarkRun, by_task: dict[str, list[float]]) -> Group:
+    figures = figures_of(run)
+    url = reverse("benchmark_run", args=[run.pk])
+    labels = {"overall": gettext("overall")}
+    if run.data_set.kind == Benchmark.FB_BENCH:
+        labels |= {
+            "error_correction": gettext("error correction"),
+            "response_maintenance": gettext("response maintenance"),
+        }
+    rows = [
+        Measurement(name, label, figures[name], count=figures["scored"] if name == "overall" else None, url=url,
+                    unit="", digits=2)
+        for name, label in labels.items()
+    ]  # fmt: skip
+    for name in ("csr", "isr", "psr", "ssr"):
+        if isinstance(value := figures.get(name), int | float):
+            rows.append(Measurement(name, name.upper(), 100 * value, url=url, unit="", digits=2))
+    items = reverse("benchmark_set", args=[run.data_set_id])
+    every = [score for scores in by_task.values() for score in scores]
+    rows.append(_mean("items", gettext("mean over items"), every, url))
+    rows += [
+        _mean(f"task:{task}", task, scores, f"{items}?task={quote(task)}") for task, scores in by_task.items() if task
+    ]
+    judge = run.judge.name if run.judge else ""
+    note = gettext("%(scored)s of %(items)s items have a score.") % {
+        "scored": f"{figures['scored']:,}", "items": f"{figures['items']:,}"
+    }  # fmt: skip
+    title = gettext("%(data_set)s, judged by %(judge)s") % {"data_set": run.data_set.name, "judge": judge}
+    return Group(f"benchmark:{run.data_set_id}:{run.judge_id}", title, rows, url, note)
+
+
+def _mean(key: str, name: str, scores: Sequence[float], url: str) -> Measurement:
+    """With Student's interval over the items."""
+    if not scores:
+        return Measurement(key, name, None, url=url, unit="")
+    mean, count = fmean(scores), len(scores)
+    if count < 2:
+        return Measurement(key, name, mean, count=count, url=url, unit="")
+    half = float(stats.t.ppf(0.975, count - 1)) * stdev(scores) / math.sqrt(count)
+    return Measurement(key, name, mean, max(0.0, mean - half), min(100.0, mean + half), count, url, unit="")
+
+
+def _reward_cards(checkpoint: Checkpoint) -> list[Group]:
+    groups = []
+    for card in RewardCard.objects.filter(checkpoint=checkpoint).order_by("pk"):
+        if not card.values.get("pairs"):
+            continue
+        url = f"{reverse('reward_card', args=[checkpoint.pk])}?card={card.pk}"
+        values = card.values
+        named = [("accuracy", gettext("accuracy"), values["accuracy"] | {"count": values["pairs"]})]
+        if values["people"]:
+            named.append(("people", gettext("two people agree"), values["people"]))
+        named += [(f"category:{row['name']}", row["name"] or gettext("none"), row) for row in values["by_category"]]
+        rows = []
+        for key, name, found in named:
+            ends = (100 * found["value"], 100 * found["lower"], 100 * found["upper"])
+            rows.append(Measurement(key, name, *ends, found.get("count"), url))
+        ece = values["calibration"]["ece"]
+        rows.append(Measurement("ece", gettext("calibration error"), ece, url=url, unit="", digits=3))
+        title = gettext("Reward card: %(name)s") % {"name": card.data_name or gettext("held-out pairs")}
+        groups.append(Group(f"reward:{card.data_sha256}", title, rows, url))
+    return groups
+
+
+def _votes(checkpoint: Checkpoint, rival: Checkpoint) -> Group:
+    title = gettext("Votes of people against %(name)s") % {"name": rival.name}
+    found = checkpoint_win_rate(checkpoint, rival)
+    url = reverse("checkpoint_detail", args=[checkpoint.pk]) + "#votes"
+    rows = []
+    for key, name, share in (
+        ("win_rate", gettext("preferred to it"), found.rate if found else None),
+        ("at_equal_length", gettext("… at equal length"), found.at_equal_length if found else None),
+    ):
+        if share and found:
+            ends = (100 * share.value, 100 * share.lower, 100 * share.upper)
+            rows.append(Measurement(key, name, *ends, found.judgments, url))
+    return Group("votes", title, rows, url)
+
+
+def _cost(checkpoint: Checkpoint) -> Group:
+    job = checkpoint.job
+    if job is None or not job.process_seconds:
+        return Group("cost", gettext("What it took"), [])
+    cost = cost_of(job, hardware_of([job]).get(job.pk))
+    url = reverse("job_detail", args=[job.pk])
+    rows = [Measurement("hours", str(cost.label), cost.hours, url=url, unit="", digits=2)]
+    if isinstance(peak := job.metrics.get("peak_memory_gb"), int | float):
+        rows.append(Measurement("memory", gettext("peak memory"), float(peak), url=url, unit="GB"))
+    return Group("cost", gettext("What it took"), rows, url)
+
+
+# ── Several beside each other ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    cells: list[Measurement | None]
+    """One for each checkpoint."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One kind of measurement of all checkpoints."""
+
+    title: str
+    lines: list[Line]
+
+
+def compare(checkpoints: Sequence[Checkpoint]) -> list[Beside]:
+    """Every measurement that any of them has; votes are against the first."""
+    rival = checkpoints[0]
+    measured = [groups_of(one, rival if one.pk != rival.pk else None) for one in checkpoints]
+    found: list[Beside] = []
+    for key, title in {group.key: group.title for groups in measured for group in groups}.items():
+        of_all: list[dict[str, Measurement]] = []
+        for groups in measured:
+            group = next((one for one in groups if one.key == key), None)
+            of_all.append({row.key: row for row in group.rows} if group else {})
+        names = {row: cell.name for cells in of_all for row, cell in cells.items()}
+        found.append(Beside(title, [Line(name, [cells.get(row) for cells in of_all]) for row, name in names.items()]))
+    return found
+
+
+@dataclass(frozen=True)
+class Side:
+    checkpoint: Checkpoint
+    text: str
+    said: str
+    """Its score, or its votes."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something that the checkpoints were asked, and what each wrote."""
+
+    title: str
+    url: str
+    asked: list[dict[str, Any]]
+    sides: list[Side]
+    difference: float
+
+
+def benchmark_examples(checkpoints: Sequence[Checkpoint]) -> list[Example]:
+    """The items on which the highest and the lowest score lie furthest apart, of runs by one judge."""
+    by_source = {one.source_id: one for one in checkpoints if one.source_id}
+    runs = BenchmarkRun.objects.filter(source__in=by_source, status=JobStatus.SUCCEEDED, judge__isnull=False)
+    newest = {(run.data_set_id, run.judge_id, run.source_id): run.pk for run in runs.order_by("pk")}
+    judged = BenchmarkJudgment.objects.filter(run__in=newest.values(), score__isnull=False)
+    scores: dict[tuple[int, int], dict[int, float]] = {}
+    for item, judge, source, score in judged.values_list("item", "run__judge", "run__source", "score"):
+        scores.setdefault((item, judge), {})[source] = float(score or 0.0)
+    apart = sorted(
+        ((max(of.values()) - min(of.values()), key) for key, of in scores.items() if len(of) > 1),
+        key=lambda pair: (-pair[0], pair[1]),
+    )
+    examples = []
+    for difference, (item, judge) in apart[:EXAMPLES_SHOWN]:
+        if difference <= 0:
+            break
+        rows = judged.filter(item=item, run__judge=judge).select_related("item", "answer", "run__judge")
+        sides = [
+            Side(by_source[row.run.source_id], row.answer.text, f"{100 * (row.score or 0.0):.0f}")
+            for row in sorted(rows, key=lambda row: -(row.score or 0.0))
+        ]
+        one = rows[0].item
+        said = (("user", one.query), ("assistant", one.first_response), ("user", one.feedback))
+        asked = [{"role": role, "content": text} for role, text in said if text]
+        title = gettext("item %(number)s, %(task)s") % {"number": one.position, "task": one.task or one.sub_task}
+        examples.append(Example(title, reverse("benchmark_item", args=[item]), asked, sides, 100 * difference))
+    return examples
+
+
+def vote_examples(one: Checkpoint, other: Checkpoint) -> list[Example]:
+    """The comparisons of two checkpoints on which the votes were most one-sided, those with more votes first."""
+    if one.source_id is None or other.source_id is None:
+        return []
+    live = Q(judgments__superseded_at=None, judgments__round=0, judgments__annotator__is_human=True)
+    pair = Q(response_a__source=one.source_id, response_b__source=other.source_id)
+    pair |= Q(response_a__source=other.source_id, response_b__source=one.source_id)
+    found = (
+        Comparison.objects.filter(pair, is_gold=False)
+        .annotate(
+            for_a=Count("judgments", filter=live & Q(judgments__preference=Preference.A)),
+            for_b=Count("judgments", filter=live & Q(judgments__preference=Preference.B)),
+        )
+        .filter(Q(for_a__gt=0) | Q(for_b__gt=0))
+        .select_related("prompt", "response_a", "response_b", "project")
+    )
+    ranked = sorted(found, key=lambda row: (-abs(row.for_a - row.for_b), -(row.for_a + row.for_b), row.pk))
+    examples = []
+    for comparison in ranked[:EXAMPLES_SHOWN]:
+        responses = [(comparison.response_a, comparison.for_a), (comparison.response_b, comparison.for_b)]
+        sides = [
+            Side(
+                one if response.source_id == one.source_id else other,
+                response.text,
+                ngettext("%(count)s vote", "%(count)s votes", votes) % {"count": votes},
+            )
+            for response, votes in sorted(responses, key=lambda pair: -pair[1])
+        ]
+        examples.append(
+            Example(
+                comparison.project.name,
+                _prompt_url(comparison.project, comparison.prompt_id),
+                comparison.prompt.messages,
+                sides,
+                abs(comparison.for_a - comparison.for_b),
+            )
+        )
+    return examples
+
+
+def _prompt_url(project: Project, prompt_id: int) -> str:
+    return reverse("prompt_detail", args=[project.slug, prompt_id])

@@ -1,0 +1,160 @@
+"""Evaluations that run by themselves: which models of which jobs are due, and queueing each of them once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils.translation import gettext
+
+from annotation.errors import DomainError
+from annotation.models import ResponseSource, SourceKind
+from rlhf.jobspec import STEP_MODELS_DIR, complete_checkpoints
+from rlhf.models import (
+    BenchmarkRun,
+    Checkpoint,
+    CheckpointKind,
+    EvaluationPlan,
+    JobEvaluation,
+    JobStatus,
+    TrainingJob,
+)
+from rlhf.services import leases
+from rlhf.services.aliases import is_alias
+from rlhf.services.benchmarks import queue_benchmark_run
+from rlhf.services.checkpoints import publish_checkpoint, register_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def add_evaluation_plan(plan: EvaluationPlan) -> EvaluationPlan:
+    """Have every model of a project's jobs answer a data set from now on. Raises DomainError."""
+    if plan.judge.kind != SourceKind.MODEL:
+        raise DomainError(
+            gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": plan.judge.name}
+        )
+    plan.clean_fields(exclude=["created_by"])
+    try:
+        with transaction.atomic():
+            plan.save(force_insert=True)
+    except IntegrityError:
+        raise DomainError(
+            gettext("the models of %(project)s answer %(data_set)s already")
+            % {"project": plan.project.name, "data_set": plan.data_set.name}
+        ) from None
+    return plan
+
+
+def remove_evaluation_plan(plan: EvaluationPlan) -> None:
+    """Queue no more runs; those that were queued stay."""
+    plan.delete()
+
+
+def record_step_models(job: TrainingJob) -> int:
+    """Make a checkpoint of each whole model that the job's process has saved on the way; gives how many were new."""
+    names = complete_checkpoints(job.directory, STEP_MODELS_DIR)
+    known = set(job.step_checkpoints.values_list("step", flat=True)) if names else set()
+    count = 0
+    for name in names:
+        step = int(name.removeprefix("step-"))
+        if step in known:
+            continue
+        try:
+            with transaction.atomic():
+                if not leases.held(job).select_for_update().exists():
+                    return count
+                checkpoint = register_checkpoint(
+                    name=_name_of(job, step),
+                    kind=CheckpointKind.POLICY,
+                    directory=job.directory / STEP_MODELS_DIR / name,
+                    parent=job.base,
+                    step=step,
+                    step_of=job,
+                )
+        except (OSError, IntegrityError) as error:  # an evaluation that fails is no reason for a job to fail
+            logger.warning("step model not registered: job=%s step=%s error=%s", job.pk, step, error)
+            return count
+        logger.info("step model registered: job=%s step=%s checkpoint=%s", job.pk, step, checkpoint.pk)
+        count += 1
+    return count
+
+
+def _name_of(job: TrainingJob, step: int) -> str:
+    name = f"{str(job)[:80]}-step-{step}"
+    taken = Checkpoint.objects.filter(name=name).exists() or is_alias(name)
+    return f"{name}-{job.pk}" if taken or ResponseSource.objects.filter(name=name).exists() else name
+
+
+def queue_due_evaluations() -> int:
+    """Queue a run for each model and data set that has none yet; gives how many. Safe to run from several places."""
+    count = 0
+    for plan in EvaluationPlan.objects.select_related("data_set", "judge"):
+        for job, step, checkpoint in _due(plan):
+            count += _queue(plan, job, step, checkpoint)
+    return count
+
+
+def _due(plan: EvaluationPlan) -> Iterator[tuple[TrainingJob, int, Checkpoint]]:
+    """Models of the plan's project that nobody gave to its data set: of jobs that run, or ended since the plan."""
+    jobs = TrainingJob.objects.filter(
+        Q(finished_at=None) | Q(finished_at__gte=plan.created_at),
+        snapshot__project=plan.project_id,
+        started_at__isnull=False,
+        base__kind=CheckpointKind.POLICY,
+    ).exclude(method="reward")
+    done = set(JobEvaluation.objects.filter(job__in=jobs, data_set=plan.data_set_id).values_list("job", "step"))
+    for job in jobs.select_related("base").order_by("pk"):
+        if (job.pk, 0) not in done:
+            yield job, 0, job.base
+    made = Checkpoint.objects.filter(Q(job__in=jobs) | Q(step_of__in=jobs), kind=CheckpointKind.POLICY)
+    for checkpoint in made.select_related("job", "step_of").order_by("step", "pk"):
+        maker = checkpoint.job or checkpoint.step_of
+        assert maker is not None
+        step = max(1, checkpoint.step)
+        if (maker.pk, step) not in done:
+            yield maker, step, checkpoint
+
+
+def _queue(plan: EvaluationPlan, job: TrainingJob, step: int, checkpoint: Checkpoint) -> bool:
+    try:
+        source = publish_checkpoint(checkpoint)
+        with transaction.atomic():
+            run = _earlier_run(plan, source) if step == 0 else None
+            run = run or queue_benchmark_run(
+                data_set=plan.data_set,
+                source=source,
+                judge=plan.judge,
+                prompt_language=plan.prompt_language,
+                max_tokens=plan.max_tokens,
+                judge_max_tokens=plan.judge_max_tokens,
+                parallel=plan.parallel,
+            )
+            JobEvaluation.objects.create(job=job, step=step, data_set=plan.data_set, checkpoint=checkpoint, run=run)
+    except IntegrityError:  # another reconciler was first; its run stands and this one is undone
+        return False
+    except DomainError as error:
+        JobEvaluation.objects.get_or_create(
+            job=job, step=step, data_set=plan.data_set, defaults={"checkpoint": checkpoint, "error": str(error)}
+        )
+        logger.warning("evaluation not queued: job=%s step=%s error=%s", job.pk, step, error)
+        return False
+    logger.info("evaluation queued: job=%s step=%s run=%s", job.pk, step, run.pk)
+    return True
+
+
+def _earlier_run(plan: EvaluationPlan, source: ResponseSource) -> BenchmarkRun | None:
+    """What a base answered before is not asked again, where it was asked and judged alike."""
+    return (
+        BenchmarkRun.objects.filter(
+            data_set=plan.data_set,
+            source=source,
+            judge=plan.judge,
+            prompt_language=plan.prompt_language,
+            max_tokens=plan.max_tokens,
+        )
+        .exclude(status__in=[JobStatus.FAILED, JobStatus.CANCELLED])
+        .order_by("-pk")
+        .first()
+    )

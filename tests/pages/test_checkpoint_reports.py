@@ -1,0 +1,98 @@
+"""A checkpoint's report, and several checkpoints beside each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from annotation.services import create_comparisons
+from rlhf.evaluation.fb_bench import parse_dataset
+from rlhf.models import BenchmarkRun, Checkpoint
+from rlhf.services import publish_checkpoint
+from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
+from rlhf.services.reward_cards import store_card
+from tests.factories import make_annotator, make_judgment, make_project, make_prompt, make_response
+from tests.fb_bench_items import correction, maintenance, tick
+from tests.pages.training import finish, log_steps, make_job
+from tests.test_reward_cards import pair
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
+
+
+@pytest.fixture
+def trained(base: Checkpoint, tiny_model: Path) -> Checkpoint:
+    """A child of the base with votes, two benchmark runs and a hostile answer."""
+    job = log_steps(make_job(base), 3)
+    child = finish(job, tiny_model, **{"eval_rewards/accuracies": 0.75, "eval_rows_used": 40, "eval_loss": 0.61})
+    for checkpoint in (base, child):
+        publish_checkpoint(checkpoint)
+        checkpoint.refresh_from_db()
+    items = [correction(f"sum {number}") for number in range(4)] + [maintenance("twice two")]
+    data_set, _ = import_benchmark_set(parse_dataset(json.dumps(items).encode(), "b.json"), name="own bench")
+    for checkpoint, right in ((base, (True, False)), (child, (True, True))):
+        named = {"infer_model": checkpoint.name, "judge_model": "a-judge"}
+        rows = [tick(item, right if number == 2 else (True, True), **named) for number, item in enumerate(items)]
+        rows[2]["second_response"] = f"<script>alert(1)</script> from {checkpoint.name}"
+        import_benchmark_run(data_set, json.dumps(rows).encode(), "judged.json")
+    project = make_project("voted")
+    for number in range(3):
+        prompt = make_prompt(project, f"Say it {number} times.")
+        a, b = make_response(prompt, child.source, "new text"), make_response(prompt, base.source, "old text")
+        create_comparisons(project, [(a, b)])
+        comparison = prompt.comparisons.get()
+        for _ in range(number + 1):
+            make_judgment(comparison, "a" if comparison.response_a_id == a.pk else "b", annotator=make_annotator())
+    return child
+
+
+def test_a_report_holds_what_was_measured_and_leads_to_its_rows(page: Client, trained: Checkpoint) -> None:
+    text = page.get(f"/checkpoints/{trained.pk}/report/").content.decode()
+    run = BenchmarkRun.objects.latest("pk")
+    assert f'<a href="/training/{trained.job_id}/">75.0 %</a>' in text
+    assert "(59.8 to 85.8)" in text  # Wilson's interval of 30 in 40
+    assert "own bench, judged by a-judge" in text
+    assert f'<a href="/evaluation/runs/{run.pk}/">100.00</a>' in text
+    assert f'<a href="/evaluation/data-sets/{run.data_set_id}/?task=Mathematics">100.0</a>' in text
+    assert "Votes of people against tiny" in text
+    assert f'<a href="/checkpoints/{trained.pk}/#votes">100.0 %</a>' in text
+    assert 'id="plot-loss"' in text and 'id="plot-memory"' not in text
+    assert "Only 3 rows were held out" in text
+    assert f'href="/checkpoints/{trained.pk}/report/"' in page.get(f"/checkpoints/{trained.pk}/").content.decode()
+
+
+def test_a_reward_models_report_has_its_card(page: Client, base: Checkpoint, tiny_model: Path) -> None:
+    scorer = finish(log_steps(make_job(base, "reward"), 1), tiny_model)
+    pairs = [pair(1.0, category="maths")] * 3 + [pair(-1.0, category="code")]
+    store_card(scorer, pairs, None, sha256="0" * 64)
+    text = page.get(f"/checkpoints/{scorer.pk}/report/").content.decode()
+    assert "Reward card: held-out pairs" in text
+    assert f'<a href="/checkpoints/{scorer.pk}/reward-card/?card={scorer.reward_cards.get().pk}">75.0 %</a>' in text
+    assert "maths" in text
+
+
+def test_a_checkpoint_that_nobody_measured_says_so(page: Client, base: Checkpoint) -> None:
+    text = page.get(f"/checkpoints/{base.pk}/report/").content.decode()
+    assert "Nothing has been measured of it here yet." in text
+    assert "ask where it came from" in text
+
+
+def test_checkpoints_beside_each_other_with_examples(page: Client, trained: Checkpoint, base: Checkpoint) -> None:
+    text = page.get("/checkpoints/compare/", {"ids": f"{base.pk},{trained.pk}"}).content.decode()
+    assert "own bench, judged by a-judge" in text
+    # Overall: base (0.3 + 3) / 4 and 1, halved between the scenarios.
+    assert ">91.25</a>" in text and ">100.00</a>" in text
+    assert "item 3, Mathematics" in text  # where they differ, and no other item
+    assert "item 1, Mathematics" not in text
+    assert text.index(f"&lt;script&gt;alert(1)&lt;/script&gt; from {trained.name}") < text.index("from tiny")
+    assert "<script>alert" not in text
+    assert "3 votes" in text and text.index("Say it 2 times.") < text.index("Say it 0 times.")
+
+
+def test_choosing_checkpoints(page: Client, trained: Checkpoint, base: Checkpoint) -> None:
+    text = page.get("/checkpoints/compare/", {"ids": f"{base.pk},x,99999999999"}).content.decode()
+    assert f'value="{base.pk}" checked' in text
+    both = page.get(f"/checkpoints/compare/?ids={base.pk}&ids={trained.pk}").content.decode()
+    assert "Compare checkpoints" in both and "What they are" in both

@@ -7,6 +7,7 @@ from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from celery.worker.consumer import Consumer
 
 from rlhf import benchmarking, generation, supervisor, this_worker
+from rlhf.judges import work as judge_work
 from rlhf.preflight import probe
 from rlhf.services import jobs, launching, periodic, sample_scores
 
@@ -34,6 +35,11 @@ def run_benchmark(run_id: int) -> None:
 @shared_task
 def score_samples(score_ids: list[int]) -> None:
     sample_scores.score_samples(score_ids)
+
+
+@shared_task
+def run_judge(run_id: int) -> None:
+    judge_work.run_judge(run_id)
 
 
 @shared_task

@@ -107,6 +107,7 @@ _FENCE = re.compile(r"```[ \t]*(?:json|JSON)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL
 
 
 def object_in(text: str) -> Any:
+    """The JSON object in what a judge said. Raises UnusableJudgmentError: NOTHING, PROSE, HALF_JSON, WRONG_SHAPE."""
     text = _THOUGHTS.sub("", text[:MAX_ANSWER_CHARS]).strip()
     if not text:
         raise UnusableJudgmentError(Failure.NOTHING, "the judge said nothing")

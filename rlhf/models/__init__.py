@@ -19,6 +19,7 @@ from rlhf.models.evaluation import (
     PromptLanguage,
 )
 from rlhf.models.generation import GenerationJob
+from rlhf.models.judges import JudgeKind, JudgeOutcome, JudgePrompt, JudgeRun, JudgeScope, JudgeVerdict
 from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, AskingJob, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.merging import MergeInput
@@ -60,6 +61,12 @@ __all__ = [
     "JobInsight",
     "JobMetric",
     "JobStatus",
+    "JudgeKind",
+    "JudgeOutcome",
+    "JudgePrompt",
+    "JudgeRun",
+    "JudgeScope",
+    "JudgeVerdict",
     "JudgmentFailure",
     "LaunchCheck",
     "LeasedJob",

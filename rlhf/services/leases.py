@@ -32,6 +32,7 @@ from rlhf.models import (
     CancelMode,
     GenerationJob,
     JobStatus,
+    JudgeRun,
     LeasedJob,
     TrainingJob,
     queue_of,
@@ -58,6 +59,8 @@ def dispatch_job(job: LeasedJob) -> bool:
         task, queue = "rlhf.tasks.run_training_job", queue_of(job.label)
     elif isinstance(job, BenchmarkRun):
         task, queue = "rlhf.tasks.run_benchmark", "generate"
+    elif isinstance(job, JudgeRun):
+        task, queue = "rlhf.tasks.run_judge", "generate"
     else:
         task, queue = "rlhf.tasks.run_generation_job", "generate"
     type(job).objects.filter(pk=job.pk).update(dispatched_at=timezone.now())  # type: ignore[attr-defined]
@@ -206,4 +209,4 @@ def waiting_unheard(model: type[Job]) -> QuerySet[Job]:
     return queued.filter(dispatched_at=None) | queued.filter(dispatched_at__lt=stale)
 
 
-JOB_MODELS: tuple[type[LeasedJob], ...] = (TrainingJob, GenerationJob, BenchmarkRun)
+JOB_MODELS: tuple[type[LeasedJob], ...] = (TrainingJob, GenerationJob, BenchmarkRun, JudgeRun)

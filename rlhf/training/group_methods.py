@@ -113,11 +113,5 @@ def train_group_method(
     )
     for reward in rewards:
         reward.to(trainer.accelerator.device)
-    metrics = row_counts(train, held_out) | trainer.run()
-    if job.stopped in ("discard", "terminated"):
-        return metrics
-    if held_out.rows:
-        metrics |= trainer.evaluate()
-    with trainer.whole_model() as trained:
-        models.save_model(job, trained)
+    metrics: dict[str, float] = row_counts(train, held_out) | trainer.train_and_save()
     return metrics

@@ -27,6 +27,7 @@ from trl.models import unwrap_model_for_generation
 
 from rlhf.jobspec import EVAL_FILE, INSIGHTS_FILE, SHOWN_CHARACTERS
 from rlhf.token_lengths import TokenCounter, UncountableRowError
+from rlhf.training.padding import padded
 from rlhf.training.rows import is_conversation, parsed_lines
 from rlhf.training.scoring import score_pairs, token_ids
 
@@ -169,12 +170,7 @@ class Insights:
             )
             for row in self._prompts
         ]
-        width = max(map(len, asked))
-        ids = torch.full((len(asked), width), self.tokenizer.pad_token_id, device=device)
-        attended = torch.zeros_like(ids)
-        for place, prompt in enumerate(asked):
-            ids[place, width - len(prompt) :] = torch.tensor(prompt, device=device)
-            attended[place, width - len(prompt) :] = 1
+        ids, attended = padded(asked, self.tokenizer.pad_token_id, side="left", device=device)
         torch.manual_seed(options.seed)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
             written = model.generate(
@@ -187,7 +183,7 @@ class Insights:
                 top_k=None,
                 use_cache=True,
                 pad_token_id=self.tokenizer.pad_token_id,
-            )[:, width:]  # (prompts, new tokens)
+            )[:, ids.shape[1] :]  # (prompts, new tokens)
         self.job.heartbeat()
         ends = _ids_of_end(model, self.tokenizer)
         rows = []

@@ -53,14 +53,7 @@ def train(job: Job) -> dict[str, float]:
         processing_class=models.load_tokenizer(job.base),
         peft_config=models.lora_config(job, "CAUSAL_LM"),
     )
-    metrics = row_counts(train_rows, eval_rows) | trainer.run()
-    if job.stopped in ("discard", "terminated"):
-        return metrics
-    if eval_rows.rows:
-        metrics |= trainer.evaluate()
-    with trainer.whole_model() as trained:
-        models.save_model(job, trained)
-    return metrics
+    return row_counts(train_rows, eval_rows) | trainer.train_and_save()
 
 
 def check_labels(rows: RowSet) -> None:

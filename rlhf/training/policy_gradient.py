@@ -55,6 +55,7 @@ from rlhf.training.advantages import (
 from rlhf.training.divergence import sampled_kl, token_log_probs, top_k_kl
 from rlhf.training.insights import Insights
 from rlhf.training.job import Job, peak_memory_gb
+from rlhf.training.padding import padded
 from rlhf.training.processes import prepared_accelerator
 from rlhf.training.prompts import OnPolicyRows, endless_order, read_prompts
 from rlhf.training.rewards import Messages, load_rewards
@@ -314,15 +315,12 @@ class PolicyGradientTrainer:
     def _chosen_loss(self, batch: list[Chosen], tokens: int, sums: Sums) -> Tensor:
         """These chosen responses' part of γ times the mean over `tokens` tokens of the KL to the reference."""
         kept = max(len(completion) for _, completion in batch)
-        width = max(len(prompt) + len(completion) for prompt, completion in batch)
-        device = self.accelerator.device
-        ids = torch.full((len(batch), width), self.tokenizer.pad_token_id, device=device)
-        attention, mask = torch.zeros_like(ids), torch.zeros(len(batch), kept, device=device)
-        for row, (prompt, completion) in enumerate(batch):  # padded left: completions end at the right edge
-            sequence = prompt + completion
-            ids[row, -len(sequence) :] = torch.tensor(sequence, device=device)
-            attention[row, -len(sequence) :] = 1
-            mask[row, -len(completion) :] = 1
+        pad_id, device = self.tokenizer.pad_token_id, self.accelerator.device
+        # Left: completions end at the right edge.
+        ids, attention = padded(
+            [prompt + completion for prompt, completion in batch], pad_id, side="left", device=device
+        )
+        _, mask = padded([completion for _, completion in batch], pad_id, side="left", device=device)
         ref_logits = self.roller.reference_logits(ids, attention, kept)
         logits, values = self.model(ids, attention, kept)
         kl = (top_k_kl(logits, ref_logits, self.options.kl_top_k) * mask).sum() / tokens

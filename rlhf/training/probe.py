@@ -56,14 +56,11 @@ def scorer(model: PreTrainedModel, pad_token_id: int) -> Score:
     """Scores as the trainers batch: padded on the right, padding masked."""
     import torch
 
+    from rlhf.training.padding import padded
+
     @torch.no_grad()
     def score(batch: list[list[int]]) -> list[float]:
-        longest = max(map(len, batch))
-        input_ids = torch.full((len(batch), longest), pad_token_id)
-        mask = torch.zeros_like(input_ids)
-        for row, ids in enumerate(batch):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            mask[row, : len(ids)] = 1
+        input_ids, mask = padded(batch, pad_token_id, side="right")
         logits = model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits.float()
         if logits.dim() == 2:  # (rows, 1): a reward model
             return logits[:, 0].tolist()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
+from rlhf.training.padding import padded
+
 # Two seeds that differ must not meet for any step or row of a run.
 _SEED_STRIDE = 1_000_003
 
@@ -72,11 +74,7 @@ def sample_completions(
     of another model than the one whose probabilities the loss takes.
     """
     device = next(policy.parameters()).device
-    ids = torch.full((len(prompts), width), pad_id, device=device)
-    attention = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
-        attention[row, width - len(prompt) :] = 1
+    ids, attention = padded(prompts, pad_id, side="left", width=width, device=device)
     generated = policy.generate(
         input_ids=ids,
         attention_mask=attention,

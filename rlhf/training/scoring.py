@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rlhf.training.padding import padded
+
 # Padded tokens in one forward pass; more gains nothing on a CPU and costs memory.
 _TOKENS_PER_PASS = 4096
 
@@ -64,11 +66,7 @@ def head_scores(
         batch = order[start : start + max(1, _TOKENS_PER_PASS // (sides * longest))]
         stacked = [ids[index][side] for side in range(sides) for index in batch]
         # Right padding: the score is read at the last token that is not padding.
-        input_ids = torch.full((len(stacked), longest), tokenizer.pad_token_id, device=device)
-        attention_mask = torch.zeros_like(input_ids)
-        for position, sequence in enumerate(stacked):
-            input_ids[position, : len(sequence)] = torch.tensor(sequence, device=device)
-            attention_mask[position, : len(sequence)] = 1
+        input_ids, attention_mask = padded(stacked, tokenizer.pad_token_id, side="right", device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits  # (rows, heads)
         of_sides = logits.float().view(sides, len(batch), -1).transpose(0, 1).tolist()  # (rows, sides, heads)

@@ -56,18 +56,11 @@ def train(job: Job) -> dict[str, float]:
         processing_class=models.load_tokenizer(job.base),
         peft_config=models.lora_config(job, "CAUSAL_LM"),
     )
-    metrics = row_counts(train_rows, eval_rows) | trainer.run()
-    metrics |= {
+    metrics = row_counts(train_rows, eval_rows) | trainer.train_and_save()
+    return metrics | {
         "token_use": token_use.share,
         "token_use_unpacked": unpacked_share(train_rows.tokens, options.micro_batch_size, options.seed),
     }
-    if job.stopped in ("discard", "terminated"):
-        return metrics
-    if eval_rows.rows:
-        metrics |= trainer.evaluate()
-    with trainer.whole_model() as trained:
-        models.save_model(job, trained)
-    return metrics
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from rlhf.training import models
 from rlhf.training.insights import InsightReporter, Insights
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
 from rlhf.training.layer_groups import checkpoint_layers
+from rlhf.training.models import save_model
 from rlhf.training.processes import before_division, process_arguments, whole_model
 from rlhf.training.rows import RowSet
 from rlhf.training.sequence_parallel import WithPositions, check_heads
@@ -267,6 +268,20 @@ class JobTrainer:
             job.in_steps = False
         shutil.rmtree(self.args.output_dir, ignore_errors=True)  # type: ignore[attr-defined]
         return {"steps": float(output.global_step), "train_loss": float(output.training_loss)}
+
+    def train_and_save(self) -> dict[str, float]:
+        """`run`; then, unless what was learnt is not to be kept, measure the held-out rows and save the model.
+
+        Gives the metrics of both.
+        """
+        metrics = self.run()
+        if self.job.stopped in ("discard", "terminated"):
+            return metrics
+        if self.eval_dataset is not None:  # type: ignore[attr-defined]
+            metrics |= self.evaluate()
+        with self.whole_model() as trained:
+            save_model(self.job, trained)
+        return metrics
 
     def whole_model(self) -> contextlib.AbstractContextManager[Any]:
         """The trained model, with weights that ZeRO-3 had divided gathered for as long as the block lasts."""

@@ -188,6 +188,8 @@ def ends(extremes: dict[str, Any]) -> list[tuple[str, list[Any]]]:
 def cell_value(cell: Any) -> str:
     """A measurement of the comparison of jobs: shares in percent, else with the decimals of its column."""
     value = cell.value.value
+    if cell.column.is_seconds:
+        return duration(value)
     return f"{100 * value:.1f} %" if cell.column.is_share else _fixed(value, cell.column.decimals)
 
 
@@ -206,7 +208,11 @@ def cell_interval(cell: Any) -> str:
 
 @register.filter
 def cell_delta(cell: Any) -> str:
-    """+3.7 or −0.5, shares in points."""
+    """+3.7 or −0.5, shares in points; of costs × 0.53."""
+    if cell.times is not None:
+        return f"× {cell.times:.2f}"
+    if cell.delta is None:
+        return ""
     value = 100 * cell.delta if cell.column.is_share else cell.delta
     digits = 1 if cell.column.is_share else cell.column.decimals
     sign = "±" if round(value, digits) == 0 else "+" if value > 0 else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -12,8 +14,19 @@ from django.utils import timezone
 
 from annotation.models import Comparison, Project
 from annotation.services import create_comparisons
-from rlhf.comparison import Column, Value, differing_data, differing_options, scored_samples, tabulate
-from rlhf.models import Checkpoint, CheckpointKind, SampleScores, TrainingJob
+from rlhf.comparison import Column, Value, tabulate
+from rlhf.job_differences import differing_data, differing_options
+from rlhf.models import (
+    BenchmarkRun,
+    BenchmarkSet,
+    Checkpoint,
+    CheckpointKind,
+    InsightKind,
+    JobInsight,
+    SampleScores,
+    TrainingJob,
+)
+from rlhf.scored_samples import scored_samples
 from rlhf.services import (
     create_snapshot,
     jobs,
@@ -35,8 +48,8 @@ COLUMNS = (
     Column("follow", "FollowBench", "higher"),
     Column("accuracy", "Accuracy", "higher", is_share=True),
     Column("loss", "Loss", "lower"),
-    Column("hours", "Hours", "lower"),
     Column("unmeasured", "Unmeasured", "higher"),
+    Column("hours", "Hours", "lower", "cost"),
 )
 GRPO, PPO, KTO = 1, 2, 3
 MEASURED = {
@@ -50,9 +63,10 @@ def test_deltas_are_from_the_reference_and_claim_no_more_than_the_doubt_allows()
     table = tabulate(COLUMNS, MEASURED, against=PPO)
     assert [cell.column.name for cell in table[GRPO]] == ["follow", "accuracy", "loss", "hours"]
     deltas = {key: [cell.delta and round(cell.delta, 4) for cell in cells] for key, cells in table.items()}
-    assert deltas[GRPO] == [3.7, 0.1, 0.02, -4.5]
+    assert deltas[GRPO] == [3.7, 0.1, 0.02, None]
     assert deltas[PPO] == [None, None, None, None]
-    assert deltas[KTO] == [None, 0.03, None, -5.0]
+    assert deltas[KTO] == [None, 0.03, None, None]
+    assert [table[key][-1].times for key in (GRPO, PPO, KTO)] == [0.55, None, 0.5]  # costs are multiples
     verdicts = {key: [cell.verdict for cell in cells] for key, cells in table.items()}
     assert verdicts[GRPO] == ["", "better", "", ""]  # a number without an interval proves nothing
     assert verdicts[KTO] == ["", "", "", ""]
@@ -66,10 +80,10 @@ def project() -> Project:
 
 
 def trained(
-    base: Checkpoint, project: Project, model: Path, method: str, accuracy: float, seconds: float
+    base: Checkpoint, project: Project, model: Path, method: str, accuracy: float, seconds: float, **options: Any
 ) -> TrainingJob:
     snapshot = project.snapshots.first() or create_snapshot(project, "helpful-r1", eval_share=0.25)
-    job = queue_training_job(snapshot=snapshot, method=method, base=base, options={}, name=f"by-{method}")
+    job = queue_training_job(snapshot=snapshot, method=method, base=base, options=options, name=f"by-{method}")
     log_steps(job, 3)
     job.refresh_from_db()
     jobs.record_progress(job, [], process_seconds=seconds)
@@ -84,16 +98,80 @@ def test_the_page_has_a_row_for_each_job(page: Client, base: Checkpoint, project
     address = f"/training/compare/?job={dpo.pk}&job={kto.pk}&job=999999&job=x"
     html = page.get(address).content.decode()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
-    assert "70.0 % (65–74) of 400 +10.0" in text
-    assert "2.000 – " not in text and "1.000 −1.000" in text
-    assert "2.0 ±0.0" in text
-    assert 'aria-label="Loss: by-dpo 0.67, by-kto 0.67 at the last logged step"' in html
+    assert "70.0 % +10.0 (65–74) of 400" in text
+    assert "2.000 – " not in text and "1.000 × 0.50" in text
+    assert "2.0 × 1.00" in text
+    assert "2.0 h" in text and "60 min × 0.50" in text
+    assert 'aria-label="Loss: dpo 0.67, kto 0.67 at the last logged step"' in html
     assert "the same rows: helpful-r1" in text
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.get(f"{address}&against={kto.pk}").content.decode()))
-    assert "60.0 % (55–65) of 400 −10.0" in text
+    assert "60.0 % −10.0 (55–65) of 400" in text
     assert page.get("/training/compare/?job=x&against=y").status_code == 200
     listed = page.get("/training/").content.decode()
     assert f'name="job" value="{kto.pk}"' in listed
+
+
+def written(job: TrainingJob, step: int, *lengths: int) -> None:
+    rows = [{"prompt": f"Ask {place}", "text": "so", "tokens": length} for place, length in enumerate(lengths)]
+    JobInsight.objects.create(job=job, kind=InsightKind.SAMPLES, step=step, values={"rows": rows})
+
+
+def bench_run(data_set: BenchmarkSet, checkpoint: Checkpoint, overall: float) -> None:
+    publish_checkpoint(checkpoint)
+    checkpoint.refresh_from_db()
+    BenchmarkRun.objects.create(
+        data_set=data_set,
+        source=checkpoint.source,
+        is_imported=True,
+        status="succeeded",
+        finished_at=timezone.now(),
+        report={"overall": overall},
+    )
+
+
+def test_methods_are_held_against_the_base_they_share_and_the_table_is_a_file_too(
+    page: Client, base: Checkpoint, project: Project, tiny_model: Path
+) -> None:
+    methods = {"grpo": 63.7, "ppo": 60.0, "dpo": 58.5, "kto": 57.25}
+    jobs_by_method = {}
+    bench = BenchmarkSet.objects.create(name="FollowBench")
+    bench_run(bench, base, 55.0)
+    for method, overall in methods.items():
+        options = {"rule": "length", "rule_argument": "9"} if method in ("grpo", "ppo") else {}
+        job = trained(base, project, tiny_model, method, 0.6, 1800 if method == "grpo" else 3600, **options)
+        bench_run(bench, job.checkpoint, overall)
+        written(job, 0, 10, 30)
+        written(job, 3, 10, 20)
+        jobs_by_method[method] = job
+    address = "/training/compare/?" + "&".join(f"job={job.pk}" for job in jobs_by_method.values())
+
+    def table(**query: str) -> list[dict[str, str]]:
+        answer = page.get(address + "".join(f"&{name}={value}" for name, value in query.items()) + "&as=csv")
+        assert answer["Content-Disposition"] == 'attachment; filename="jobs-compared.csv"'
+        return list(csv.DictReader(answer.content.decode().splitlines()))
+
+    of_base, *rows = table()
+    assert of_base["method"] == "base" and of_base["FollowBench"] == "55.0" and of_base["FollowBench delta"] == ""
+    assert [row["job"] for row in rows] == ["by-grpo", "by-ppo", "by-dpo", "by-kto"]
+    assert [float(row["FollowBench delta"]) for row in rows] == pytest.approx([8.7, 5.0, 3.5, 2.25])
+    assert {(row["Length of samples (tokens)"], row["Length of samples (tokens) delta"]) for row in rows} == {
+        ("15.0", "-5.0")
+    }
+    assert of_base["Wall time (s)"] == "" and rows[0]["Wall time (s)"] == "1800.0"
+    assert rows[0]["Tokens"] == "693.0"  # 231 tokens a second, three steps of a second
+    against_ppo = table(against=str(jobs_by_method["ppo"].pk))
+    assert [row["FollowBench delta"] for row in against_ppo][1:3] == ["3.700000000000003", ""]
+    assert [row["Wall time (s) times"] for row in against_ppo] == ["", "0.5", "", "1.0", "1.0"]
+
+    html = page.get(address).content.decode()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+    assert "Benchmarks Held-out rows" in text
+    assert f"{base.name} base reference 55.00" in text
+    assert "63.70 +8.70" in text
+    markdown = page.get(address + "&as=md").content.decode()
+    assert "| by-grpo | Group-relative policy optimisation | 63.70; +8.70 |" in markdown
+    lengths = {line.count(" | ") for line in markdown.splitlines() if "---" not in line}
+    assert len(lengths) == 1
 
 
 def test_wins_against_the_parent_are_cut_by_task(
@@ -152,7 +230,7 @@ def test_samples_are_judged_on_the_prompts_that_all_jobs_answered(
     html = page.get(f"/training/compare/?job={dpo.pk}&job={kto.pk}&against={kto.pk}").content.decode()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
     assert "Samples, scored by taste … more than at step 0" in text
-    assert "3.00 (0.52 … 5.48) of 3 +1.50" in text
+    assert "3.00 +1.50 (0.52 … 5.48) of 3" in text
     assert "2 of 6 answers were cut at the longest length" in text and "2 samples were too long" in text
     assert 'hx-trigger="every 3s"' not in html
 

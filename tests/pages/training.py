@@ -23,7 +23,7 @@ def log_steps(job: TrainingJob, count: int) -> TrainingJob:
     claimed = leases.claim_job(TrainingJob, job.pk, "node-3:42:abc")
     assert claimed is not None
     for step in range(1, count + 1):
-        line = {"step": step, "total_steps": 40, "loss": 0.7 - step / 100, "tokens_per_second": 231.0}
+        line = {"step": step, "total_steps": 40, "loss": 0.7 - step / 100, "tokens_per_second": 231.0, "seconds": 1.0}
         jobs.record_progress(claimed, [line | {"rewards/chosen": 0.1, "peak_memory_gb": 2.1}])
     claimed.refresh_from_db()
     return claimed

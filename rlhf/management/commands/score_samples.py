@@ -5,8 +5,9 @@ from typing import Any
 
 from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
-from rlhf.comparison import Value, scored_samples
+from rlhf.comparison import Value
 from rlhf.models import SampleScores, TrainingJob
+from rlhf.scored_samples import scored_samples
 from rlhf.services import find_checkpoint, prepare_sample_scores, score_samples
 
 

@@ -116,8 +116,10 @@ def _held_out(job: TrainingJob) -> Measured:
     row: Measured = {}
     if share := held_out_accuracy(job.metrics):
         row["accuracy"] = Value(share.value, share.lower, share.upper, share.count)
-    keys = {"eval_margin": ("eval_rewards/margins", "eval_margin"), "eval_loss": ("eval_loss",)}
-    for name, candidates in (keys | {"eval_reward": ("eval_reward",)}).items():
+    keys = {"eval_margin": ("eval_rewards/margins", "eval_margin"), "eval_reward": ("eval_reward",)}
+    if "eval_reward" not in job.metrics:  # what is learnt from samples has a loss that says nothing
+        keys["eval_loss"] = ("eval_loss",)
+    for name, candidates in keys.items():
         value = next((job.metrics[key] for key in candidates if job.metrics.get(key) is not None), None)
         if value is not None:
             row[name] = Value(float(value))

@@ -73,11 +73,13 @@ def steps_of(run: BenchmarkRun) -> Iterator[tuple[Step | None, Sequence[Benchmar
 
 
 class Histories:
-    """What was said in each session of a run."""
+    """What was said in each session of a run, or in one of them."""
 
-    def __init__(self, run: BenchmarkRun) -> None:
+    def __init__(self, run: BenchmarkRun, session: int | None = None) -> None:
         self._said: dict[int | None, list[tuple[int, Said]]] = defaultdict(list)
         answers = BenchmarkAnswer.objects.filter(run=run.answering_run_id, item__session__isnull=False)
+        if session is not None:
+            answers = answers.filter(item__session=session)
         for session, turn, question, answer in answers.order_by("item__position").values_list(
             "item__session", "item__turn", "item__query", "text"
         ):

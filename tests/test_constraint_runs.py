@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from rlhf.benchmark_figures import answer_rows, figures_of, judgment_rows, progr
 from rlhf.evaluation import cfbench, sysbench
 from rlhf.evaluation.constraint_sets import parse_cfbench, parse_sysbench
 from rlhf.evaluation.fb_bench import UnusableFileError
-from rlhf.models import Benchmark, BenchmarkRun, BenchmarkSet
+from rlhf.models import Benchmark, BenchmarkRun
 from rlhf.services import leases
 from rlhf.services.benchmarks import queue_benchmark_run, reopen_benchmark_run
 from rlhf.services.constraint_sets import import_constraint_run, import_constraint_set
@@ -170,57 +172,64 @@ def say_changed(change: Callable[[dict[str, Any]], Any]) -> Reply:
     return reply
 
 
-@pytest.mark.parametrize(
-    ("judge", "failure"),
-    [
-        (say_text("It keeps to everything, I would say."), "prose"),
-        (say_text(""), "nothing"),
-        (lambda exchange: say(exchange, json.dumps(filled(exchange))[:-12]), "half_json"),
-        (say_changed(lambda value: value.update({"9": {"评判理由": "x", "评判结果": "是"}})), "invented_criterion"),
-        (say_changed(lambda value: value.popitem()[1] and None), "missing_criterion"),
-        (say_changed(lambda value: value["1"].update({"评判结果": "部分"})), "partial_credit"),
-        (say_changed(lambda value: value["1"].update({"评判结果": "oui"})), "other_word"),
-        (say_changed(lambda value: value["1"].update({"评判理由": " "})), "no_reason"),
-        (say_changed(lambda value: {"1": "是", "2": "是"}), "wrong_shape"),
-        (say_changed(lambda value: {"1.": value["1"], "第1条": value["1"]}), "wrong_shape"),
-        (lambda exchange: exchange.refuse(400, "no"), "refused"),
-    ],
-)
-def test_a_bad_judgment_is_a_counted_failure(judge: Reply, failure: str, server: ChatServer, tmp_path: Path) -> None:
-    """In CFBench it is worth nothing, as its authors have it; in SysBench its session is left out, and said to be."""
+BAD_JUDGES: list[tuple[Reply, str]] = [
+    (say_text("It keeps to everything, I would say."), "prose"),
+    (say_text(""), "nothing"),
+    (lambda exchange: say(exchange, json.dumps(filled(exchange))[:-12]), "half_json"),
+    (say_changed(lambda value: value.update({"9": {"评判理由": "x", "评判结果": "是"}})), "invented_criterion"),
+    (say_changed(lambda value: value.popitem()[1] and None), "missing_criterion"),
+    (say_changed(lambda value: value["1"].update({"评判结果": "部分"})), "partial_credit"),
+    (say_changed(lambda value: value["1"].update({"评判结果": "oui"})), "other_word"),
+    (say_changed(lambda value: value["1"].update({"评判理由": " "})), "no_reason"),
+    (say_changed(lambda value: {"1": "是", "2": "是"}), "wrong_shape"),
+    (say_changed(lambda value: {"1.": value["1"], "第1条": value["1"]}), "wrong_shape"),
+    (lambda exchange: exchange.refuse(400, "no"), "refused"),
+]
+BAD = dict(sorted(Counter(failure for _judge, failure in BAD_JUDGES).items()))
 
-    def mostly(exchange: Exchange) -> None:
-        text = exchange.body["messages"][0]["content"]
-        (judge if "Write 1 lines" in text or "[用户的指令]\nquestion 2 of session 1" in text else judged)(exchange)
 
-    server.reply = behave(mostly)
-    run = finish(make_run(server, Benchmark.CFBENCH, [instruction(1), instruction(2)]))
+def one_bad_judge_each(exchange: Exchange) -> None:
+    """The n-th instruction, or second turn of the n-th session, meets the n-th bad judge; the others a good one."""
+    text = exchange.body["messages"][0]["content"]
+    hit = re.search(r"Write (\d+) lines|\[用户的指令\]\nquestion 2 of session (\d+)", text)
+    number = int(hit[1] or hit[2]) if hit else 0
+    (BAD_JUDGES[number - 1][0] if 1 <= number <= len(BAD_JUDGES) else judged)(exchange)
+
+
+def read_again(run: BenchmarkRun) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a run reports, and what its file does when it is imported; an imported row does not know its tries."""
+    content = json.dumps(list(judgment_rows(run))).encode()
+    again = report_of(import_constraint_run(run.data_set, content, "ours.json").runs[0])
+    return {**run.report, "retried": 0}, again
+
+
+def test_bad_judgments_of_instructions_are_counted_and_worth_nothing(server: ChatServer, tmp_path: Path) -> None:
+    server.reply = behave(one_bad_judge_each)
+    rows = [instruction(number) for number in range(1, len(BAD_JUDGES) + 2)]
+    run = finish(make_run(server, Benchmark.CFBENCH, rows))
     report = run.report
-    assert (run.status, report["failures"], report["scored"]) == ("succeeded", {failure: 1}, 1)
-    assert run.judgments.get(failure=failure).attempts == (1 if failure == "refused" else 3)
-    assert (report["csr"], report["psr"], report["at_best"]["csr"]) == (0.5, 0.5, 1.0)
-    assert report["by_priority"]["primary"] == {"share": 0.5, "count": 2}
+    assert (run.status, dict(sorted(report["failures"].items())), report["scored"]) == ("succeeded", BAD, 1)
+    assert {one.failure: one.attempts for one in run.judgments.all()} == {**dict.fromkeys(BAD, 3), "": 1, "refused": 1}
+    assert (report["csr"], report["psr"], report["at_best"]["csr"]) == (0.08, 0.08, 1.0)
+    assert report["by_priority"]["primary"] == {"share": 0.0833, "count": 12}
     again = scored(run, tmp_path)
-    assert (again["csr"], again["items"], again["unreadable_judgments"]) == (0.5, 2, 1)
+    assert (again["csr"], again["items"], again["unreadable_judgments"]) == (0.08, 12, 11)
+    ours, theirs = read_again(run)
+    assert ours == theirs
 
-    sessions = BenchmarkSet.objects.filter(kind=Benchmark.SYSBENCH)
-    assert run.judge is not None and not sessions.exists()
-    found = parse_sysbench(json.dumps([session(1), session(2)]).encode(), "own.json")
-    data_set, _ = import_constraint_set(found, Benchmark.SYSBENCH, name="own")
-    other = finish(queue_benchmark_run(data_set=data_set, source=run.source, judge=run.judge))
-    report = other.report
-    assert (report["failures"], report["scored"], report["sessions"]) == ({failure: 1}, 5, 1)
-    assert (report["unusable_sessions"], report["all_sessions"], report["ssr"]) == (1, 2, 1.0)
-    assert (report["at_worst"]["ssr"], report["at_best"]["ssr"]) == (0.6667, 1.0)
-    again = scored(other, tmp_path)
-    assert (again["sessions"], again["refused"], again["ssr"]) == (1, 1, 1.0)
-    # what failed keeps its kind when our own file is read again
-    for kept in (run, other):
-        content = json.dumps(list(judgment_rows(kept))).encode()
-        read = report_of(import_constraint_run(kept.data_set, content, "ours.json").runs[0])
-        assert {key: read[key] for key in read if key != "retried"} == {
-            key: kept.report[key] for key in read if key != "retried"
-        }
+
+def test_a_bad_judgment_of_a_turn_leaves_out_its_session_and_says_so(server: ChatServer, tmp_path: Path) -> None:
+    server.reply = behave(one_bad_judge_each)
+    rows = [session(number, turns=2) for number in range(1, len(BAD_JUDGES) + 2)]
+    run = finish(make_run(server, Benchmark.SYSBENCH, rows))
+    report = run.report
+    assert (dict(sorted(report["failures"].items())), report["scored"], report["sessions"]) == (BAD, 13, 1)
+    assert (report["unusable_sessions"], report["all_sessions"], report["ssr"]) == (11, 12, 1.0)
+    assert (report["at_worst"]["ssr"], report["at_best"]["ssr"]) == (0.5417, 1.0)
+    again = scored(run, tmp_path)
+    assert (again["sessions"], again["refused"], again["ssr"]) == (1, 11, 1.0)
+    ours, theirs = read_again(run)
+    assert ours == theirs
 
 
 def test_what_follows_a_turn_without_an_answer_is_counted_and_asked_again(server: ChatServer) -> None:

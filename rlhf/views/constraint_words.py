@@ -40,7 +40,7 @@ WORDS: dict[str, str | Promise] = {
     "style": pgettext_lazy("constraint", "style"),
     "": pgettext_lazy("constraint", "not named"),
 }
-DOMAINS_SHOWN = 30
+DOMAINS_SHOWN = 20
 
 
 def word(key: str) -> str:
@@ -63,6 +63,9 @@ class Table:
     columns: list[str]
     rows: list[tuple[str, list[str]]]
     note: str = ""
+    is_wide: bool = False
+    is_drawn: bool = False
+    """Whether the page has bars in its place."""
 
 
 def rates_of(kind: str, figures: dict[str, Any]) -> list[Rate]:
@@ -91,12 +94,12 @@ def tables_of(kind: str, figures: dict[str, Any]) -> list[Table]:
         return [
             _by_rates(gettext("By split"), kind, figures["by_split"]),
             _by_share(gettext("By priority"), figures["by_priority"]),
-            _by_share(gettext("By class of constraint"), figures["by_type"]),
+            _by_share(gettext("By class of constraint"), figures["by_type"], is_drawn=True),
             _domains(kind, figures),
         ]
     alignment = {name: {"isr": value} for name, value in figures["isr_by_alignment"].items()}
     return [
-        _by_share(gettext("By class of constraint"), figures["by_type"]),
+        _by_share(gettext("By class of constraint"), figures["by_type"], is_drawn=True),
         _by_rates(gettext("By alignment of the turn"), kind, alignment, ["isr"]),
         _rounds(figures),
         _domains(kind, figures),
@@ -109,9 +112,9 @@ def _by_rates(title: str, kind: str, found: dict[str, dict[str, Any]], names: Se
     return Table(title, [name.upper() for name in names], rows)
 
 
-def _by_share(title: str, found: dict[str, dict[str, Any]]) -> Table:
+def _by_share(title: str, found: dict[str, dict[str, Any]], *, is_drawn: bool = False) -> Table:
     rows = [(word(key), [shown(values["share"]), f"{values['count']:,}"]) for key, values in found.items()]
-    return Table(title, [gettext("satisfied"), gettext("constraints")], rows)
+    return Table(title, [gettext("satisfied"), gettext("constraints")], rows, is_drawn=is_drawn)
 
 
 def _domains(kind: str, figures: dict[str, Any]) -> Table:
@@ -123,7 +126,7 @@ def _domains(kind: str, figures: dict[str, Any]) -> Table:
     more = len(rows) - DOMAINS_SHOWN
     note = gettext("%(count)s smaller ones are in the files.") % {"count": more} if more > 0 else ""
     heads = [*(name.upper() for name in RATES[kind]), gettext("items") if counted == "items" else gettext("sessions")]
-    return Table(gettext("By domain"), heads, rows[:DOMAINS_SHOWN], note)
+    return Table(gettext("By domain"), heads, rows[:DOMAINS_SHOWN], note, is_wide=True)
 
 
 def _rounds(figures: dict[str, Any]) -> Table:
@@ -136,10 +139,14 @@ def _rounds(figures: dict[str, Any]) -> Table:
         rows.append((f"{word(key)} ({values['sessions']:,})", [*shares, shown(values["ssr"])]))
     return Table(
         gettext("Turns all right from the first"), [*columns, "SSR"], rows,
-        gettext("The share of sessions whose first turns are all right, and SSR, their mean length."),
+        gettext("The share of sessions whose first turns are all right, and SSR, their mean length."), is_wide=True,
     )  # fmt: skip
 
 
 def bars(figures: dict[str, Any]) -> Bars:
-    values = {word(key): {"share": 100 * found["share"]} for key, found in figures["by_type"].items()}
+    """Each class with how many constraints it has."""
+    values = {
+        f"{word(key)} ({found['count']:,})": {"share": 100 * found["share"]}
+        for key, found in figures["by_type"].items()
+    }
     return bars_of(gettext("Satisfied by class of constraint"), values)

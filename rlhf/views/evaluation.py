@@ -55,8 +55,13 @@ class FileForm(forms.Form):
         return file
 
 
+class DataSetField(forms.ModelChoiceField):
+    def label_from_instance(self, obj: BenchmarkSet) -> str:
+        return f"{obj.get_kind_display()}: {obj.name}"
+
+
 class RunForm(forms.Form):
-    data_set = forms.ModelChoiceField(BenchmarkSet.objects.order_by("-pk"), label=_("Data set"), empty_label=None)
+    data_set = DataSetField(BenchmarkSet.objects.order_by("-pk"), label=_("Data set"), empty_label=None)
     source = forms.ModelChoiceField(
         ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who answers")
     )

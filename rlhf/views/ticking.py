@@ -74,7 +74,7 @@ def _tick(
             "query": _text(item.query),
             "first_response": _text(item.first_response),
             "system": _text(item.details.get("system", "")),
-            "before": [(question, _text(said)) for question, said in Histories(shown.run).before(item)],
+            "before": [(question, _text(said)) for question, said in Histories(shown.run, item.session).before(item)],
             "answer_text": _text(shown.text),
             "criteria": [
                 (number, entry[0], request.POST.get(f"met-{number}") if error else "")

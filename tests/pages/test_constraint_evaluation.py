@@ -70,6 +70,7 @@ def text_of(staff: Client, name: str, *args: Any, **asked: str) -> str:
 def test_a_file_is_known_by_its_shape_and_browsed(staff: Client) -> None:
     cfbench, sysbench = imported(staff, INSTRUCTIONS), imported(staff, SESSIONS)
     assert (cfbench.kind, sysbench.kind) == ("cfbench", "sysbench")
+    assert ">SysBench: items (" in text_of(staff, "benchmark_run_new")
     text = text_of(staff, "benchmark_set", cfbench.pk)
     assert "hard (1)" in text and "easy (2)" in text and "格式约束 (3)" in text
     text = text_of(staff, "benchmark_set", cfbench.pk, split="hard", kind="格式约束")
@@ -111,7 +112,7 @@ def test_a_sysbench_run_is_shown_by_type_alignment_and_round(staff: Client) -> N
     run = with_run(staff, SESSIONS, judged_sessions())
     text = text_of(staff, "benchmark_run", run.pk)
     assert "<dt>SSR</dt><dd>33.33</dd>" in text and "2 of 2 sessions whole" in text
-    assert '<th scope="row">format</th><td class="num">66.67</td><td class="num">6</td>' in text
+    assert 'aria-label="format (6): 66.67; role (6): 100.00"' in text
     assert '<th scope="row">the user asks against the system message</th><td class="num">0</td>' in text
     assert '<th scope="row">turns stand alone (1)</th><td class="num">100</td><td class="num">0</td>' in text
     item = run.data_set.items.get(session=2, turn=2)

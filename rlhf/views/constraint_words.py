@@ -40,7 +40,9 @@ WORDS: dict[str, str | Promise] = {
     "style": pgettext_lazy("constraint", "style"),
     "": pgettext_lazy("constraint", "not named"),
 }
-DOMAINS_SHOWN = 20
+ROWS_SHOWN = 20
+LONGEST_LABEL = 10
+"""Letters of a class beside its bar, where they are wide ones."""
 
 
 def word(key: str) -> str:
@@ -66,6 +68,15 @@ class Table:
     is_wide: bool = False
     is_drawn: bool = False
     """Whether the page has bars in its place."""
+
+    @property
+    def shown_rows(self) -> list[tuple[str, list[str]]]:
+        return self.rows[:ROWS_SHOWN]
+
+    @property
+    def left_out(self) -> int:
+        """How many rows only the files have."""
+        return max(0, len(self.rows) - ROWS_SHOWN)
 
 
 def rates_of(kind: str, figures: dict[str, Any]) -> list[Rate]:
@@ -123,10 +134,8 @@ def _domains(kind: str, figures: dict[str, Any]) -> Table:
     rows = [
         (word(key), [*(shown(values[name]) for name in RATES[kind]), f"{values[counted]:,}"]) for key, values in found
     ]
-    more = len(rows) - DOMAINS_SHOWN
-    note = gettext("%(count)s smaller ones are in the files.") % {"count": more} if more > 0 else ""
     heads = [*(name.upper() for name in RATES[kind]), gettext("items") if counted == "items" else gettext("sessions")]
-    return Table(gettext("By domain"), heads, rows[:DOMAINS_SHOWN], note, is_wide=True)
+    return Table(gettext("By domain"), heads, rows, is_wide=True)
 
 
 def _rounds(figures: dict[str, Any]) -> Table:
@@ -146,7 +155,11 @@ def _rounds(figures: dict[str, Any]) -> Table:
 def bars(figures: dict[str, Any]) -> Bars:
     """Each class with how many constraints it has."""
     values = {
-        f"{word(key)} ({found['count']:,})": {"share": 100 * found["share"]}
+        f"{_short(word(key))} ({found['count']:,})": {"share": 100 * found["share"]}
         for key, found in figures["by_type"].items()
     }
     return bars_of(gettext("Satisfied by class of constraint"), values)
+
+
+def _short(label: str) -> str:
+    return label if label.isascii() or len(label) <= LONGEST_LABEL else f"{label[: LONGEST_LABEL - 1]}…"

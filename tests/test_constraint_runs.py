@@ -220,14 +220,16 @@ def test_bad_judgments_of_instructions_are_counted_and_worth_nothing(server: Cha
 
 def test_a_bad_judgment_of_a_turn_leaves_out_its_session_and_says_so(server: ChatServer, tmp_path: Path) -> None:
     server.reply = behave(one_bad_judge_each)
-    rows = [session(number, turns=2) for number in range(1, len(BAD_JUDGES) + 2)]
-    run = finish(make_run(server, Benchmark.SYSBENCH, rows))
+    rows = [session(number, turns=2) for number in (1, 2, 3, len(BAD_JUDGES) + 1)]
+    run = finish(make_run(server, Benchmark.SYSBENCH, rows, judge_attempts=1))
     report = run.report
-    assert (dict(sorted(report["failures"].items())), report["scored"], report["sessions"]) == (BAD, 13, 1)
-    assert (report["unusable_sessions"], report["all_sessions"], report["ssr"]) == (11, 12, 1.0)
-    assert (report["at_worst"]["ssr"], report["at_best"]["ssr"]) == (0.5417, 1.0)
+    assert (dict(sorted(report["failures"].items())), report["scored"], report["sessions"]) == (
+        {"half_json": 1, "nothing": 1, "prose": 1}, 5, 1,
+    )  # fmt: skip
+    assert (report["unusable_sessions"], report["all_sessions"], report["ssr"]) == (3, 4, 1.0)
+    assert (report["at_worst"]["ssr"], report["at_best"]["ssr"]) == (0.625, 1.0)
     again = scored(run, tmp_path)
-    assert (again["sessions"], again["refused"], again["ssr"]) == (1, 11, 1.0)
+    assert (again["sessions"], again["refused"], again["ssr"]) == (1, 3, 1.0)
     ours, theirs = read_again(run)
     assert ours == theirs
 

@@ -222,7 +222,7 @@ def test_the_client_goes_round_the_loop(live_server, tmp_path: Path) -> None:
         assert again["judgments"] == 1
         with pytest.raises(RefusedError, match="kind"):
             project.export("essays", tmp_path / "essays.jsonl")
-        with pytest.raises(RefusedError, match="neither half nor drop"):
+        with pytest.raises(RefusedError, match="it is one of half, drop, davidson"):
             project.leaderboard(ties="none")
         assert {row["source"] for row in project.leaderboard()} >= {"polite", "rude"}
 

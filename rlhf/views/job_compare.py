@@ -70,7 +70,7 @@ def job_compare(request: StaffRequest) -> HttpResponse:
         "comparison": comparison,
         "rows": list(zip(comparison.rows, [""] * (len(comparison.rows) - len(jobs)) + list(TONES), strict=False)),
         "query": "&".join(f"job={job.pk}" for job in jobs),
-        "against": against,
+        "against": against if key is not None else "",
         "plots": _plots(jobs),
         "options": [option for option in differing if option.is_of_all],
         "own_options": [option for option in differing if not option.is_of_all],

@@ -191,12 +191,14 @@ def test_a_loss_that_is_not_a_number_ends_the_job_with_advice(jobs: JobRunner, b
 
     from safetensors.numpy import save_file
 
-    broken = tmp_path / "broken"
-    shutil.copytree(base, broken)
-    values = weights(broken)
-    values["model.norm.weight"] = values["model.norm.weight"] * np.float32("nan")
-    save_file(values, broken / "model.safetensors", metadata={"format": "pt"})
-    jobs.base = broken
+    huge = tmp_path / "huge"
+    shutil.copytree(base, huge)
+    values = weights(huge)
+    # Each weight is a number, and the logits are none.
+    values["model.norm.weight"] = values["model.norm.weight"] * np.float32(3e38)
+    values["model.embed_tokens.weight"] = values["model.embed_tokens.weight"] * np.float32(1e3)
+    save_file(values, huge / "model.safetensors", metadata={"format": "pt"})
+    jobs.base = huge
     job_dir = jobs.prepare("nan", "sft")
     assert jobs.execute(job_dir) == 1
     row = metrics_of(job_dir)[0]

@@ -35,11 +35,17 @@ from tests.importing import import_lines, touchstone_row, write_lines
 from tests.test_importers import EXAMPLES
 
 
-@pytest.mark.django_db(transaction=True)
-def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def parse_two_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first two rows of a file here, the others in a process of its own."""
     from annotation.importers import parser_process
 
+    monkeypatch.setattr(parser_process, "RECORDS_WITHOUT_CHILD", 2)
     monkeypatch.setattr(parser_process, "BATCH_RECORDS", 2)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse_two_at_a_time(monkeypatch)
     path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
 
     def break_off(message: str) -> None:
@@ -65,9 +71,9 @@ def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch:
 def test_nothing_stays_where_the_process_that_parses_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accident: Callable[[], object], error: type, sentence: str
 ) -> None:
-    from annotation.importers import parser_process, touchstone
+    from annotation.importers import touchstone
 
-    monkeypatch.setattr(parser_process, "BATCH_RECORDS", 2)
+    parse_two_at_a_time(monkeypatch)
     path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
     parent, parse = os.getpid(), touchstone.parse
 

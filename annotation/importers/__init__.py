@@ -66,10 +66,11 @@ def import_file(
     try:
         with path.open("rb") as file:
             records, parser = _told_apart(file, path, format_name)
+            found_format = _name_of(parser)
             return store_rows(
                 project_slug,
-                in_batches_from_child(_parsed(records, parser)),
-                format_name=_name_of(parser),
+                in_batches_from_child(_parsed(records, parser), found_format),
+                format_name=found_format,
                 file_name=path.name,
                 user=user,
                 progress=progress,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -12,29 +11,33 @@ from typing import Any
 
 from django.db import connection, models
 
-_encode = json.JSONEncoder(ensure_ascii=False).encode
-_EMPTY_OBJECT = b"\x01{}"  # most are
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
 
 
-def copy_in(model: type[models.Model], columns: str, rows: Iterable[tuple[Any, ...]], *, table: str = "") -> None:
-    """COPY rows into a model's table, or one with columns of the same types; the others get their defaults.
+def copy_in(model: type[models.Model], columns: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """COPY rows into a model's table; columns that are not named get their defaults.
 
-    columns: their names, with blanks between, in the order of the rows. Values of jsonb columns come from
-    `jsonb`, those of uuid columns from `random_uuids`.
+    columns: their names, with blanks between, in the order of the rows. Values of uuid columns come from
+    `random_uuids`; jsonb is for `packing`.
     """
     fields = {field.attname: field for field in model._meta.concrete_fields}
     types = [re.sub(r"\(\d+\)", "", fields[column].db_type(connection) or "") for column in columns.split()]
-    names = ", ".join(f'"{column}"' for column in columns.split())
-    command = f"COPY {table or model._meta.db_table} ({names}) FROM STDIN (FORMAT binary)"
-    with connection.connection.cursor() as cursor, cursor.copy(command) as copy:
-        copy.set_types(["bytea" if name in ("jsonb", "uuid") else name for name in types])
+    with connection.connection.cursor() as cursor, cursor.copy(_command(model._meta.db_table, columns)) as copy:
+        copy.set_types(["bytea" if name == "uuid" else name for name in types])
         for row in rows:
             copy.write_row(row)
 
 
-def jsonb(value: Any) -> bytes:
-    """What COPY reads a jsonb value from: the number of the format, and JSON."""
-    return b"\x01" + _encode(value).encode() if value else _EMPTY_OBJECT
+def copy_packed(table: str, columns: str, rows: Iterable[bytes]) -> None:
+    """The same with rows that `packing` made."""
+    with connection.connection.cursor() as cursor, cursor.copy(_command(table, columns)) as copy:
+        copy.write(b"".join((_HEADER, *rows, _TRAILER)))
+
+
+def _command(table: str, columns: str) -> str:
+    names = ", ".join(f'"{column}"' for column in columns.split())
+    return f"COPY {table} ({names}) FROM STDIN (FORMAT binary)"
 
 
 _VERSION = bytes(byte & 0x0F | 0x40 for byte in range(256))
@@ -60,7 +63,8 @@ def reserve_ids(model: type[models.Model], count: int) -> Sequence[int]:
             WITH drawn AS MATERIALIZED (
                 SELECT nextval((SELECT pg_get_serial_sequence(%s, 'id'))::regclass) AS id FROM generate_series(1, %s)
             )
-            SELECT min(id), CASE WHEN max(id) - min(id) + 1 > count(*) THEN array_agg(id) END FROM drawn
+            SELECT min(id), CASE WHEN max(id) - min(id) + 1 > count(*) THEN (SELECT array_agg(id) FROM drawn) END
+            FROM drawn
             """,
             [model._meta.db_table, count],
         )

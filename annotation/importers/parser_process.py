@@ -13,54 +13,67 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from io import BufferedReader, BufferedWriter
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NoReturn
 
+from annotation.importers.packing import PackedRow, PackedTalk, pack_row, pack_talk
 from annotation.importers.reading import Record
 from annotation.importers.rows import Row, Talk
 
 Parsed = tuple[Record, Row | Talk | None, str]
 """A record with what it was read into, or with the reason why it was not."""
 
+Packed = tuple[Record, PackedRow | PackedTalk | None, str]
+"""The same, ready for the tables; without the record's value."""
+
+_Sent = tuple[int, int | None, str, bool, tuple[Any, ...] | None]
+"""(line, item, reason, whether it is a conversation, what is packed): built-in values, which marshal carries."""
+
 BATCH_RECORDS = 4000
+RECORDS_WITHOUT_CHILD = 200
 BATCH_BYTES = 2**25
 _LENGTH = struct.Struct(">Q")
 
 
-def in_batches(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
+def in_batches(parsed: Iterator[Parsed], format_name: str) -> Iterator[list[Packed]]:
     """Batches small enough to hold in memory."""
-    while batch := _take(parsed):
-        yield batch
+    while batch := _take(parsed, format_name, BATCH_RECORDS):
+        yield [_received(*entry) for entry in batch]
 
 
-def in_batches_from_child(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
-    """The same; from the second batch on, a child process parses the next while one is worked on.
+def in_batches_from_child(parsed: Iterator[Parsed], format_name: str) -> Iterator[list[Packed]]:
+    """The same; where a first small one is not all, a child process parses the next while one is worked on.
 
-    Without the records' values. `parsed` may read files and compute: a connection to the database is not the child's
-    to use. Raises what reading raises; RuntimeError where the child died.
+    `parsed` may read files and compute: a connection to the database is not the child's to use. Raises what reading
+    raises; RuntimeError where the child died.
     """
-    first = _take(parsed)
-    yield first
-    if len(first) == BATCH_RECORDS or sum(record.size for record, _, _ in first) > BATCH_BYTES:
-        yield from _from_child(parsed)
+    yield [_received(*entry) for entry in _take(parsed, format_name, RECORDS_WITHOUT_CHILD)]
+    if following := next(parsed, None):
+        yield from _from_child(chain([following], parsed), format_name)
 
 
-def _take(parsed: Iterator[Parsed]) -> list[Parsed]:
-    batch, size = [], 0
-    for entry in islice(parsed, BATCH_RECORDS):
-        batch.append(entry)
-        size += entry[0].size
+def _take(parsed: Iterator[Parsed], format_name: str, most: int) -> list[_Sent]:
+    batch: list[_Sent] = []
+    size = 0
+    for record, row, reason in islice(parsed, most):
+        is_talk, packed = isinstance(row, Talk), None
+        if isinstance(row, Talk):
+            packed = pack_talk(row, format_name)
+        elif row is not None:
+            packed = pack_row(row, format_name)
+        batch.append((record.line, record.item, reason, is_talk, packed))
+        size += record.size
         if size > BATCH_BYTES:
             break
     return batch
 
 
-def _from_child(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
+def _from_child(parsed: Iterator[Parsed], format_name: str) -> Iterator[list[Packed]]:
     reading_end, writing_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading_end)
-        _write_and_leave(parsed, writing_end)
+        _write_and_leave(parsed, format_name, writing_end)
     os.close(writing_end)
     try:
         with os.fdopen(reading_end, "rb") as pipe:
@@ -73,15 +86,15 @@ def _from_child(parsed: Iterator[Parsed]) -> Iterator[list[Parsed]]:
             os.waitpid(child, 0)
 
 
-def _write_and_leave(parsed: Iterator[Parsed], descriptor: int) -> NoReturn:
+def _write_and_leave(parsed: Iterator[Parsed], format_name: str, descriptor: int) -> NoReturn:
     """The child's life. It leaves by _exit: connections and files that it inherited are not its own to close."""
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with os.fdopen(descriptor, "wb") as pipe:
             try:
-                while batch := _take(parsed):
-                    _send(pipe, "rows", [_flat(*entry) for entry in batch])
+                while batch := _take(parsed, format_name, BATCH_RECORDS):
+                    _send(pipe, "rows", batch)
                 _send(pipe, "rows", [])
             except OSError as error:
                 _send(pipe, "unreadable", error.errno, error.strerror or str(error))
@@ -98,7 +111,7 @@ def _send(pipe: BufferedWriter, *message: Any) -> None:
     pipe.flush()
 
 
-def _receive(pipe: BufferedReader) -> list[Parsed]:
+def _receive(pipe: BufferedReader) -> list[Packed]:
     """The next batch, empty at the end."""
     header = pipe.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
@@ -108,19 +121,11 @@ def _receive(pipe: BufferedReader) -> list[Parsed]:
         raise OSError(*values)
     if kind == "failed":
         raise RuntimeError(values[0])
-    return [_revived(*entry) for entry in values[0]]
+    return [_received(*entry) for entry in values[0]]
 
 
-def _flat(record: Record, parsed: Row | Talk | None, reason: str) -> tuple[Any, ...]:
-    where = record.line, record.item
-    if isinstance(parsed, Talk):
-        return (*where, reason, parsed.external_id, [turn.flat() for turn in parsed.turns], parsed.lang)
-    return (*where, reason, None if parsed is None else parsed.flat())
-
-
-def _revived(line: int, item: int | None, reason: str, *what: Any) -> Parsed:
+def _received(line: int, item: int | None, reason: str, is_talk: bool, packed: tuple[Any, ...] | None) -> Packed:
     record = Record(line, None, item=item)
-    if len(what) == 3:
-        external_id, turns, lang = what
-        return record, Talk(external_id, [Row.revived(turn) for turn in turns], lang), reason
-    return record, None if what[0] is None else Row.revived(what[0]), reason
+    if packed is None:
+        return record, None, reason
+    return record, PackedTalk._make(packed) if is_talk else PackedRow._make(packed), reason

@@ -11,19 +11,21 @@ from typing import Any
 from django.db import connection
 from django.utils import timezone
 
+from annotation.importers import packing
 from annotation.importers.copying import (
     copy_in,
+    copy_packed,
     find,
     foreign_keys_vouched_for,
-    jsonb,
     may_vouch_for_foreign_keys,
     random_uuids,
     reserve_ids,
 )
 from annotation.importers.imported import Imported
-from annotation.importers.parser_process import Parsed
+from annotation.importers.packing import PackedRow, PackedTalk
+from annotation.importers.parser_process import Packed
 from annotation.importers.reading import Record
-from annotation.importers.rows import Row, Score, Talk, Verdict, digest
+from annotation.importers.rows import Score, digest
 from annotation.models import (
     Annotator,
     Batch,
@@ -32,7 +34,6 @@ from annotation.models import (
     FurtherResponse,
     Judgment,
     Project,
-    Prompt,
     Rating,
     Response,
     ResponseSource,
@@ -53,7 +54,7 @@ class _Placed:
     """A row on its way into the tables, with the ids that it has got so far; no comparison is 0."""
 
     record: Record
-    row: Row
+    row: PackedRow
     prompt: int = 0
     responses: list[int] = field(default_factory=list)
     comparison: int = 0
@@ -67,6 +68,7 @@ class Placing:
         self.file_name = file_name
         self.done = done
         self.now = timezone.now()
+        self.packed_now = packing.timestamp(self.now)
         self.batch_id: int | None = None
         self.source_ids: dict[str, int] = {}
         self.annotators: dict[str, tuple[int, bool]] = {}
@@ -80,17 +82,17 @@ class Placing:
         self.masked_prompts = {(sha256, group): pk for sha256, group, pk in masked}
         find("SELECT id FROM annotation_project WHERE id = %s FOR KEY SHARE", project.pk)
 
-    def add(self, batch: list[Parsed]) -> None:
+    def add(self, batch: list[Packed]) -> None:
         rows: list[_Placed] = []
-        talks: list[tuple[Talk, list[_Placed]]] = []
-        for record, parsed, reason in batch:
-            if parsed is None:
+        talks: list[tuple[PackedTalk, list[_Placed]]] = []
+        for record, packed, reason in batch:
+            if packed is None:
                 self.done.rows += 1
                 self.done.skip(record, reason)
-            elif isinstance(parsed, Row):
-                rows.append(_Placed(record, parsed))
+            elif isinstance(packed, PackedRow):
+                rows.append(_Placed(record, packed))
             else:
-                talks.append((parsed, [_Placed(record, row) for row in parsed.turns]))
+                talks.append((packed, [_Placed(record, PackedRow._make(turn)) for turn in packed.turns]))
                 rows += talks[-1][1]
         self.done.rows += len(rows)
         for placed in rows:
@@ -113,7 +115,7 @@ class Placing:
         the same name need not be the same model."""
         if len(self.source_ids) > REMEMBERED_NAMES:
             self.source_ids.clear()
-        names = {side.source for placed in rows for side in placed.row.sides} - self.source_ids.keys()
+        names = {source for placed in rows for source, *_ in placed.row.sides} - self.source_ids.keys()
         if not names:
             return
         others = ResponseSource.objects.filter(name__in=names).exclude(kind=SourceKind.IMPORTED)
@@ -135,10 +137,9 @@ class Placing:
             self.annotators.clear()
         kinds: dict[str, bool] = {}
         for placed in rows:
-            people: list[Verdict | Score] = [*placed.row.verdicts, *placed.row.scores]
-            for said in people:
-                if said.annotator not in self.annotators:
-                    kinds.setdefault(said.annotator, said.is_human)
+            for name, is_human, *_ in (*placed.row.verdicts, *placed.row.scores):
+                if name not in self.annotators:
+                    kinds.setdefault(name, is_human)
         if not kinds:
             return
         Annotator.objects.bulk_create(
@@ -169,21 +170,16 @@ class Placing:
     def _add_prompts(self, rows: list[_Placed]) -> set[int]:
         """Sets each row's prompt; gives the new ones. A prompt may be added by hand at this moment: the one that was
         first stands."""
-        wanted: dict[PromptKey, Row] = {}
+        wanted: dict[PromptKey, bytes] = {}
         for placed in rows:
             if placed.row.prompt_key not in self.masked_prompts:
-                wanted.setdefault(placed.row.prompt_key, placed.row)
+                wanted.setdefault(placed.row.prompt_key, placed.row.prompt)
         with connection.cursor() as cursor, foreign_keys_vouched_for(self.vouches):
             cursor.execute(
                 "CREATE TEMPORARY TABLE IF NOT EXISTS imported_prompt ON COMMIT DROP AS"
                 ' SELECT messages, "group", lang, content_sha256 FROM annotation_prompt WITH NO DATA'
             )
-            copy_in(
-                Prompt,
-                "messages group lang content_sha256",
-                ((jsonb(row.messages), group, row.lang, sha256) for (sha256, group), row in wanted.items()),
-                table="imported_prompt",
-            )
+            copy_packed("imported_prompt", packing.PROMPT, wanted.values())
             cursor.execute(
                 """
                 INSERT INTO annotation_prompt (project_id, messages, "group", task, lang, content_sha256, created_at)
@@ -224,27 +220,29 @@ class Placing:
             ids[prompt, source, sha256, "" if messages is None else digest(json.loads(messages))] = pk
             samples[prompt, source] = max(samples[prompt, source], index + 1)
         old = set(ids.values())
-        new: dict[ResponseKey, tuple[Any, ...]] = {}
+        new: dict[ResponseKey, tuple[int, bytes]] = {}
         keys_of_rows = []
         for placed in rows:
             prompt, keys = placed.prompt, []
-            for side in placed.row.sides:
-                source = self.source_ids[side.source]
-                key = (prompt, source, side.text_sha256, side.messages_sha256)
+            for source_name, sha256, messages_sha256, fields in placed.row.sides:
+                source = self.source_ids[source_name]
+                key = (prompt, source, sha256, messages_sha256)
                 keys.append(key)
                 if key not in ids and key not in new:
                     index = samples[prompt, source]
                     samples[prompt, source] = index + 1
-                    own = None if side.messages is None else jsonb(side.messages)
-                    new[key] = (prompt, source, index, side.text, side.text_sha256, own, "", "", self.now)
+                    new[key] = index, fields
             keys_of_rows.append(keys)
         pks = reserve_ids(Response, len(new))
+        response, now = packing.response, self.packed_now
         with foreign_keys_vouched_for(self.vouches):
-            copy_in(
-                Response,
-                "id prompt_id source_id sample_index text text_sha256 messages template_sha256 finish_reason"
-                " created_at",
-                ((pk, *values) for pk, values in zip(pks, new.values(), strict=True)),
+            copy_packed(
+                Response._meta.db_table,
+                packing.RESPONSE,
+                [
+                    response(pk, prompt, source, index, now, fields)
+                    for pk, ((prompt, source, _, _), (index, fields)) in zip(pks, new.items(), strict=True)
+                ],
             )
         self.done.responses += len(new)
         ids.update(zip(new, pks, strict=True))
@@ -254,25 +252,22 @@ class Placing:
 
     def _add_comparisons(self, rows: list[_Placed]) -> set[int]:
         """Sets the comparison of each row that has one: new, or found by its id in the file. Gives those found."""
-        external_ids = [placed.row.external_id or self._derived_id(placed.row) for placed in rows]
+        external_ids = [placed.row.external_id for placed in rows]
         ids, sides = self._known_comparisons(external_ids)
         old = set(ids.values())
         pks = iter(reserve_ids(Comparison, len(set(external_ids) - ids.keys())))
-        new: list[tuple[Any, ...]] = []
+        new: list[bytes] = []
         further: list[tuple[int, int, int]] = []
+        project, now = self.project.pk, self.packed_now
         for placed, external_id in zip(rows, external_ids, strict=True):
             row, responses = placed.row, placed.responses
             known = sides.get(external_id)
             if known is None:
                 pk = ids[external_id] = next(pks)
                 sides[external_id] = responses
-                new.append(
-                    (
-                        *(pk, self.project.pk, placed.prompt, responses[0], responses[1], external_id),
-                        *(jsonb(row.meta), len(responses), self._batch(), row.lang, row.sampling_probability),
-                        *(self._required_count(row), 0, random.random(), self.now),
-                    )
-                )
+                places = 0 if row.is_settled else draw_required_count(self.project)
+                place = placed.prompt, responses, self._batch(), places, random.random()
+                new.append(packing.comparison(pk, project, *place, now, row.comparison))
                 if len(responses) > 2:
                     further += [(pk, position, response) for position, response in enumerate(responses[2:], 2)]
             elif known == responses:
@@ -282,12 +277,7 @@ class Placing:
                 continue
             placed.comparison = ids[external_id]
         with foreign_keys_vouched_for(self.vouches):
-            copy_in(
-                Comparison,
-                "id project_id prompt_id response_a_id response_b_id external_id meta response_count batch_id lang"
-                " sampling_probability required_count assigned_count queue_key created_at",
-                new,
-            )
+            copy_packed(Comparison._meta.db_table, packing.COMPARISON, new)
             if further:
                 copy_in(FurtherResponse, "comparison_id position response_id", further)
         self.done.comparisons += len(new)
@@ -312,22 +302,12 @@ class Placing:
                 rankings[pk].append(response)
         return {external_id: pk for external_id, pk, *_ in found}, sides
 
-    def _derived_id(self, row: Row) -> str:
-        sides = [(side.source, side.text, side.messages) for side in row.sides]
-        return f"{self.done.format}-{digest([row.messages, row.group, sides])[:32]}"
-
     def _batch(self) -> int:
         """The batch that this file's comparisons came in with, made where there is a first one."""
         if self.batch_id is None:
             name = f"{self.file_name[:160]}, {timezone.localtime(self.now):%Y-%m-%d %H:%M}"
             self.batch_id = Batch.objects.get_or_create(project=self.project, name=name)[0].pk
         return self.batch_id
-
-    def _required_count(self, row: Row) -> int:
-        """Judged data asks nobody again, and equal texts leave nothing to judge."""
-        if row.verdicts or row.has_equal_texts:
-            return 0
-        return draw_required_count(self.project)
 
     # ── What was said ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -340,33 +320,30 @@ class Placing:
                 old_comparisons,
             ):
                 known[comparison, person] = (preference, ranking)
-        new: list[tuple[Any, ...]] = []
+        new: list[tuple[int, int, bytes]] = []
         to_review = set()
         for placed in rows:
             if len(placed.row.verdicts) > 1 or placed.comparison in old_comparisons:
                 to_review.add(placed.comparison)
-            for verdict in placed.row.verdicts if placed.comparison else ():
-                annotator = self._annotator(placed.record, verdict.annotator, verdict.is_human)
+            for name, is_human, preference, ranking, fields in placed.row.verdicts if placed.comparison else ():
+                annotator = self._annotator(placed.record, name, is_human)
                 if annotator is None:
                     continue
-                key, said = (placed.comparison, annotator), (verdict.preference, verdict.ranking)
+                key, said = (placed.comparison, annotator), (preference, ranking)
                 if key not in known:
                     known[key] = said
-                    new.append(
-                        (
-                            *(placed.comparison, annotator, *said, verdict.strength),
-                            *(verdict.note, jsonb(verdict.meta), False, self.now),
-                            *(jsonb(verdict.ratings), jsonb(verdict.axes), verdict.chips),
-                        )
-                    )
+                    new.append((*key, fields))
                 elif known[key] != said:
-                    self.done.skip(placed.record, "judged it otherwise before; that stands", verdict.annotator)
+                    self.done.skip(placed.record, "judged it otherwise before; that stands", name)
+        judgment, now = packing.judgment, self.packed_now
         with foreign_keys_vouched_for(self.vouches):
-            copy_in(
-                Judgment,
-                "public_id comparison_id annotator_id preference ranking strength note meta is_late created_at ratings"
-                " axes chips",
-                ((public_id, *values) for public_id, values in zip(random_uuids(len(new)), new, strict=True)),
+            copy_packed(
+                Judgment._meta.db_table,
+                packing.JUDGMENT,
+                [
+                    judgment(public_id, comparison, annotator, now, fields)
+                    for public_id, (comparison, annotator, fields) in zip(random_uuids(len(new)), new, strict=True)
+                ],
             )
         self.done.judgments += len(new)
         if new and to_review:
@@ -391,7 +368,7 @@ class Placing:
             known[response, person, aspect] = (value, label)
         new: list[tuple[Any, ...]] = []
         for placed in rated:
-            for score in placed.row.scores:
+            for score in (Score(*values) for values in placed.row.scores):
                 annotator = self._annotator(placed.record, score.annotator, score.is_human)
                 if annotator is None:
                     continue
@@ -405,7 +382,7 @@ class Placing:
             copy_in(Rating, "response_id annotator_id aspect value label low high note created_at", new)
         self.done.ratings += len(new)
 
-    def _add_conversations(self, talks: list[tuple[Talk, list[_Placed]]]) -> None:
+    def _add_conversations(self, talks: list[tuple[PackedTalk, list[_Placed]]]) -> None:
         if not talks:
             return
         found = find(

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from json.encoder import encode_basestring
-from operator import attrgetter
 from typing import Any
 
 from annotation.models import Preference
@@ -56,12 +55,6 @@ class Side:
     def __post_init__(self) -> None:
         self.text_sha256 = hashlib.sha256(self.text.encode()).hexdigest()
         self.messages_sha256 = "" if self.messages is None else messages_sha256(self.messages)
-
-    @classmethod
-    def revived(cls, values: tuple[Any, ...]) -> Side:
-        side = cls.__new__(cls)
-        side.source, side.text, side.messages, side.text_sha256, side.messages_sha256 = values
-        return side
 
 
 @dataclass(slots=True)
@@ -136,34 +129,6 @@ class Row:
         """Whether every response reads the same, so that there is nothing to judge."""
         first = self.sides[0].text
         return all(side.text == first for side in self.sides)
-
-    def flat(self) -> tuple[Any, ...]:
-        """All that it holds as built-in values, which `revived` takes; pickling takes four times as long."""
-        return (
-            self.messages,
-            [_side_values(side) for side in self.sides],
-            [_verdict_values(verdict) for verdict in self.verdicts],
-            [_score_values(score) for score in self.scores],
-            *_row_values(self),
-        )
-
-    @classmethod
-    def revived(cls, values: tuple[Any, ...]) -> Row:
-        row = cls.__new__(cls)
-        row.messages, sides, verdicts, scores, *rest = values
-        for name, value in zip(_ROW_NAMES, rest, strict=True):
-            setattr(row, name, value)
-        row.sides = [Side.revived(side) for side in sides]
-        row.verdicts = [Verdict(*verdict) for verdict in verdicts]
-        row.scores = [Score(*score) for score in scores]
-        return row
-
-
-_side_values = attrgetter(*(one.name for one in fields(Side)))
-_verdict_values = attrgetter(*(one.name for one in fields(Verdict)))
-_score_values = attrgetter(*(one.name for one in fields(Score)))
-_ROW_NAMES = [one.name for one in fields(Row) if one.name not in ("messages", "sides", "verdicts", "scores")]
-_row_values = attrgetter(*_ROW_NAMES)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from annotation.importers.copying import collector_paused
 from annotation.importers.imported import Imported
-from annotation.importers.parser_process import Parsed
+from annotation.importers.parser_process import Packed
 from annotation.importers.placing import Placing
 from annotation.models import EventKind, Project
 from annotation.services import record_event
@@ -22,7 +22,7 @@ IMPORT_LOCK = 7_310_001
 
 def store_rows(
     project_slug: str,
-    batches: Iterator[list[Parsed]],
+    batches: Iterator[list[Packed]],
     *,
     format_name: str,
     file_name: str,

@@ -212,7 +212,7 @@ def _store(job: DataJob, parsed: Iterator[tuple[Record, Row | Talk | None, str]]
     # Parsed in this process: it tells how far it is on the job's row.
     return store_rows(
         job.project.slug,
-        in_batches(parsed),
+        in_batches(parsed, format_name),
         format_name=format_name,
         file_name=job.params["name"],
         user=job.created_by,

@@ -1,0 +1,202 @@
+"""Rows in the form in which COPY reads them: fields of bytes, each after its length (Postgres manual, COPY, "Binary").
+
+Most of a row is what the file says. That is packed where the file is parsed, in a process of its own. What only the
+tables know, ids above all, is put before it when the row is placed: so the process that Postgres waits for joins
+bytes and looks at no text again. For each table, the order of its columns stands here, beside the two functions that
+follow it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import astuple
+from datetime import UTC, datetime
+from struct import Struct
+from typing import Any, NamedTuple
+
+from annotation.importers.rows import Row, Side, Talk, Verdict, digest
+
+Fields = bytes
+"""Columns that follow one another in their table's order, each after its length."""
+
+# ── Values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_SMALLINT, _VARCHAR = 21, 1043  # what Postgres calls the types of arrays' elements
+_NULL = b"\xff\xff\xff\xff"  # a length of −1
+_FALSE = b"\0\0\0\x01\0"
+_length = Struct(">i").pack
+_smallint = Struct(">ih").pack
+_double = Struct(">id").pack
+_empty_array = Struct(">4i").pack
+_array = Struct(">6i").pack
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def timestamp(value: datetime) -> int:
+    """Microseconds since 2000."""
+    gone = value - _EPOCH
+    return (gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds
+
+
+def _pack_text(value: str) -> Fields:
+    data = value.encode()
+    return _length(len(data)) + data
+
+
+def _pack_json(value: dict[str, Any] | list[Any]) -> Fields:
+    if not value:
+        return _EMPTY_OBJECT
+    data = _encode(value).encode()
+    return _length(len(data) + 1) + b"\x01" + data  # the format's version
+
+
+def _pack_array(element_type: int, elements: list[Fields]) -> Fields:
+    """An array of one dimension that holds no nulls."""
+    if not elements:
+        return _empty_array(12, 0, 0, element_type)
+    data = b"".join(elements)
+    return _array(20 + len(data), 1, 0, element_type, len(elements), 1) + data
+
+
+_EMPTY_OBJECT = b"\0\0\0\x03\x01{}"  # most objects are
+_NO_TEXT = _pack_text("")
+_NO_TEXTS = _pack_array(_VARCHAR, [])
+
+# ── Tables: their columns, first those that are known when a row is placed, then those that the file gives ───────────
+
+PROMPT = "messages group lang content_sha256"
+
+
+def _pack_prompt(row: Row) -> bytes:
+    """All of it: placing adds nothing."""
+    sha256, group = row.prompt_key
+    return b"".join((b"\0\x04", _pack_json(row.messages), _pack_text(group), _pack_text(row.lang), _pack_text(sha256)))
+
+
+RESPONSE = "id prompt_id source_id sample_index created_at text text_sha256 messages template_sha256 finish_reason"
+_response = Struct(">h iq iq iq ii iq").pack
+
+
+def _pack_response(side: Side) -> Fields:
+    messages = _NULL if side.messages is None else _pack_json(side.messages)
+    return b"".join((_pack_text(side.text), _pack_text(side.text_sha256), messages, _NO_TEXT, _NO_TEXT))
+
+
+def response(pk: int, prompt: int, source: int, sample_index: int, now: int, fields: Fields) -> bytes:
+    return _response(10, 8, pk, 8, prompt, 8, source, 4, sample_index, 8, now) + fields
+
+
+COMPARISON = (
+    "id project_id prompt_id response_a_id response_b_id batch_id required_count assigned_count queue_key created_at"
+    " external_id meta response_count lang sampling_probability"
+)
+_comparison = Struct(">h iq iq iq iq iq iq ih ih id iq").pack
+
+
+def _pack_comparison(row: Row, external_id: str) -> Fields:
+    count, probability = _smallint(2, len(row.sides)), row.sampling_probability
+    chance = _NULL if probability is None else _double(8, probability)
+    return b"".join((_pack_text(external_id), _pack_json(row.meta), count, _pack_text(row.lang), chance))
+
+
+def comparison(
+    pk: int,
+    project: int,
+    prompt: int,
+    responses: list[int],
+    batch: int,
+    required_count: int,
+    queue_key: float,
+    now: int,
+    fields: Fields,
+) -> bytes:
+    ids = 8, pk, 8, project, 8, prompt, 8, responses[0], 8, responses[1], 8, batch
+    return _comparison(15, *ids, 2, required_count, 2, 0, 8, queue_key, 8, now) + fields
+
+
+JUDGMENT = (
+    "public_id comparison_id annotator_id created_at preference ranking strength note meta ratings axes chips is_late"
+)
+_judgment = Struct(">h i16s iq iq iq").pack
+
+
+def _pack_judgment(verdict: Verdict) -> Fields:
+    ranking, strength = verdict.ranking, verdict.strength
+    return b"".join(
+        (
+            _pack_text(verdict.preference),
+            _NULL if ranking is None else _pack_array(_SMALLINT, [_smallint(2, rank) for rank in ranking]),
+            _NULL if strength is None else _smallint(2, strength),
+            _pack_text(verdict.note) if verdict.note else _NO_TEXT,
+            _pack_json(verdict.meta),
+            _pack_json(verdict.ratings),
+            _pack_json(verdict.axes),
+            _pack_array(_VARCHAR, [_pack_text(chip) for chip in verdict.chips]) if verdict.chips else _NO_TEXTS,
+            _FALSE,
+        )
+    )
+
+
+def judgment(public_id: bytes, comparison: int, annotator: int, now: int, fields: Fields) -> bytes:
+    return _judgment(13, 16, public_id, 8, comparison, 8, annotator, 8, now) + fields
+
+
+# ── What travels from where the file is parsed, in built-in values ───────────────────────────────────────────────────
+
+PackedSide = tuple[str, str, str, Fields]
+"""(source, sha256 of the text, sha256 of its own messages, what the file gives of RESPONSE)"""
+
+PackedVerdict = tuple[str, bool, str, list[int] | None, Fields]
+"""(annotator, is human, preference, ranking, what the file gives of JUDGMENT)"""
+
+
+class PackedRow(NamedTuple):
+    """A row: what placing looks at, and bytes that it passes on."""
+
+    prompt_key: tuple[str, str]
+    prompt: bytes
+    sides: list[PackedSide]
+    external_id: str
+    """The file's, or one derived from what is compared; empty where nothing is."""
+    comparison: Fields
+    is_settled: bool
+    """Whether nobody has to be asked: it is judged, or nothing differs."""
+    verdicts: list[PackedVerdict]
+    scores: list[tuple[Any, ...]]
+    """The values of each Score."""
+    skipped: list[tuple[str, str]]
+
+
+class PackedTalk(NamedTuple):
+    """A conversation; `turns` holds the values of a PackedRow each."""
+
+    external_id: str
+    lang: str
+    turns: list[tuple[Any, ...]]
+
+
+def pack_row(row: Row, format_name: str) -> tuple[Any, ...]:
+    """The values of a PackedRow."""
+    external_id, fields = row.external_id, b""
+    if len(row.sides) > 1:
+        if not external_id:
+            sides = [(side.source, side.text, side.messages) for side in row.sides]
+            external_id = f"{format_name}-{digest([row.messages, row.group, sides])[:32]}"
+        fields = _pack_comparison(row, external_id)
+    return (
+        row.prompt_key,
+        _pack_prompt(row),
+        [(side.source, side.text_sha256, side.messages_sha256, _pack_response(side)) for side in row.sides],
+        external_id,
+        fields,
+        bool(row.verdicts) or row.has_equal_texts,
+        [(one.annotator, one.is_human, one.preference, one.ranking, _pack_judgment(one)) for one in row.verdicts],
+        [astuple(score) for score in row.scores],
+        row.skipped,
+    )
+
+
+def pack_talk(talk: Talk, format_name: str) -> tuple[Any, ...]:
+    """The values of a PackedTalk."""
+    return talk.external_id, talk.lang, [pack_row(turn, format_name) for turn in talk.turns]

@@ -21,11 +21,12 @@ _ANCESTORS = """
 # writes against itself counts once.
 _DOWNSTREAM = """
     WITH mine AS (
-        SELECT r.id, p.project_id FROM annotation_response r JOIN annotation_prompt p ON p.id = r.prompt_id
+        SELECT r.id, r.prompt_id, p.project_id
+          FROM annotation_response r JOIN annotation_prompt p ON p.id = r.prompt_id
          WHERE r.source_id = %(source)s
     ), shown AS (
-        SELECT c.id, c.project_id FROM annotation_comparison c JOIN mine ON mine.id = c.response_a_id
-        UNION SELECT c.id, c.project_id FROM annotation_comparison c JOIN mine ON mine.id = c.response_b_id
+        SELECT c.id, c.project_id FROM annotation_comparison c
+          JOIN mine ON mine.prompt_id = c.prompt_id AND mine.id IN (c.response_a_id, c.response_b_id)
         UNION SELECT c.id, c.project_id FROM annotation_furtherresponse f JOIN mine ON mine.id = f.response_id
                 JOIN annotation_comparison c ON c.id = f.comparison_id
     )

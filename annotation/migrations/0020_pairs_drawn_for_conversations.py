@@ -4,19 +4,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('annotation', '0019_human_evaluation'),
+        ("annotation", "0019_human_evaluation"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='conversation',
-            name='sampling_probability',
-            field=models.FloatField(blank=True, help_text='With which its two sources were drawn; empty where nobody drew them.', null=True),
+            model_name="conversation",
+            name="sampling_probability",
+            field=models.FloatField(
+                blank=True, help_text="With which its two sources were drawn; empty where nobody drew them.", null=True
+            ),
         ),
         migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('sampling_probability__gt', 0), ('sampling_probability__lte', 1)), ('sampling_probability__isnull', True), _connector='OR'), name='conversation_sampling_probability_range'),
+            model_name="conversation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("sampling_probability__gt", 0), ("sampling_probability__lte", 1)),
+                    ("sampling_probability__isnull", True),
+                    _connector="OR",
+                ),
+                name="conversation_sampling_probability_range",
+            ),
         ),
     ]

@@ -43,8 +43,9 @@ class Comparison(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="comparisons")
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="comparisons")
-    response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
-    response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+")
+    # No indexes: who looks for the comparisons of a response goes by the prompt, which is the same.
+    response_a = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+", db_index=False)
+    response_b = models.ForeignKey(Response, on_delete=models.PROTECT, related_name="+", db_index=False)
     external_id = models.CharField(max_length=200, blank=True, help_text="The id in the imported file.")
     meta = models.JSONField(default=dict, blank=True)
     response_count = models.PositiveSmallIntegerField(default=2, db_default=2, help_text="3 to 9: a ranking.")
@@ -317,7 +318,8 @@ class Judgment(models.Model):
 
     # Made by the browser: sending the same vote twice stores it once.
     public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="judgments")
+    # No index of its own: a unique constraint begins with it.
+    comparison = models.ForeignKey(Comparison, on_delete=models.PROTECT, related_name="judgments", db_index=False)
     annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
     # Indexed where there is one: imported judgments are most of a large table and have none.
     assignment = models.ForeignKey(
@@ -362,9 +364,10 @@ class Judgment(models.Model):
                 | (~Q(preference="ranked") & Q(ranking__isnull=True)),
                 name="judgment_ranking_where_ranked",
             ),
+            # Of the live ones, whose superseded_at is empty: one. Over all rows, because it serves look-ups as well.
             models.UniqueConstraint(
-                fields=["comparison", "annotator", "round"],
-                condition=Q(superseded_at__isnull=True),
+                fields=["comparison", "annotator", "round", "superseded_at"],
+                nulls_distinct=False,
                 name="judgment_one_live_per_annotator",
             ),
             models.UniqueConstraint(

@@ -29,7 +29,7 @@ Packed = tuple[Record, PackedRow | PackedTalk | None, str]
 _Sent = tuple[int, int | None, str, bool, tuple[Any, ...] | None]
 """(line, item, reason, whether it is a conversation, what is packed): built-in values, which marshal carries."""
 
-BATCH_RECORDS = 4000
+BATCH_RECORDS = 2000
 RECORDS_WITHOUT_CHILD = 200
 BATCH_BYTES = 2**25
 _LENGTH = struct.Struct(">Q")
@@ -105,7 +105,7 @@ def _write_and_leave(parsed: Iterator[Parsed], format_name: str, descriptor: int
 
 
 def _send(pipe: BufferedWriter, *message: Any) -> None:
-    payload = marshal.dumps(message)
+    payload = marshal.dumps(message, 2)  # the newer versions look for values that occur twice, which takes time
     pipe.write(_LENGTH.pack(len(payload)))
     pipe.write(payload)
     pipe.flush()

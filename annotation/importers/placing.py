@@ -115,7 +115,7 @@ class Placing:
         the same name need not be the same model."""
         if len(self.source_ids) > REMEMBERED_NAMES:
             self.source_ids.clear()
-        names = {source for placed in rows for source, *_ in placed.row.sides} - self.source_ids.keys()
+        names = {side[0] for placed in rows for side in placed.row.sides} - self.source_ids.keys()
         if not names:
             return
         others = ResponseSource.objects.filter(name__in=names).exclude(kind=SourceKind.IMPORTED)
@@ -137,9 +137,12 @@ class Placing:
             self.annotators.clear()
         kinds: dict[str, bool] = {}
         for placed in rows:
-            for name, is_human, *_ in (*placed.row.verdicts, *placed.row.scores):
-                if name not in self.annotators:
-                    kinds.setdefault(name, is_human)
+            for verdict in placed.row.verdicts:
+                if verdict[0] not in self.annotators:
+                    kinds.setdefault(verdict[0], verdict[1])
+            for score in placed.row.scores:
+                if score[0] not in self.annotators:
+                    kinds.setdefault(score[0], score[1])
         if not kinds:
             return
         Annotator.objects.bulk_create(
@@ -220,20 +223,22 @@ class Placing:
             ids[prompt, source, sha256, "" if messages is None else digest(json.loads(messages))] = pk
             samples[prompt, source] = max(samples[prompt, source], index + 1)
         old = set(ids.values())
-        new: dict[ResponseKey, tuple[int, bytes]] = {}
-        keys_of_rows = []
+        pks = list(ids.values())
+        numbers = {key: number for number, key in enumerate(ids)}  # in pks, to which the new ones are added
+        new: list[tuple[int, int, int, bytes]] = []
         for placed in rows:
-            prompt, keys = placed.prompt, []
+            prompt = placed.prompt
             for source_name, sha256, messages_sha256, fields in placed.row.sides:
                 source = self.source_ids[source_name]
                 key = (prompt, source, sha256, messages_sha256)
-                keys.append(key)
-                if key not in ids and key not in new:
+                number = numbers.get(key)
+                if number is None:
+                    number = numbers[key] = len(numbers)
                     index = samples[prompt, source]
                     samples[prompt, source] = index + 1
-                    new[key] = index, fields
-            keys_of_rows.append(keys)
-        pks = reserve_ids(Response, len(new))
+                    new.append((prompt, source, index, fields))
+                placed.responses.append(number)
+        new_pks = reserve_ids(Response, len(new))
         response, now = packing.response, self.packed_now
         with foreign_keys_vouched_for(self.vouches):
             copy_packed(
@@ -241,13 +246,13 @@ class Placing:
                 packing.RESPONSE,
                 [
                     response(pk, prompt, source, index, now, fields)
-                    for pk, ((prompt, source, _, _), (index, fields)) in zip(pks, new.items(), strict=True)
+                    for pk, (prompt, source, index, fields) in zip(new_pks, new, strict=True)
                 ],
             )
         self.done.responses += len(new)
-        ids.update(zip(new, pks, strict=True))
-        for placed, keys in zip(rows, keys_of_rows, strict=True):
-            placed.responses = [ids[key] for key in keys]
+        pks += new_pks
+        for placed in rows:
+            placed.responses = [pks[number] for number in placed.responses]
         return old
 
     def _add_comparisons(self, rows: list[_Placed]) -> set[int]:

@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="judgment",
             constraint=models.UniqueConstraint(
-                fields=("comparison", "annotator", "round", "superseded_at"),
+                fields=("comparison", "round", "superseded_at", "annotator"),
                 name="judgment_one_live_per_annotator",
                 nulls_distinct=False,
             ),

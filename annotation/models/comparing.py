@@ -364,9 +364,10 @@ class Judgment(models.Model):
                 | (~Q(preference="ranked") & Q(ranking__isnull=True)),
                 name="judgment_ranking_where_ranked",
             ),
-            # Of the live ones, whose superseded_at is empty: one. Over all rows, because it serves look-ups as well.
+            # Of the live ones, whose superseded_at is empty: one. Over all rows and in this order, because it serves
+            # look-ups as well: of all votes on a comparison, and of the live ones of a round.
             models.UniqueConstraint(
-                fields=["comparison", "annotator", "round", "superseded_at"],
+                fields=["comparison", "round", "superseded_at", "annotator"],
                 nulls_distinct=False,
                 name="judgment_one_live_per_annotator",
             ),

@@ -96,7 +96,7 @@ def job_compare_score(request: StaffRequest) -> HttpResponse:
     """Ask for scores of the samples of the jobs named (`job`, several) by `reward_model`, and go back to the table."""
     pks = [int(pk) for pk in request.POST.getlist("job") if _is_key(pk)][:JOBS_COMPARED]
     reward_model = request.POST.get("reward_model", "")
-    found = Checkpoint.objects.filter(pk=int(reward_model) if reward_model.isdecimal() else 0).first()
+    found = Checkpoint.objects.filter(pk=int(reward_model) if _is_key(reward_model) else 0).first()
     try:
         if found is None:
             raise DomainError(gettext("choose a reward model"))

@@ -184,10 +184,12 @@ MEASURED: dict[str, Callable[[Path], int]] = {
 def measure(way: str, path: Path) -> Found:
     started, began = time.perf_counter(), time.process_time()
     rows = MEASURED[way](path)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "rows": rows,
         "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - began,
+        "child_cpu": children.ru_utime + children.ru_stime,
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -248,12 +250,12 @@ def report(title: str, found: dict[str, list[Found]], *, bases: tuple[str, ...],
     }
     for way, of_way in found.items():
         ratios = ", ".join(f"{speeds[way] / speeds[base]:.2f} of {base}" for base in bases)
-        own, server = (
+        own, child, server = (
             statistics.median(one[name] / (rows or one["rows"]) * 1e6 for one in of_way)
-            for name in ("cpu", "server_cpu")
+            for name in ("cpu", "child_cpu", "server_cpu")
         )
         peak = max(one["peak_mib"] for one in of_way)
-        cost = f"{own:.0f} + {server:.0f} µs of CPU a row (own + database)"
+        cost = f"{own:.0f} + {child:.0f} + {server:.0f} µs of CPU a row (own + parser + database)"
         print(f"{way:>16}: {speeds[way]:9,.0f} rows/s, {ratios}, {cost}, peak {peak:.0f} MiB", flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,24 +52,27 @@ def random_uuids(count: int) -> Iterator[bytes]:
     return (bytes(drawn[start : start + 16]) for start in range(0, len(drawn), 16))
 
 
-def reserve_ids(model: type[models.Model], count: int) -> Sequence[int]:
+def reserve_ids(model: type[models.Model], count: int) -> range:
     """Ids that nobody else will get, for rows that other rows must point at."""
     if not count:
         return range(0)
     with connection.cursor() as cursor:
-        # Two numbers come back and not one for each row, unless somebody else drew between.
-        cursor.execute(
-            """
-            WITH drawn AS MATERIALIZED (
-                SELECT nextval((SELECT pg_get_serial_sequence(%s, 'id'))::regclass) AS id FROM generate_series(1, %s)
-            )
-            SELECT min(id), CASE WHEN max(id) - min(id) + 1 > count(*) THEN (SELECT array_agg(id) FROM drawn) END
-            FROM drawn
-            """,
-            [model._meta.db_table, count],
-        )
-        first, scattered = cursor.fetchone()
-    return scattered or range(first, first + count)
+        while True:
+            cursor.execute(_DRAW_IDS, [model._meta.db_table, count])
+            first, last = cursor.fetchone()
+            if last - first + 1 == count:
+                return range(first, last + 1)
+            # Somebody else drew between. These stay unused, as those of a rolled back insert do.
+
+
+# OFFSET 0 keeps the parts apart: the sequence is looked up once, and only two numbers come back.
+_DRAW_IDS = """
+SELECT min(id), max(id) FROM (
+    SELECT nextval(sequence) AS id
+    FROM (SELECT pg_get_serial_sequence(%s, 'id')::regclass AS sequence OFFSET 0) named, generate_series(1, %s)
+    OFFSET 0
+) drawn
+"""
 
 
 def may_vouch_for_foreign_keys() -> bool:

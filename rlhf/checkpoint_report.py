@@ -6,19 +6,17 @@ beside each other, so that both pages say the same.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 from urllib.parse import quote
 
 from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
-from scipy import stats
 
 from annotation.models import Comparison, Preference, Project
+from annotation.shares import Share
 from rlhf.benchmark_figures import figures_of
 from rlhf.costs import cost_of, hardware_of
 from rlhf.models import Benchmark, BenchmarkJudgment, BenchmarkRun, Checkpoint, JobStatus, RewardCard
@@ -155,14 +153,12 @@ def _benchmark(run: BenchmarkRun, by_task: dict[str, list[float]]) -> Group:
 
 
 def _mean(key: str, name: str, scores: Sequence[float], url: str) -> Measurement:
-    """With Student's interval over the items."""
-    if not scores:
+    """The interval is Wilson's, with as many independent items as would vary as much: it never claims certainty."""
+    found = Share.clustered([score / 100 for score in scores], [1] * len(scores))
+    if found is None:
         return Measurement(key, name, None, url=url, unit="")
-    mean, count = fmean(scores), len(scores)
-    if count < 2:
-        return Measurement(key, name, mean, count=count, url=url, unit="")
-    half = float(stats.t.ppf(0.975, count - 1)) * stdev(scores) / math.sqrt(count)
-    return Measurement(key, name, mean, max(0.0, mean - half), min(100.0, mean + half), count, url, unit="")
+    ends = (100 * found.value, 100 * found.lower, 100 * found.upper)
+    return Measurement(key, name, *ends, len(scores), url, unit="")
 
 
 def _reward_cards(checkpoint: Checkpoint) -> list[Group]:

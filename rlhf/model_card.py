@@ -72,6 +72,10 @@ def _summary(checkpoint: Checkpoint, lineage: Lineage) -> str:
         else:
             merged = checkpoint.job.merge_inputs.values_list("checkpoint__name", flat=True)
             made += f" of {', '.join(f'`{name}`' for name in merged)}; nothing was trained."
+    elif checkpoint.step_of:
+        job = checkpoint.step_of
+        made = f"It is the model after {checkpoint.step} steps of the job {_text(str(job))}, from `{job.base.name}`"
+        made += f" by {job.get_method_display()}."
     else:
         made = "It was made elsewhere and brought in; how is not known here."
     facts = [("Line", line), ("Manifest sha256", f"`{checkpoint.manifest_sha256}`")]
@@ -244,7 +248,9 @@ def _limits_of_data(snapshot: DatasetSnapshot) -> list[str]:
 def limits_of(checkpoint: Checkpoint) -> list[str]:
     """What follows from the rows; a person may add to a downloaded card. In English, as the card is."""
     limits = []
-    job = checkpoint.job
+    job = checkpoint.job or checkpoint.step_of
+    if checkpoint.step_of:
+        limits.append("It is a step on the way, not what its job ended with.")
     if job is None:
         limits.append("Nothing about its training, its data or its licence is known here; ask where it came from.")
     else:

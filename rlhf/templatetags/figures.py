@@ -160,7 +160,7 @@ def score(value: float, unit: str = "") -> str:
 @register.filter
 def change(found: Any) -> str:
     """A change in points with its interval: −8.0 (−13.1 to −2.9)."""
-    value, lower, upper = (f"{number:+.1f}".replace("-", "−") for number in (found.value, found.lower, found.upper))
+    value, lower, upper = (points(number / 100) for number in (found.value, found.lower, found.upper))
     return gettext("%(value)s (%(lower)s to %(upper)s)") % {"value": value, "lower": lower, "upper": upper}
 
 

@@ -21,7 +21,7 @@ from rlhf.views.job_figures import figures_of
 CHECKPOINTS_COMPARED = 6
 FIGURES_SHOWN = {"reward", "loss", "accuracy", "margin", "kl", "length", "logps", "token_accuracy"}
 """Of the job's curves those that say how learning went; the rest is about the machine."""
-_WITH_LINEAGE = ("parent__source", "source", "job__snapshot__project", "job__base", "step_of")
+_WITH_LINEAGE = ("parent__source", "source", "job__snapshot__project", "job__base", "step_of__snapshot")
 
 
 @staff_required

@@ -50,8 +50,11 @@ class ScoredSamples:
 
     def measured_base(self) -> Measured:
         """Where all jobs began at the same model: what it had at step 0."""
+        rows = next(iter(self.by_job.values()))
+        if not rows:
+            return {}
         samples, _ = self.columns()
-        return {samples.name: mean_value([row["before"] for row in next(iter(self.by_job.values()))])}
+        return {samples.name: mean_value([row["before"] for row in rows])}
 
     def measured(self, job: TrainingJob) -> Measured:
         rows = self.by_job.get(job.pk)

@@ -233,6 +233,8 @@ def test_samples_are_judged_on_the_prompts_that_all_jobs_answered(
     assert "3.00 +1.50 (0.52 … 5.48) of 3" in text
     assert "2 of 6 answers were cut at the longest length" in text and "2 samples were too long" in text
     assert 'hx-trigger="every 3s"' not in html
+    SampleScores.objects.filter(job=kto).update(values=[])  # no prompt in common
+    assert page.get(f"/training/compare/?job={dpo.pk}&job={kto.pk}").status_code == 200
 
 
 def test_scores_of_samples_are_asked_for_and_what_stands_in_the_way_is_said(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from annotation.leaderboard import head_to_head
 from annotation.models import Project, Prompt, ResponseSource
 from rlhf.comparison import BASE, Column, Value
-from rlhf.costs import cost_of, hardware_of
+from rlhf.costs import Cost, cost_of, hardware_of
 from rlhf.models import BenchmarkRun, InsightKind, JobInsight, JobMetric, JobStatus, Point, TrainingJob
 from rlhf.scored_samples import ScoredSamples
 from rlhf.shares import held_out_accuracy
@@ -38,7 +38,6 @@ IN_TRAINING = (
     Column("length", _("Length of completions"), "", "training", unit=_("tokens"), decimals=0),
 )
 COSTS = (
-    Column("hours", _("Hours of processes"), "lower", "cost", unit=_("h"), decimals=3),
     Column("seconds", _("Wall time"), "lower", "cost", is_seconds=True),
     Column("tokens", _("Tokens"), "lower", "cost", decimals=0),
     Column("memory", _("Peak memory"), "lower", "cost", unit=_("GB"), decimals=1),
@@ -54,6 +53,7 @@ def measure(
 ) -> tuple[list[Column], dict[int, Measured]]:
     """Every evaluation and cost of these jobs that there is, by pk; what was measured of a base that all share too."""
     hardware = hardware_of(list(jobs))
+    costs = {job.pk: cost_of(job, hardware.get(job.pk)) for job in jobs}
     logged = JobMetric.objects.curves([job.pk for job in jobs], 240)
     tokens = _tokens([job.pk for job in jobs])
     samples = _samples([job.pk for job in jobs])
@@ -66,7 +66,7 @@ def measure(
             row |= _benchmarks(source, benches)
         if job.pk in samples:
             row |= _of_samples(samples[job.pk][-1])
-        row["hours"] = Value(cost_of(job, hardware.get(job.pk)).hours)
+        row["hours"] = Value(costs[job.pk].hours)
         row["seconds"] = Value(job.process_seconds)
         if tokens.get(job.pk):
             row["tokens"] = Value(tokens[job.pk])
@@ -79,7 +79,14 @@ def measure(
         measured[BASE] = base
     by_reward_models = [column for by_model in scored for column in by_model.columns()]
     evaluations = [WINS, *slices.values(), *benches.values(), *by_reward_models, *HELD_OUT]
-    return [*evaluations, *IN_TRAINING, *COSTS], measured
+    return [*evaluations, *IN_TRAINING, _hours_of(costs.values()), *COSTS], measured
+
+
+def _hours_of(costs: Iterable[Cost]) -> Column:
+    """GPU-hours or process-hours, or what stands for both where jobs differ in it."""
+    labels = {str(cost.label): cost.label for cost in costs}
+    label, unit = (next(iter(labels.values())), "") if len(labels) == 1 else (_("Hours of processes"), _("h"))
+    return Column("hours", label, "lower", "cost", unit=unit, decimals=3)
 
 
 def _source(job: TrainingJob) -> ResponseSource | None:

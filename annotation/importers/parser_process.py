@@ -1,4 +1,4 @@
-"""Parses in a process of its own, beside the one that talks to Postgres.
+"""Parses and packs in a process of its own, beside the one that talks to Postgres.
 
 A thread cannot do it: it and the thread that feeds Postgres would each wait for the interpreter at every turn.
 """

@@ -72,22 +72,23 @@ def _about(run: BenchmarkRun) -> Q:
 
 
 def _seconds_left(run: BenchmarkRun, answers_left: int, judgments_left: int) -> float | None:
-    """From how long the last ones took; judgments are guessed from answers until there are some."""
-    answering = _seconds_each(run.answers.all())
-    judging = _seconds_each(run.judgments.all()) or answering
+    """From the pace of the last ones; judgments are guessed from answers until there are some."""
+    answering = _seconds_each(run.answers.all(), run.parallel)
+    judging = _seconds_each(run.judgments.all(), run.parallel) or answering
     if (answers_left and answering is None) or (judgments_left and judging is None):
         return None
-    return sum(
-        left * (each or 0.0) / min(run.parallel, left)
-        for left, each in ((answers_left, answering), (judgments_left, judging))
-        if left
-    )
+    return answers_left * (answering or 0.0) + judgments_left * (judging or 0.0)
 
 
-def _seconds_each(rows: Any) -> float | None:
-    """The mean of the last ones, from the asking to the end; so many at a time as the run asks for (Little's law)."""
-    last = rows.filter(seconds__gt=0).order_by("-pk").values_list("seconds", flat=True)[:PACE_ROWS]
-    return fmean(last) if last else None
+def _seconds_each(rows: Any, parallel: int) -> float | None:
+    """From one end to the next, of the last ones; time in which none was asked for, as after a crash, is left out."""
+    last = rows.filter(seconds__gt=0).order_by("-pk").values_list("created_at", "seconds")[:PACE_ROWS]
+    busy = until = 0.0
+    for begin, end in sorted((at.timestamp() - seconds, at.timestamp()) for at, seconds in last):
+        busy += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    # The others that were asked for meanwhile and have not ended are half done, on average.
+    return busy / (len(last) + (parallel - 1) / 2) if last else None
 
 
 def items_of(run: BenchmarkRun) -> dict[int, fb_bench.Item]:

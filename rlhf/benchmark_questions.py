@@ -38,11 +38,6 @@ class Step:
         """FB-Bench's authors say how; those of the others leave it to each endpoint, so that 0 repeats best."""
         return fb_bench.temperature_of(self.item.task) if self.item.scenario else 0.0
 
-    @property
-    def length(self) -> int:
-        """Characters to read."""
-        return sum(len(message["content"]) for message in self.messages)
-
     def next(self, answer: str) -> Step | None:
         if not self.after:
             return None

@@ -86,9 +86,9 @@ class _Work:
             self._leave_unanswered(unreachable)
             if step:
                 steps.append(step)
-        # The short ones first: a server that pads the texts it reads together then pads little.
-        by_length = sorted(steps, key=lambda step: step.length)
-        self.asking.do_all(endpoint, answer, by_length, follow=lambda step: step)
+        # Shuffled, the same way each time: what is left is then like what is done, and the estimate of the time holds.
+        shuffled = sorted(steps, key=lambda step: step.item.key)
+        self.asking.do_all(endpoint, answer, shuffled, follow=lambda step: step)
 
     def _leave_unanswered(self, turns: Sequence[BenchmarkItem]) -> None:
         for item in turns:
@@ -113,12 +113,9 @@ class _Work:
             BenchmarkAnswer.objects.filter(run=self.run.answering_run_id, item__dropped_at=None)
             .exclude(item__judgments__run=self.run)
             .select_related("item")
+            .order_by("item__key")
         )
-        self.asking.do_all(
-            endpoint,
-            judge,
-            sorted(missing, key=lambda answer: len(answer.item.query + answer.item.first_response + answer.text)),
-        )
+        self.asking.do_all(endpoint, judge, missing)
 
     def _judge(self, endpoint: Endpoint, answer: BenchmarkAnswer, question: Question) -> dict[str, Any]:
         """What `store_judgment` keeps of up to so many tries."""

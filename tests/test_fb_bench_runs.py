@@ -8,17 +8,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from annotation.models import ResponseSource
 from rlhf import asking, benchmarking
 from rlhf.benchmark_figures import agreements, answer_rows, judgment_rows, leaderboard, progress_of, report_of
 from rlhf.evaluation.fb_bench import read_dataset
-from rlhf.models import BenchmarkRun
+from rlhf.models import BenchmarkAnswer, BenchmarkRun
 from rlhf.services import leases
 from rlhf.services.benchmarks import (
     import_benchmark_run,
@@ -145,6 +147,19 @@ def test_a_server_that_stays_away_ends_the_run_and_nothing_is_asked_twice(
             assert reopen_benchmark_run(run)
     assert len(asked) == len(set(asked)) == 24
     assert run.report["scored"] == 12
+
+
+def test_the_time_left_follows_the_pace_whatever_broke_in_or_was_changed(server: ChatServer, tmp_path: Path) -> None:
+    run = make_run(server, tmp_path, [correction(f"question {number}") for number in range(30)], parallel=4)
+    began = timezone.now()
+    for number, item in enumerate(run.data_set.items.all()[:16]):
+        # Four at a time for 40 s each, and an hour's break after the eighth.
+        ended = began + timedelta(seconds=40 * (number // 4 + 1), hours=number // 8)
+        BenchmarkAnswer.objects.create(run=run, item=item, text="So.", seconds=40, created_at=ended)
+    expected = pytest.approx((14 + 30) * 10, rel=0.2)
+    assert progress_of(run).seconds_left == expected
+    run.parallel = 8  # nothing has ended at this new pace yet
+    assert progress_of(run).seconds_left == expected
 
 
 def test_a_judge_may_be_busy_break_off_or_speak_in_fences(server: ChatServer, tmp_path: Path) -> None:

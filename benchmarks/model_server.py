@@ -1,10 +1,11 @@
 """Tokens a second of the model server, and of plain transformers `generate` with the same model and threads.
 
-    python -m benchmarks.model_server [--model DIR] [--rows 1 8 32] [--tokens 64] [--prompt-tokens 2000] [--rounds 2]
+    python -m benchmarks.model_server [--model DIR] [--rows 1 8 32] [--words 30] [--tokens 64] [--prompt-tokens 2000]
 
 The server runs in a process of its own and is asked over HTTP by so many clients at a time; `generate` gets the same
 prompts as one batch in this process, while the server has nothing to do. The two take turns. Both sample, and neither
-ends before it has written all tokens. Reading is one prompt with a single token as the answer.
+ends before it has written all tokens. Reading is one prompt with a single token as the answer. Where other work shares
+the machine, the tokens of a second of CPU say more than those of a second.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import httpx
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.measure import add_json_option, machine, median
+from benchmarks.measure import add_json_option, cpu_seconds, machine, median
 from benchmarks.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,6 +71,9 @@ class Server:
         answer.raise_for_status()
         return dict(answer.json()["usage"])
 
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.process.pid)
+
     def write(self, prompts: list[str], tokens: int) -> int:
         with ThreadPoolExecutor(len(prompts)) as pool:
             return sum(usage["completion_tokens"] for usage in pool.map(lambda text: self.ask(text, tokens), prompts))
@@ -82,6 +86,9 @@ class Plain:
     def __init__(self, model: Path) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
 
     def encode(self, prompts: list[str]) -> Any:
         chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
@@ -102,10 +109,24 @@ class Plain:
         return int(asked["input_ids"].shape[1])
 
 
-def pace(work: Callable[..., int], *arguments: Any) -> float:
-    """Tokens a second."""
-    started = time.monotonic()
-    return work(*arguments) / (time.monotonic() - started)
+class Paces:
+    """Tokens a second and a second of CPU, by what was done and by whom."""
+
+    def __init__(self) -> None:
+        self.measured: dict[str, dict[str, list[tuple[float, float]]]] = {}
+
+    def measure(self, what: str, name: str, side: Server | Plain, work: Callable[..., int], *arguments: Any) -> None:
+        began, cpu_began = time.monotonic(), side.cpu_seconds()
+        tokens = work(*arguments)
+        paces = tokens / (time.monotonic() - began), tokens / (side.cpu_seconds() - cpu_began)
+        self.measured.setdefault(what, {}).setdefault(name, []).append(paces)
+        print(f"  {what:<26}{name:<10}{paces[0]:8.0f} tokens/s{paces[1]:8.0f} tokens/CPU s", flush=True)
+
+    def medians(self) -> dict[str, dict[str, list[float]]]:
+        return {
+            what: {name: [median(values) for values in zip(*paces, strict=True)] for name, paces in by.items()}
+            for what, by in self.measured.items()
+        }
 
 
 def main() -> None:
@@ -113,6 +134,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "var" / "models" / "smollm2-135m-instruct")
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 8, 32], help="answers at a time")
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
+    parser.add_argument("--words", type=int, default=30, help="of the prompts that are answered")
     parser.add_argument("--prompt-tokens", type=int, default=2000, help="of the prompt that is read, about")
     parser.add_argument("--rounds", type=int, default=2)
     add_json_option(parser)
@@ -128,26 +150,25 @@ def main() -> None:
         sides: dict[str, Server | Plain] = {"server": server, "generate": plain}
         for side in sides.values():
             side.write([words(20, seed=0)] * 2, 4)
-        paces: dict[str, dict[str, list[float]]] = {}
+        paces = Paces()
         for number in range(arguments.rounds):
             for name, side in sides.items():
                 for rows in arguments.rows:
-                    prompts = [words(30, seed=row) for row in range(rows)]
-                    measured = pace(side.write, prompts, arguments.tokens)
-                    paces.setdefault(f"written, {rows} at a time", {}).setdefault(name, []).append(measured)
-                measured = pace(side.read, words(arguments.prompt_tokens, seed=number))
-                paces.setdefault("read", {}).setdefault(name, []).append(measured)
+                    prompts = [words(arguments.words, seed=row) for row in range(rows)]
+                    paces.measure(f"written, {rows} at a time", name, side, side.write, prompts, arguments.tokens)
+                paces.measure("read", name, side, side.read, words(arguments.prompt_tokens, seed=number))
     finally:
         if server:
             server.process.terminate()
             server.process.wait(30)
         shutil.rmtree(folder, ignore_errors=True)
-    figures = {what: {name: median(values) for name, values in by.items()} for what, by in paces.items()}
-    print(f"tokens/s{'':18}{'server':>10}{'generate':>10}{'ratio':>8}")
+    print(f"{'':26}{'server':>10}{'generate':>10}{'ratio':>8}{'ratio by CPU':>14}")
+    figures = paces.medians()
     for what, by in figures.items():
-        print(f"{what:<26}{by['server']:10.0f}{by['generate']:10.0f}{by['server'] / by['generate']:8.2f}")
+        (ours, ours_cpu), (plain_pace, plain_cpu) = by["server"], by["generate"]
+        print(f"{what:<26}{ours:10.0f}{plain_pace:10.0f}{ours / plain_pace:8.2f}{ours_cpu / plain_cpu:14.2f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"tokens_per_second": figures, **machine()}, indent=1))
+        arguments.json.write_text(json.dumps({"tokens_per_second_and_cpu_second": figures, **machine()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -289,9 +289,12 @@ def test_published_rows_become_a_run_with_the_same_figures(tmp_path: Path) -> No
         parse_cfbench(json.dumps(data).encode(), "d"), Benchmark.CFBENCH, name="d"
     )
     stranger = {**instruction(9), "response": "e", "infer_model": "m"}
-    imported = import_constraint_run(data_set, json.dumps([*rows, stranger, rows[0], 3]).encode(), "published.json")
+    imported = import_constraint_run(
+        data_set, json.dumps([*rows, stranger, stranger | {"prompt": "\ud800"}, rows[0], 3]).encode(), "published.json"
+    )
     [run] = imported.runs
     assert [refusal.reason for refusal in imported.refusals] == [
+        "the data set has no such item",
         "the data set has no such item",
         "an earlier row has the same item of the same model; the earlier one counts",
         "it is not a JSON object",
@@ -313,6 +316,8 @@ def test_published_rows_become_a_run_with_the_same_figures(tmp_path: Path) -> No
         ({"prompt_infos": {}}, "turn 1: prompt_infos says nothing about it"),
         ({"messages": [{"role": "user", "content": "a"}] * 2}, "messages: 'a' is asked twice"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "number 1 has the role 'tool'"),
+        ({"note": {"x": [float("nan")]}}, "note: nan is no number that a database keeps"),
+        ({"note": "\ud800"}, "note: it holds a NUL or half a character"),
     ],
 )
 def test_a_session_that_is_none_is_named(change: dict[str, Any], sentence: str) -> None:

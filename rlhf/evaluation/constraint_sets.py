@@ -6,6 +6,7 @@ An exercise is an instruction of CFBench, or a turn of one of SysBench's session
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,7 +102,7 @@ def _parsed(
 
 
 def key_of(*parts: Any) -> str:
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(map(str, parts)).encode(errors="surrogatepass")).hexdigest()
 
 
 def _known(value: Any) -> dict[str, Any]:
@@ -120,21 +121,27 @@ def _kept(value: dict[str, Any], *left_out: str) -> dict[str, Any]:
     """The row without what is stored elsewhere."""
     kept = {name: entry for name, entry in value.items() if name not in left_out + ROW_FIELDS_OF_A_RESULT}
     for name, entry in kept.items():
-        for text in _texts_in(entry):
-            check_text(name + text, name)
+        field = name if name.isprintable() else short(name)
+        try:
+            for text in (name, *_texts_in(entry, field)):
+                check_text(text, field)
+        except RecursionError:
+            raise UnusableItemError(f"{field}: it is nested too deeply") from None
     return kept
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def _texts_in(value: Any, field: str) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UnusableItemError(f"{field}: {value} is no number that a database keeps")
     elif isinstance(value, dict):
         for name, entry in value.items():
             yield name
-            yield from _texts_in(entry)
+            yield from _texts_in(entry, field)
     elif isinstance(value, list):
         for entry in value:
-            yield from _texts_in(entry)
+            yield from _texts_in(entry, field)
 
 
 # ── CFBench ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -129,6 +129,17 @@ def _sliced(prompts: NDArray[np.int64], measure: Callable[[NDArray[np.bool_]], F
     return slices
 
 
+def _agreement(items: NDArray[np.int64], outcomes: NDArray[np.int64]) -> Share | None:
+    """The share of pairs of people who said the same of one item; None where no item has two."""
+    if not len(items):
+        return None
+    item = np.unique(items, return_inverse=True)[1]
+    counts = np.zeros((int(item.max()) + 1, int(outcomes.max()) + 1))
+    np.add.at(counts, (item, outcomes), 1)
+    total = counts.sum(axis=1)
+    return Share.clustered((counts * (counts - 1)).sum(axis=1) / 2, total * (total - 1) / 2)
+
+
 # ── Good, same, bad ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -136,6 +147,8 @@ def _sliced(prompts: NDArray[np.int64], measure: Callable[[NDArray[np.bool_]], F
 class GsbFigures:
     whole: WinRate
     slices: list[Slice[WinRate]]
+    agreement: Share | None
+    """How often two people gave a pair the same of the three verdicts; None where nobody judged what another did."""
 
 
 def gsb_figures(study: Study) -> GsbFigures:
@@ -146,7 +159,12 @@ def gsb_figures(study: Study) -> GsbFigures:
         return win_rate_of(battles.where(kept), is_new_first[kept], differences[kept])
 
     whole = measure(np.ones(len(battles), dtype=bool))
-    return GsbFigures(whole, _sliced(_prompts_of(battles), measure) if len(battles) else [])
+    assert battles.one_response is not None and battles.other_response is not None
+    first = np.where(is_new_first, battles.one_response, battles.other_response)
+    verdict = np.where(is_new_first, battles.verdict, 2 - battles.verdict)
+    return GsbFigures(
+        whole, _sliced(_prompts_of(battles), measure) if len(battles) else [], _agreement(first, verdict)
+    )
 
 
 def _votes(study: Study) -> tuple[Battles, NDArray[np.bool_]]:
@@ -179,19 +197,22 @@ def pair_rows(
     yield from _vote_rows(battles, new_comes_first(battles, ids, new))
 
 
-def _vote_rows(battles: Battles, is_new_first: NDArray[np.bool_]) -> Iterator[dict[str, Any]]:
+def _vote_rows(
+    battles: Battles, is_new_first: NDArray[np.bool_], newest: int | None = None
+) -> Iterator[dict[str, Any]]:
     if not len(battles):
         return
     assert battles.at is not None and battles.one_response is not None and battles.other_response is not None
+    order = np.argsort(battles.at, kind="stable")[-newest if newest else None :]
     new = np.where(is_new_first, battles.one_response, battles.other_response)
     old = np.where(is_new_first, battles.other_response, battles.one_response)
     verdict = np.where(is_new_first, battles.verdict, 2 - battles.verdict)
     texts = (
         Response.objects.defer("text")
         .annotate(characters=Length("text"), task=F("prompt__task"), lang=F("prompt__lang"), tags=F("prompt__tags"))
-        .in_bulk(np.unique([new, old]).tolist())
+        .in_bulk(np.unique([new[order], old[order]]).tolist())
     )
-    for row in np.argsort(battles.at, kind="stable").tolist():
+    for row in order.tolist():
         ours, theirs = (texts[int(side[row])] for side in (new, old))
         yield {
             "at": datetime.fromtimestamp(int(battles.at[row]) / 1e6, UTC).isoformat(timespec="seconds"),
@@ -253,6 +274,8 @@ class MarkedFigures:
     whole: list[RubricFigures]
     """The new source first."""
     slices: list[Slice[list[RubricFigures]]]
+    agreement: dict[str, Share]
+    """How often two people gave one response the same mark, by MEASURES; empty where nobody rated what another did."""
     difference: Difference | None
     """None with one source, and with fewer than two prompts of which both were rated."""
 
@@ -265,7 +288,9 @@ def rubric_figures(study: Study) -> MarkedFigures:
 
     everything = np.ones(len(ratings.source), dtype=bool)
     slices = _sliced(ratings.prompt, measure) if len(ratings.source) else []
-    return MarkedFigures(measure(everything), slices, _difference(study, ratings))
+    agreed = {name: _agreement(ratings.response, ratings.marks[name].astype(np.int64)) for name in MEASURES}
+    agreement = {name: share for name, share in agreed.items() if share}
+    return MarkedFigures(measure(everything), slices, agreement, _difference(study, ratings))
 
 
 def _of_source(ratings: _Ratings, kept: NDArray[np.bool_], source: ResponseSource) -> RubricFigures:
@@ -303,16 +328,19 @@ def _difference(study: Study, ratings: _Ratings) -> Difference | None:
     return Difference(value, value - width, value + width, count)
 
 
-def _rating_rows(study: Study) -> Iterator[dict[str, Any]]:
-    ratings = _live_ratings(study).select_related("item__response__source", "item__response__prompt")
+def _rating_rows(study: Study, newest: int | None) -> Iterator[dict[str, Any]]:
+    found = _live_ratings(study)
     people: dict[int, int] = {}
-    for rating in ratings.iterator():
+    for annotator in found.values_list("annotator", flat=True).iterator():
+        people.setdefault(annotator, len(people) + 1)
+    ratings = found.select_related("item__response__source", "item__response__prompt").defer("item__response__text")
+    for rating in reversed(ratings.reverse()[:newest]) if newest else ratings.iterator():
         response = rating.item.response
         yield {
             "at": rating.submitted_at.isoformat(timespec="seconds"),
             "prompt": response.prompt_id,
             **_label_columns(response.prompt),
-            "person": people.setdefault(rating.annotator_id, len(people) + 1),
+            "person": people[rating.annotator_id],
             "model": response.source.name,
             "response": response.pk,
             **{f"mark_{name}": getattr(rating, name) for name in MARKS},
@@ -326,9 +354,9 @@ def _rating_rows(study: Study) -> Iterator[dict[str, Any]]:
 # ── A study ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def study_rows(study: Study) -> Iterator[dict[str, Any]]:
-    """Every vote or rating that its figures rest on, oldest first. People are numbered, not named."""
-    return _vote_rows(*_votes(study)) if study.kind == "gsb" else _rating_rows(study)
+def study_rows(study: Study, newest: int | None = None) -> Iterator[dict[str, Any]]:
+    """The votes or ratings that its figures rest on, oldest first: all, or the newest. People are numbered."""
+    return _vote_rows(*_votes(study), newest) if study.kind == "gsb" else _rating_rows(study, newest)
 
 
 def coverage_of(study: Study) -> Coverage:
@@ -398,6 +426,7 @@ def figures_of(study: Study) -> dict[str, Any]:
         assert study.against is not None
         return base | {
             **win_rate_dict(found.whole),
+            "agreement": _ends(found.agreement),
             "sentence": say_win_rate(found.whole, study.source.name, study.against.name),
             "slices": [
                 {"axis": part.axis, "label": part.label or None, **win_rate_dict(part.found)} for part in found.slices
@@ -407,6 +436,7 @@ def figures_of(study: Study) -> dict[str, Any]:
     return base | {
         "models": [_marked_dict(figures) for figures in marked.whole],
         "difference": _ends(marked.difference),
+        "agreement": {name: _ends(share) for name, share in marked.agreement.items()},
         "slices": [
             {"axis": part.axis, "label": part.label or None, "models": [_marked_dict(one) for one in part.found]}
             for part in marked.slices

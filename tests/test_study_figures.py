@@ -86,9 +86,11 @@ def test_good_same_bad_is_counted_from_the_new_side_and_by_label() -> None:
         ("format", "few-shot"): (1, 0, 1), ("format", None): (4, 1, 1),
         ("language", "en"): (5, 1, 2),
     }  # fmt: skip
+    assert found["agreement"] is None  # nobody judged what another did
     rows = list(study_rows(study))
     assert [row["verdict"] for row in rows] == verdicts
     assert (rows[0]["new_characters"], rows[0]["old_characters"], rows[0]["scenario"]) == (10, 20, "mail")
+    assert list(study_rows(study, 2)) == rows[-2:]
     assert len(list(pair_rows([project], make_source("new-model"), make_source("old-model")))) == 9
 
 
@@ -134,14 +136,18 @@ def test_pass_rates_and_their_difference() -> None:
     assert found.difference is not None
     assert found.difference.value == 0.5
     assert found.difference.upper == pytest.approx(0.5 + 3.18245 * 0.288675, abs=1e-4)
+    assert found.agreement["passed"].value == 1  # both people said the same of each
     hard = next(part for part in found.slices if (part.axis, part.label) == ("difficulty", "hard"))
     assert [one.shares["passed"].value for one in hard.found] == [0.5, 0.5]
     # A correction replaces; it does not add.
     rating = RubricRating.objects.filter(item__response__source__name="new-model", accuracy=False)[0]
     marks = Marks(True, True, True, True, True)
     services.submit_rating(rating_id=rating.public_id, annotator=rating.annotator, marks=marks)
-    assert rubric_figures(study).whole[0].shares["passed"].value == pytest.approx(7 / 8)
-    assert len(list(study_rows(study))) == 16
+    found = rubric_figures(study)
+    assert found.whole[0].shares["passed"].value == pytest.approx(7 / 8)
+    assert (found.agreement["passed"].value, found.agreement["passed"].count) == (7 / 8, 8)
+    rows = list(study_rows(study))
+    assert len(rows) == 16 and list(study_rows(study, 3)) == rows[-3:]
 
 
 def test_labels_out_of_tags() -> None:

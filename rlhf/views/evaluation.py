@@ -16,7 +16,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from annotation.models import ResponseSource, SourceKind
+from annotation.models import ResponseSource, SourceKind, Study
 from annotation.services import DomainError
 from rlhf.benchmark_charts import Bars, bars_of, scatter_of
 from rlhf.benchmark_figures import (
@@ -41,6 +41,7 @@ from rlhf.views import constraint_words
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
 
 MAX_FILE_BYTES = 50_000_000
+STUDIES_SHOWN = 10
 RUNS_SHOWN = 30
 FB_BENCH_RATES = ("error_correction", "response_maintenance", "overall")
 
@@ -102,6 +103,7 @@ def evaluation_home(request: StaffRequest) -> HttpResponse:
         "agreements": agreements(shown) if shown else [],
         "runs": [(run, progress_of(run)) for run in runs],
         "file_form": FileForm(),
+        "studies": Study.objects.select_related("project", "source", "against").order_by("-pk")[:STUDIES_SHOWN],
     }
     return render(request, "rlhf/evaluation.html", context)
 

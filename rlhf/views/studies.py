@@ -104,7 +104,6 @@ def project_study(request: MemberRequest, project: Project, study_id: int) -> Ht
     chosen = chosen_prompts(project, study.selection, study.sources)
     missing = [(source, chosen.count() - answered(chosen, [source]).count()) for source in study.sources]
     may_ask = is_at_least(request.role, Role.ADMIN)
-    rows = list(study_rows(study)) if may_ask else []
     context: dict[str, Any] = {
         "project": project,
         "study": study,
@@ -113,8 +112,7 @@ def project_study(request: MemberRequest, project: Project, study_id: int) -> Ht
         "checkpoints": {one.source_id: one for one in Checkpoint.objects.filter(source__in=study.sources)},
         "missing": [(source, count) for source, count in missing if count],
         "to_add": len(prompts_to_add(project, study.selection, study.sources, study=study)),
-        "rows": rows[: -ROWS_SHOWN - 1 : -1],
-        "row_count": len(rows),
+        "rows": list(study_rows(study, ROWS_SHOWN))[::-1] if may_ask else [],
         "chosen": _chosen_words(study),
     }
     if study.kind == StudyKind.GSB:
@@ -122,6 +120,8 @@ def project_study(request: MemberRequest, project: Project, study_id: int) -> Ht
         found = gsb_figures(study)
         context |= {
             "whole": found.whole,
+            "agreement": found.agreement,
+            "row_count": found.whole.judgments,
             "bars": _bars(found.whole),
             "sentence": say_win_rate(found.whole, study.source.name, study.against.name),
             "axes": _axes(found.slices),
@@ -130,7 +130,11 @@ def project_study(request: MemberRequest, project: Project, study_id: int) -> Ht
         marked = rubric_figures(study)
         context |= {
             "marked": marked,
-            "measures": [(label, [one.shares.get(name) for one in marked.whole]) for name, label in MEASURES.items()],
+            "row_count": sum(one.ratings for one in marked.whole),
+            "measures": [
+                (label, [one.shares.get(name) for one in marked.whole], marked.agreement.get(name))
+                for name, label in MEASURES.items()
+            ],
             "axes": _axes(marked.slices),
         }
     return render(request, "rlhf/study.html", context)

@@ -64,6 +64,7 @@ def test_an_evaluation_is_asked_for_judged_and_read(page: Client, project: Proje
     assert "87.5 %" in text
     assert "hard" in text and "math" in text
     assert "spring" in text_of(page.get(LIST).content)
+    assert f'href="{LIST}{study.pk}/"' in page.get("/evaluation/").content.decode()
     rows = list(csv.DictReader(io.StringIO(page.get(f"{LIST}{study.pk}/rows.csv").getvalue().decode())))
     assert [row["verdict"] for row in rows].count("good") == 3
     assert len(page.get(f"{LIST}{study.pk}/rows.json").json()) == 4

@@ -20,9 +20,9 @@ from annotation.leaderboard import Choices, make_leaderboard
 from annotation.models import Annotator, Comparison, Judgment, Project
 from annotation.services import DomainError, add_written_response
 from rlhf import asking
-from rlhf.judges.card import Standard, Verdicts, family_of, make_card
+from rlhf.judges.card import Standard, Verdicts, families_of, family_of, make_card
 from rlhf.judges.verdicts import of_this, progress_of, verdicts_of_annotator, verdicts_of_run
-from rlhf.models import JudgePrompt
+from rlhf.models import Checkpoint, JudgePrompt
 from rlhf.services.judging import edit_prompt, prompts_in_force, reopen_judge_run, take_votes
 from tests.chat_server import ChatServer, Exchange, chat_server
 from tests.factories import (
@@ -72,7 +72,6 @@ def test_each_task_is_asked_in_its_own_words(server: ChatServer) -> None:
     for comparison, task in ((sums, "mathematics"), (poem, "Poems")):
         comparison.prompt.task = task
         comparison.prompt.save()
-    prompts_in_force("pair", "en")
     text = "Poetry! {conversation} A ===\n{response_a}\n=== and B ===\n{response_b}\n=== {form}"
     edit_prompt("pair", "Poems", "en", text, based_on=0, by=None)
 
@@ -315,6 +314,15 @@ def test_partiality_to_length_and_to_its_own_family() -> None:
     assert [family_of(name) for name in ("GPT-4", "gpt4_pair", "org/Qwen2.5-7B", "零一-34b")] == [
         "gpt", "gpt", "qwen", "零一",
     ]  # fmt: skip
+
+
+def test_a_checkpoint_is_of_its_bases_family() -> None:
+    facts = {"kind": "policy", "directory": "x", "manifest_sha256": "0" * 64}
+    base = Checkpoint.objects.create(name="smollm2-135m-instruct", **facts)
+    middle = Checkpoint.objects.create(name="round-1", parent=base, **facts)
+    Checkpoint.objects.create(name="round-2", parent=middle, source=make_source("helpful-round-2"), **facts)
+    found = families_of({"helpful-round-2", "SmolLM2-1.7B", "helpful-other"})
+    assert found == {"helpful-round-2": "smollm", "SmolLM2-1.7B": "smollm", "helpful-other": "helpful"}
 
 
 def test_without_votes_there_is_nothing_to_hold_a_judge_against(server: ChatServer) -> None:

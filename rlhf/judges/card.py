@@ -145,8 +145,10 @@ REASONS: dict[str, str | Promise] = {
     ),
 }
 CAUTIONS: dict[str, str | Promise] = {
-    "length": _("it prefers the longer response more, or less, often than people do"),
-    "own": _("it prefers responses of its own family more, or less, often than people do"),
+    "length": _("it prefers the longer response more often than people do"),
+    "shortness": _("it prefers the longer response less often than people do"),
+    "own": _("it prefers responses of its own family more often than people do"),
+    "others": _("it prefers responses of its own family less often than people do"),
     "position": _("its verdict turns with the order of the sides in more than a fifth of the comparisons"),
     "unusable": _("more than one comparison in twenty has no usable verdict"),
 }
@@ -433,10 +435,10 @@ def _cautions(
     length: Partiality | None, own: Partiality | None, consistency: Share | None, unusable: int, asked: int
 ) -> list[str]:
     cautions = []
-    for code, partiality in (("length", length), ("own", own)):
+    for more, less, partiality in (("length", "shortness", length), ("own", "others", own)):
         gap = partiality.difference if partiality else None
         if gap and gap.lower is not None and gap.upper is not None and not gap.lower <= 0 <= gap.upper:
-            cautions.append(code)
+            cautions.append(more if gap.value > 0 else less)
     if consistency is not None and consistency.value < 0.8:
         cautions.append("position")
     if unusable * 20 > asked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -30,23 +31,19 @@ _BATCH = 2_000
 
 
 def prompts_in_force(kind: str, language: str) -> dict[str, JudgePrompt]:
-    """The newest version for each task, "" for all others; what came with the site is stored the first time."""
-    JudgePrompt.objects.bulk_create(
-        [
-            JudgePrompt(
-                kind=one.kind,
-                task=one.task,
-                language=one.language,
-                version=1,
-                text=one.text,
-                asks_sameness=one.asks_sameness,
-            )
-            for one in wording.BUILTINS
-            if (one.kind, one.language) == (kind, language)
-        ],
-        ignore_conflicts=True,
-    )
-    return {prompt.task: prompt for prompt in JudgePrompt.objects.filter(kind=kind, language=language)}
+    """The newest version for each task, "" for all others; what came with the site may not be stored yet."""
+    came = [one for one in wording.BUILTINS if (one.kind, one.language) == (kind, language)]
+    return {one.task: JudgePrompt(version=1, **asdict(one)) for one in came} | {
+        prompt.task: prompt for prompt in JudgePrompt.objects.filter(kind=kind, language=language)
+    }
+
+
+def store_prompts_in_force(kind: str, language: str) -> dict[str, JudgePrompt]:
+    """`prompts_in_force`, all of them stored."""
+    missing = [prompt for prompt in prompts_in_force(kind, language).values() if prompt.pk is None]
+    if missing:
+        JudgePrompt.objects.bulk_create(missing, ignore_conflicts=True)
+    return prompts_in_force(kind, language)
 
 
 def edit_prompt(
@@ -67,7 +64,7 @@ def edit_prompt(
             gettext("The text lacks %(names)s: without it the judge does not see what it is to judge.")
             % {"names": ", ".join(missing)}
         )
-    newest = prompts_in_force(kind, language).get(task)
+    newest = store_prompts_in_force(kind, language).get(task)
     version = newest.version if newest else 0
     if newest and (newest.text, newest.asks_sameness) == (text, asks_sameness):
         return newest
@@ -113,7 +110,7 @@ def queue_judge_run(
         raise DomainError(
             gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": judge.name}
         )
-    prompts = prompts_in_force(kind, language)
+    prompts = store_prompts_in_force(kind, language)
     with transaction.atomic():
         run = JudgeRun(
             project=project,

@@ -119,11 +119,8 @@ def judge_prompt(request: StaffRequest) -> HttpResponse:
     task = task.strip()
     in_force = prompts_in_force(kind, language)
     newest, general = in_force.get(task), in_force[""]
-    versions = list(
-        JudgePrompt.objects.filter(kind=kind, task=task, language=language)
-        .select_related("created_by")
-        .order_by("-version")
-    )
+    stored = JudgePrompt.objects.filter(kind=kind, task=task, language=language).order_by("-version")
+    versions = list(stored.select_related("created_by")) or [one for one in (newest,) if one]
     wanted = request.GET.get("version", "")
     shown = next((one for one in versions if str(one.version) == wanted), newest or general)
     form = PromptForm(
@@ -206,7 +203,7 @@ def judge_run(request: StaffRequest, pk: int) -> HttpResponse:
         "report": report,
         "card": card,
         # The report keeps them in the language of the worker.
-        "reasons": [REASONS[code] for code in card["reasons"] if code in REASONS] if card else [],
+        "reasons": [words for code, words in REASONS.items() if card and code in card["reasons"]],
         "prompts": JudgePrompt.objects.filter(pk__in=run.prompt_ids).order_by("task"),
         "failures": [
             (kind, JudgeOutcome(kind).label, count)

@@ -18,7 +18,7 @@ from rlhf.management.asking import time_left, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import JobStatus, JudgeKind, JudgeRun, JudgeScope, PromptLanguage
 from rlhf.services import publish_checkpoint
-from rlhf.services.judging import prompts_in_force, queue_judge_run, reopen_judge_run, set_parallel, take_votes
+from rlhf.services.judging import queue_judge_run, reopen_judge_run, set_parallel, store_prompts_in_force, take_votes
 
 
 class Command(ScriptCommand):
@@ -79,7 +79,7 @@ class Command(ScriptCommand):
             "max_tokens": options["max_tokens"],
             "attempts": options["attempts"],
         }
-        prompts = prompts_in_force(asked["kind"], asked["language"])
+        prompts = store_prompts_in_force(asked["kind"], asked["language"])
         known = JudgeRun.objects.filter(
             project=project, judge=judge, prompt_ids=sorted(prompt.pk for prompt in prompts.values()), **asked
         )

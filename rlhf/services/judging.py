@@ -15,7 +15,7 @@ from django.utils.translation import gettext
 
 from annotation.models import Comparison, Judgment, Project, Response, ResponseSource, SourceKind
 from annotation.services import DomainError
-from annotation.services.model_votes import StoredVotes, store_model_votes
+from annotation.services.model_votes import store_model_votes
 from rlhf.judges import wording
 from rlhf.judges.card import CODE_OF_PREFERENCE, DEPENDS, UNUSABLE, Card
 from rlhf.models import JobStatus, JudgeKind, JudgeOutcome, JudgePrompt, JudgeRun, JudgeScope, JudgeVerdict
@@ -172,29 +172,27 @@ def _pairs(run: JudgeRun, prompts: dict[str, JudgePrompt], limit: int | None) ->
 
 
 def _responses(run: JudgeRun, prompts: dict[str, JudgePrompt], limit: int | None) -> Iterator[JudgeVerdict]:
-    """Each response once, however often it is compared."""
-    seen: set[int] = set()
+    """Each response once, however often it is compared; with a golden answer, where that is asked for."""
     is_golden = run.kind == JudgeKind.GOLDEN
-    columns = ("prompt", "prompt__task", "response_a", "response_b", "meta")
-    rows = _drawn(run.project, run.scope, limit).values_list(*columns)
-    written = dict(
-        Response.objects.filter(prompt__project=run.project, source__kind=SourceKind.PERSON)
-        .order_by("pk")
-        .values_list("prompt", "text")
-    ) if is_golden else {}  # fmt: skip
-    by_people = set(
-        Response.objects.filter(prompt__project=run.project, source__kind=SourceKind.PERSON).values_list(
-            "pk", flat=True
-        )
-    ) if is_golden else set()  # fmt: skip
-    for prompt_id, task, *responses, meta in rows.iterator(_BATCH):
+    written = {}
+    asked: set[int] = set()  # or not to be asked: what is a golden answer itself
+    if is_golden:
+        by_people = Response.objects.filter(prompt__project=run.project, source__kind=SourceKind.PERSON).order_by("pk")
+        for pk, prompt_id, text in by_people.values_list("pk", "prompt", "text"):
+            written[prompt_id] = text  # the newest
+            asked.add(pk)
+    rows = _drawn(run.project, run.scope, limit).values_list(
+        "prompt", "prompt__task", "meta", "response_a", "response_b"
+    )
+    for prompt_id, task, meta, *responses in rows.iterator(_BATCH):
         reference = (written.get(prompt_id) or _reference_in(meta)) if is_golden else ""
+        if is_golden and not reference:
+            continue
+        prompt = prompts.get(task.casefold(), prompts[""])
         for response in responses:
-            if response in seen or response in by_people or (is_golden and not reference):
-                continue
-            seen.add(response)
-            prompt = prompts.get(task.casefold(), prompts[""])
-            yield JudgeVerdict(run=run, prompt=prompt, response_id=response, reference=reference)
+            if response not in asked:
+                asked.add(response)
+                yield JudgeVerdict(run=run, prompt=prompt, response_id=response, reference=reference)
 
 
 def _reference_in(meta: Any) -> str:
@@ -278,7 +276,10 @@ def take_votes(run: JudgeRun, card: Card, votes: dict[int, int], *, by: User | N
         )
     preferences = {code: preference for preference, code in CODE_OF_PREFERENCE.items()}
     usable = {comparison: preferences[code] for comparison, code in votes.items() if code in preferences}
-    stored: StoredVotes = store_model_votes(run.project, run.voter_name, usable, user=by, judge_run=run.pk)
+    evidence = {"judge_run": run.pk, "standard": asdict(card.standard), "comparisons": card.comparisons}
+    if card.agreement and card.human:
+        evidence |= {"agreement": card.agreement.value, "people_agree": card.human.value}
+    stored = store_model_votes(run.project, run.voter_name, usable, user=by, **evidence)
     codes = list(votes.values())
     return {
         "votes": stored.new,

@@ -78,8 +78,10 @@ class Column:
 
 
 def histogram_of(scores: Mapping[str, int]) -> list[Column]:
-    """Columns of an SVG of 300 by 120: how often each score was given."""
-    most = max(scores.values(), default=0) or 1
+    """Columns of an SVG of 300 by 120: how often each score was given; none where none was."""
+    most = max(scores.values(), default=0)
+    if not most:
+        return []
     columns = []
     for place, (score, count) in enumerate(sorted(scores.items(), key=lambda one: int(one[0]))):
         height = BAR_HEIGHT * count / most

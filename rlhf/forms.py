@@ -125,7 +125,7 @@ class GateForm(forms.Form):
         max_value=100,
         initial=50,
         label=_("Win rate against the champion, %"),
-        help_text=_("The whole 95 % interval must lie above it. Empty: not asked."),
+        help_text=_("The whole interval (95 %) must lie above it. Empty: not asked."),
     )
     voters = forms.ChoiceField(choices=Voters.choices, label=_("Verdicts of"), initial=Voters.PEOPLE)
     hold_length_equal = forms.BooleanField(

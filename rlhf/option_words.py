@@ -101,6 +101,9 @@ HELP = (
     gettext_noop("One gradient checkpoint for so many layers, where one for each layer keeps too much; 0 is off."),
     gettext_noop("0 evaluates at the end only."),
     gettext_noop(
+        "Saves a whole model so often, for the project's evaluations to run on it meanwhile; 0 is off. Not of rewards."
+    ),
+    gettext_noop(
         "Held-out prompts answered at the start, at each evaluation and at the end, to be read side by side; 0 is off."
     ),
     gettext_noop("Of each such answer, at most."),

@@ -24,6 +24,7 @@ def run(*arguments: Any) -> dict[str, Any]:
     return json.loads(out.getvalue())
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_from_votes_to_a_scored_reward_model_by_commands_alone(tiny_model: Path, tmp_path: Path) -> None:
     project = make_judged_project(12)

@@ -397,7 +397,7 @@ def test_a_page_takes_a_fixed_number_of_queries(
     for _ in range(waiting):
         make_comparison(project)
     ann.get("/")  # makes the annotator
-    with django_assert_num_queries(7):
+    with django_assert_num_queries(8):
         ann.get("/")
     first, second = queue(ann)
     with django_assert_max_num_queries(14):

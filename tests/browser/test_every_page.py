@@ -31,7 +31,7 @@ from annotation.services.uploads import Reading, start_check
 from annotation.upload_files import KeptUpload
 from annotation.uploads import guess_mapping
 from rlhf.evaluation.fb_bench import parse_dataset
-from rlhf.models import Checkpoint, EvaluationPlan, JobEvaluation, PromotionGate, TrainingJob
+from rlhf.models import BenchmarkRun, Checkpoint, EvaluationPlan, JobEvaluation, JudgeRun, PromotionGate, TrainingJob
 from rlhf.services import (
     check_launch,
     create_snapshot,
@@ -44,6 +44,7 @@ from rlhf.services import (
 from rlhf.services.aliases import set_gate
 from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
 from rlhf.services.periodic import add_evaluation_plan
+from tests.chat_server import chat_server
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -54,6 +55,7 @@ from tests.factories import (
     make_source,
 )
 from tests.fb_bench_items import correction, tick
+from tests.judging import finish, make_run, make_votes, prefer_kind
 
 pytestmark = [
     pytest.mark.browser,
@@ -210,6 +212,15 @@ def evaluate(job: TrainingJob, project: Project) -> Checkpoint:
     return step
 
 
+def judge(slug: str) -> JudgeRun:
+    """A judge's verdicts on what people have voted on, too."""
+    project = make_project(slug)
+    make_votes(project, count=4)
+    with chat_server() as server:
+        server.reply = prefer_kind
+        return finish(make_run(server, project))
+
+
 def look(page: Page, name: str, faults: list[str]) -> None:
     """Have axe look at the page, and photograph it where that is wanted."""
     page.wait_for_load_state("load")
@@ -230,6 +241,10 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     pairs, marks = studies_of(helpful)
     job = running_job(helpful, tiny_model)
     step = evaluate(job, helpful)
+    run = BenchmarkRun.objects.latest("pk")
+    item = run.data_set.items.earliest("pk")
+    judged = judge("judged")
+    other = queue_training_job(snapshot=job.snapshot, method="dpo", base=job.base, options={"beta": 0.2}, name="b")
     gold = make_comparison(helpful, a_text=CALM, b_text=BRISK)
     quality.add_gold(gold, preference="a", strength=-2, reason="B kills the plant.", by=boss)
     disputed = helpful.comparisons.filter(review_since__isnull=False).first()
@@ -311,9 +326,25 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("checkpoint-report", of("checkpoint_report", step.pk)),
             ("checkpoint-compare", f"{of('checkpoint_compare')}?ids={job.base_id},{step.pk}"),
             ("job-evaluations", f"{of('job_detail', job.pk)}?tab=evaluations"),
+            ("job-compare", f"{of('job_compare')}?job={job.pk}&job={other.pk}"),
+            ("worker-list", of("worker_list")),
+            ("merge-new", of("merge_new")),
             ("alias-list", of("alias_list")),
             ("promotion-gate", of("promotion_gate", PromotionGate.objects.get().pk)),
             ("evaluation-plans", of("evaluation_plans")),
+            ("evaluation-home", of("evaluation_home")),
+            ("benchmark-set-new", of("benchmark_set_new")),
+            ("benchmark-set", of("benchmark_set", run.data_set_id)),
+            ("benchmark-item", of("benchmark_item", item.pk)),
+            ("benchmark-run-new", of("benchmark_run_new")),
+            ("benchmark-run", of("benchmark_run", run.pk)),
+            ("curation", of("curation")),
+            ("judge-home", of("judge_home")),
+            ("judge-prompts", of("judge_prompts")),
+            ("judge-prompt", f"{of('judge_prompt')}?kind=pair&language=en"),
+            ("judge-run-new", of("judge_run_new")),
+            ("judge-run", of("judge_run", judged.pk)),
+            ("judge-card", of("judge_run_card", judged.pk)),
             ("api-docs", of("api_docs")),
         ],
     }

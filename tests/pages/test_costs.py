@@ -77,12 +77,12 @@ def test_every_page_takes_as_many_queries_for_many_rows_as_for_few(
         "/training/": 6,
         "/training/rows/": 6,
         "/training/new/": 9,
-        f"/training/{job.pk}/": 13,
+        f"/training/{job.pk}/": 14,
         f"/training/{job.pk}/?tab=log": 9,
         f"/training/{job.pk}/?tab=options": 9,
         f"/training/{job.pk}/progress/": 9,
         "/checkpoints/": 4,
-        f"/checkpoints/{checkpoint.pk}/": 11,
+        f"/checkpoints/{checkpoint.pk}/": 14,
         f"/api/jobs/{job.pk}/metrics": 6,
     }
     costs = {}

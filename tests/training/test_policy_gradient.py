@@ -65,7 +65,11 @@ def test_each_method_raises_a_dense_reward(jobs: JobRunner, method: str) -> None
     ("method", "options"),
     [
         ("ppo", {"minibatches": 2, "update_epochs": 2}),
-        ("grpo_token_kl", {"use_lora": True, "ptx_coefficient": 0.1, "ptx_batch_size": 6}),
+        pytest.param(
+            "grpo_token_kl",
+            {"use_lora": True, "ptx_coefficient": 0.1, "ptx_batch_size": 6},
+            marks=pytest.mark.slow,
+        ),
         pytest.param("grpo", {}, marks=pytest.mark.slow),
         pytest.param("rloo", {}, marks=pytest.mark.slow),
     ],
@@ -113,6 +117,7 @@ def test_cancelling_keeps_or_discards_what_was_learnt(jobs: JobRunner, mode: Any
     assert complete_checkpoints(job_dir) == (["step-1"] if mode == "keep" else [])
 
 
+@pytest.mark.slow
 def test_passes_and_minibatches_change_nothing_but_memory(jobs: JobRunner) -> None:
     """Samples, advantages and the gradient's sum do not depend on how rows are divided into passes."""
     runs = [jobs.run(f"micro-{rows}", "ppo", max_steps=2, **{**SHORT, "micro_batch_size": rows}) for rows in (12, 3)]

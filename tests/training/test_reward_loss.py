@@ -103,6 +103,7 @@ def scored_rows(count: int, start: int = 0) -> list[Row]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_scores_come_to_lie_where_people_put_them_and_can_be_given_on_their_scale(
     jobs: JobRunner, tmp_path: Path

@@ -21,7 +21,11 @@ pytestmark = pytest.mark.training
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("sft", {}), ("reward", {}), ("dpo", {"use_lora": True})],
+    [
+        ("sft", {}),
+        pytest.param("reward", {}, marks=pytest.mark.slow),
+        pytest.param("dpo", {"use_lora": True}, marks=pytest.mark.slow),
+    ],
     ids=["sft", "reward", "dpo-lora"],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(

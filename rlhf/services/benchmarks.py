@@ -222,18 +222,10 @@ def reopen_benchmark_run(run: BenchmarkRun, *, retry_failures: bool = False) -> 
     retry_failures: also throw away answers and judgments that failed, so that they are asked for again; a finished
     run may be reopened for that. False where the run is under way.
     """
-    states = [JobStatus.FAILED, JobStatus.CANCELLED] + ([JobStatus.SUCCEEDED] if retry_failures else [])
+    if run.is_imported:
+        return False
     with transaction.atomic():
-        reopened = BenchmarkRun.objects.filter(pk=run.pk, status__in=states, is_imported=False).update(
-            status=JobStatus.QUEUED,
-            attempt=0,
-            finished_at=None,
-            cancel_requested_at=None,
-            dispatched_at=None,
-            queued_at=Now(),
-            error="",
-        )
-        if not reopened:
+        if not leases.reopen_job(run, even_succeeded=retry_failures):
             return False
         if retry_failures:
             run.judgments.exclude(failure="").delete()

@@ -10,7 +10,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, QuerySet, TextField
-from django.db.models.functions import MD5, Cast, Now
+from django.db.models.functions import MD5, Cast
 from django.utils.translation import gettext
 
 from annotation.models import Comparison, Judgment, Project, Response, ResponseSource, SourceKind
@@ -18,7 +18,7 @@ from annotation.services import DomainError
 from annotation.services.model_votes import store_model_votes
 from rlhf.judges import wording
 from rlhf.judges.card import CODE_OF_PREFERENCE, DEPENDS, UNUSABLE, Card
-from rlhf.models import JobStatus, JudgeKind, JudgeOutcome, JudgePrompt, JudgeRun, JudgeScope, JudgeVerdict
+from rlhf.models import JudgeKind, JudgeOutcome, JudgePrompt, JudgeRun, JudgeScope, JudgeVerdict
 from rlhf.services import leases
 from rlhf.services.benchmarks import storable
 
@@ -216,18 +216,8 @@ def reopen_judge_run(run: JudgeRun, *, retry_failures: bool = False) -> bool:
     retry_failures: ask again where the answer could not be used; a finished run may be reopened for that. False where
     the run is under way.
     """
-    states = [JobStatus.FAILED, JobStatus.CANCELLED] + ([JobStatus.SUCCEEDED] if retry_failures else [])
     with transaction.atomic():
-        reopened = JudgeRun.objects.filter(pk=run.pk, status__in=states).update(
-            status=JobStatus.QUEUED,
-            attempt=0,
-            finished_at=None,
-            cancel_requested_at=None,
-            dispatched_at=None,
-            queued_at=Now(),
-            error="",
-        )
-        if not reopened:
+        if not leases.reopen_job(run, even_succeeded=retry_failures):
             return False
         if retry_failures:
             failed = run.verdicts.exclude(outcome__in=[JudgeOutcome.OPEN, JudgeOutcome.USABLE])

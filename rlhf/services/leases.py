@@ -5,7 +5,8 @@
       │  └──pause───▶ paused ◀──pause (its worker has saved a checkpoint)
       │                  │
       ├──────resume──────┘     (a paused or queued job is cancelled at once)
-      └─────requeue────── running
+      ├─────requeue────── running
+      └─────reopen─────── succeeded | failed | cancelled
 
 Each transition is one conditional UPDATE. What a worker writes is fenced by (owner, attempt): a worker that lost its
 lease changes no row, sees that, and leaves.
@@ -195,6 +196,29 @@ def resume_job(job: TrainingJob) -> None:
             % {"number": job.pk, "status": gettext(job.status)}
         )
     dispatch_job(job)
+
+
+def reopen_job(job: LeasedJob, *, even_succeeded: bool = False) -> bool:
+    """Put an ended job back into the queue with all its tries; False where it is waiting or under way.
+
+    Who calls it tells the workers, when what belongs to the reopening is stored too.
+    """
+    states = [JobStatus.FAILED, JobStatus.CANCELLED] + ([JobStatus.SUCCEEDED] if even_succeeded else [])
+    reopened = (
+        type(job)
+        .objects.filter(pk=job.pk, status__in=states)
+        .update(  # type: ignore[attr-defined]
+            status=JobStatus.QUEUED,
+            attempt=0,
+            finished_at=None,
+            cancel_requested_at=None,
+            dispatched_at=None,
+            not_before=None,
+            queued_at=Now(),
+            error="",
+        )
+    )
+    return reopened == 1
 
 
 def expired(model: type[Job]) -> QuerySet[Job]:

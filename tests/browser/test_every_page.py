@@ -333,7 +333,6 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("promotion-gate", of("promotion_gate", PromotionGate.objects.get().pk)),
             ("evaluation-plans", of("evaluation_plans")),
             ("evaluation-home", of("evaluation_home")),
-            ("benchmark-set-new", of("benchmark_set_new")),
             ("benchmark-set", of("benchmark_set", run.data_set_id)),
             ("benchmark-item", of("benchmark_item", item.pk)),
             ("benchmark-run-new", of("benchmark_run_new")),

@@ -204,21 +204,18 @@ def reopen_job(job: LeasedJob, *, even_succeeded: bool = False) -> bool:
     Who calls it tells the workers, when what belongs to the reopening is stored too.
     """
     states = [JobStatus.FAILED, JobStatus.CANCELLED] + ([JobStatus.SUCCEEDED] if even_succeeded else [])
-    reopened = (
-        type(job)
-        .objects.filter(pk=job.pk, status__in=states)
-        .update(  # type: ignore[attr-defined]
-            status=JobStatus.QUEUED,
-            attempt=0,
-            finished_at=None,
-            cancel_requested_at=None,
-            dispatched_at=None,
-            not_before=None,
-            queued_at=Now(),
-            error="",
-        )
+    ended = type(job).objects.filter(pk=job.pk, status__in=states)  # type: ignore[attr-defined]
+    reopened = ended.update(
+        status=JobStatus.QUEUED,
+        attempt=0,
+        finished_at=None,
+        cancel_requested_at=None,
+        dispatched_at=None,
+        not_before=None,
+        queued_at=Now(),
+        error="",
     )
-    return reopened == 1
+    return bool(reopened)
 
 
 def expired(model: type[Job]) -> QuerySet[Job]:

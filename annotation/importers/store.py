@@ -19,6 +19,10 @@ from annotation.services import record_event
 # could wait for the other.
 IMPORT_LOCK = 7_310_001
 
+ROWS_THAT_CHANGE_PLANS = 500
+"""After so many comparisons Postgres counts the tables again at once: until its own turn comes, a minute later, it
+plans for what was there before, and joins of a fresh project took minutes."""
+
 
 def store_rows(
     project_slug: str,
@@ -38,6 +42,11 @@ def store_rows(
         for batch in batches:
             store.add(batch)
             progress(f"{done.rows} rows read, {done.comparisons} comparisons stored")
+        if done.comparisons >= ROWS_THAT_CHANGE_PLANS:
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "ANALYZE annotation_prompt, annotation_response, annotation_comparison, annotation_judgment"
+                )
         counts = {key: value for key, value in asdict(done).items() if key not in ("project", "skipped")}
         record_event(EventKind.IMPORT, project=project, user=user, file=file_name, skipped=len(done.skipped), **counts)
     done.skipped.sort(key=lambda entry: (entry["line"], entry.get("item", 0)))

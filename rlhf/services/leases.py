@@ -56,14 +56,8 @@ IS_READY = Q(not_before=None) | Q(not_before__lte=Now())
 
 def dispatch_job(job: LeasedJob) -> bool:
     """Tell the workers that the job waits. False where the broker is away: the reconciler will tell them later."""
-    if isinstance(job, TrainingJob):
-        task, queue = "rlhf.tasks.run_training_job", queue_of(job.label)
-    elif isinstance(job, BenchmarkRun):
-        task, queue = "rlhf.tasks.run_benchmark", "generate"
-    elif isinstance(job, JudgeRun):
-        task, queue = "rlhf.tasks.run_judge", "generate"
-    else:
-        task, queue = "rlhf.tasks.run_generation_job", "generate"
+    task = _TASKS[type(job)]
+    queue = queue_of(job.label) if isinstance(job, TrainingJob) else "generate"
     type(job).objects.filter(pk=job.pk).update(dispatched_at=timezone.now())  # type: ignore[attr-defined]
     try:
         current_app.send_task(task, args=[job.pk], queue=queue, expires=MESSAGE_LIFE_SECONDS)
@@ -230,4 +224,10 @@ def waiting_unheard(model: type[Job]) -> QuerySet[Job]:
     return queued.filter(dispatched_at=None) | queued.filter(dispatched_at__lt=stale)
 
 
-JOB_MODELS: tuple[type[LeasedJob], ...] = (TrainingJob, GenerationJob, BenchmarkRun, JudgeRun)
+_TASKS: dict[type[LeasedJob], str] = {
+    TrainingJob: "rlhf.tasks.run_training_job",
+    GenerationJob: "rlhf.tasks.run_generation_job",
+    BenchmarkRun: "rlhf.tasks.run_benchmark",
+    JudgeRun: "rlhf.tasks.run_judge",
+}
+JOB_MODELS = tuple(_TASKS)

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, Exists, F, OuterRef
+from django.db.models import Count, Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -266,7 +266,7 @@ def _lease(member: Membership, annotator: Annotator) -> RubricRating | None:
     return _ratings().get(pk=rating.pk)
 
 
-def _ratings():  # type: ignore[no-untyped-def]
+def _ratings() -> QuerySet[RubricRating]:
     return RubricRating.objects.select_related("item__study", "item__response__prompt")
 
 

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import current_app
+from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext
-from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
 from rlhf.jobspec import SHOWN_CHARACTERS
 from rlhf.models import Checkpoint, CheckpointKind, InsightKind, SampleScores, TrainingJob, queue_of
 from rlhf.models.sample_scores import PATIENCE
 from rlhf.scorer import score_rows
+from rlhf.services.leases import broker_is_up
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +27,18 @@ Row = dict[str, Any]
 
 def request_sample_scores(jobs: Sequence[TrainingJob], reward_model: Checkpoint) -> list[SampleScores]:
     """Ask a worker for the scores. Raises DomainError where no job has samples or no message can be sent."""
-    asked = prepare_sample_scores(jobs, reward_model)
-    try:
-        current_app.send_task(
-            "rlhf.tasks.score_samples",
-            args=[[scores.pk for scores in asked]],
-            queue=queue_of(""),
-            expires=PATIENCE.total_seconds(),
-        )
-    except (BrokerError, ConnectionError, OSError) as error:
-        logger.warning("broker away, samples not scored: reward_model=%s error=%s", reward_model.pk, error)
-        SampleScores.objects.filter(pk__in=[scores.pk for scores in asked]).delete()
-        raise DomainError(
-            gettext("the message broker is away, so no worker can be asked; ask again, or use score_samples")
-        ) from None
+    with transaction.atomic():  # where nobody can be asked, what was scored last time stays
+        asked = prepare_sample_scores(jobs, reward_model)
+        if not broker_is_up():
+            raise DomainError(
+                gettext("the message broker is away, so no worker can be asked; ask again, or use score_samples")
+            )
+    current_app.send_task(
+        "rlhf.tasks.score_samples",
+        args=[[scores.pk for scores in asked]],
+        queue=queue_of(""),
+        expires=PATIENCE.total_seconds(),
+    )
     return asked
 
 

@@ -260,6 +260,12 @@ def test_scores_of_samples_are_asked_for_and_what_stands_in_the_way_is_said(
     assert not SampleScores.objects.exists()
 
     [scores] = prepare_sample_scores([dpo, kto], taste)  # kto has no samples
+    SampleScores.objects.update(
+        scored_at=timezone.now(), values=[{"prompt": "", "before": 1.0, "after": 2.0, "is_cut": False}]
+    )
+    assert "message broker is away" in ask()
+    assert SampleScores.objects.get().values, "what was scored before is kept"
+    SampleScores.objects.update(scored_at=None, values=[])
     compared = f"/training/compare/?job={dpo.pk}&job={kto.pk}"
     html = page.get(compared).content.decode()
     assert "A worker scores the samples of by-dpo with taste" in html and 'hx-trigger="every 3s"' in html

@@ -21,8 +21,6 @@ from annotation.shares import FEWEST_PEOPLE, Share
 Floats = NDArray[np.float64]
 
 _NOTHING = 1e-9
-_FARTHEST = 12.0
-"""Log odds beyond which a fit is taken to have no maximum: 1 in 160,000."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ def _at_equal_length(battles: Battles, verdict: NDArray[np.int64], difference: F
     has no maximum, and where one source is always longer by the same share: then nothing tells the two apart.
     """
     count = len(verdict)
-    if not count or (verdict == WON).all() or (verdict == LOST).all():
+    if not count or _is_told_by_length(verdict, difference):
         return None
     spread = difference.std()
     if spread <= _NOTHING < np.abs(difference).max():
@@ -138,14 +136,19 @@ def _at_equal_length(battles: Battles, verdict: NDArray[np.int64], difference: F
     sides = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.int64)
     pair = Battles(*sides, verdict, battles.person, battles.group, np.ones(count))
     rows = bradley_terry.rows_of_votes(pair, 2, "half", style)
-    try:
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            fit = bradley_terry.fit_strengths(rows, "half")
-            width = 2 * float(intervals.sandwich_errors(fit, rows, pair).half_widths[0])
-    except np.linalg.LinAlgError:
+    fit = bradley_terry.fit_strengths(rows, "half")
+    width = 2 * float(intervals.sandwich_errors(fit, rows, pair).half_widths[0])
+    if np.isnan(width):
         return None
     odds = float(fit.strengths[0] - fit.strengths[1])
-    if not np.isfinite([odds, width]).all() or np.abs(fit.parameters).max() > _FARTHEST:
-        return None
     value, lower, upper = (float(1 / (1 + np.exp(-at))) for at in (odds, odds - width, odds + width))
     return Share(value, lower, upper, count)
+
+
+def _is_told_by_length(verdict: NDArray[np.int64], difference: Floats) -> bool:
+    """Whether one difference in length parts all that was won from all that was lost, a tie being some of either."""
+    won, lost = difference[verdict != LOST], difference[verdict != WON]
+    if not len(won) or not len(lost):
+        return True
+    level = won.min() == won.max() == lost.min() == lost.max()
+    return not level and bool(won.min() >= lost.max() or lost.min() >= won.max())

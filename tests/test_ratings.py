@@ -128,6 +128,42 @@ def test_style_held_equal_finds_strength_and_the_worth_of_length() -> None:
         Choices(control=True, method="elo")
 
 
+@pytest.mark.parametrize("ties", ["half", "davidson"])
+def test_what_few_votes_tell_of_style_leaves_the_ratings_standing(ties: str) -> None:
+    """A single response in bold, which won, and a source that is longer than the other by the same share always."""
+    rng = np.random.default_rng(1)
+    votes = 200
+    one, other = np.zeros(votes, dtype=int), np.ones(votes, dtype=int)
+    verdict = np.where(rng.random(votes) < 0.6, WON, LOST)
+    verdict[0] = WON
+    battles = Battles(
+        one, other, verdict, np.arange(votes), np.arange(votes), np.ones(votes), None,
+        np.arange(votes), votes + np.arange(votes),
+    )  # fmt: skip
+    looks = np.zeros((2 * votes, 4), dtype=int)
+    looks[:, 0] = rng.integers(100, 300, 2 * votes)
+    looks[0, 3] = 1
+    names, choices = ["left", "right"], Choices(control=True, ties=ties)
+    plain = board_of(battles, names, Choices(ties=ties))
+    board = board_of(battles, names, choices, (np.arange(2 * votes), looks))
+    for before, after in zip(plain.standings, board.standings, strict=True):
+        assert after.rating == pytest.approx(before.rating, abs=10) and after.lower is not None
+    worth = {effect.feature: effect for effect in board.style}
+    assert worth["length"].lower is not None
+    assert worth["bold"].points > 0 and worth["bold"].lower is None  # one vote gives no interval
+
+    looks[:, 0] = 100 + 100 * (np.arange(2 * votes) < votes)
+    looks[:2, 0] += 1
+    board = board_of(battles, names, choices, (np.arange(2 * votes), looks))
+    assert all(math.isfinite(row.rating or math.nan) for row in board.standings)
+
+
+def test_nothing_but_ties_has_ratings_under_davidson() -> None:
+    battles, _ = drawn(3, votes=60, tie=1.0)
+    board = board_of(battles, list("abc"), Choices(ties="davidson"))
+    assert [row.rating for row in board.standings] == pytest.approx([1000] * 3)
+
+
 def test_votes_weigh_by_the_inverse_of_their_pairs_probability() -> None:
     assert inverse_probability_weights(np.array([0.5, 0.25, 0.0, 0.25])) == pytest.approx([0.6, 1.2, 1.0, 1.2])
     assert inverse_probability_weights(np.array([1e-9, *[0.5] * 99])).max() == 20

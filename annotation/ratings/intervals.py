@@ -18,6 +18,8 @@ from annotation.ratings.bradley_terry import Fit, Rows, score_residuals
 from annotation.shares import CONFIDENCE, FEWEST_PEOPLE
 
 _NOTHING = 1e-12
+_LEAST_KNOWN = 4.0
+"""Variance in nats² of what a single vote at even odds tells: with style, what is known less has no interval."""
 _DENSE_CELLS = 10_000_000
 
 
@@ -39,6 +41,9 @@ def sandwich_errors(fit: Fit, votes: Rows, battles: Battles) -> Errors:
         return Errors(np.full(len(fit.parameters), np.nan), prompts, 0)
     scores = score_residuals(fit, votes)
     of_prompts = _variance(fit, votes, scores, group, prompts)
+    if votes.style.shape[1]:
+        # What the prior alone holds in place has hardly a residual, which is not certainty.
+        of_prompts[np.diag(fit.covariance) > _LEAST_KNOWN] = np.nan
     if people < FEWEST_PEOPLE:
         return Errors(_half_widths(of_prompts, prompts), prompts, 0)
     of_people = _variance(fit, votes, scores, person, people)

@@ -175,7 +175,7 @@ class Project:
     # ── In ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def add_prompts(self, prompts: Iterable[dict[str, Any]]) -> int:
-        """Add prompts, `{"messages": […], "task"?, "lang"?}`; gives how many are new."""
+        """Add prompts, `{"messages": […], "task"?, "lang"?, "skill"?, "topic"?, "tags"?}`; gives how many are new."""
         return sum(answer["new"] for answer in self._post_in_parts("prompts/", prompts))
 
     def add_responses(self, responses: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

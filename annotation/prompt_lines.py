@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from annotation.importers.rows import UnusableRowError, checked_tags
+
 MAX_PROMPT_CHARS = 100_000
 _SHOWN_ERRORS = 10
 _ROLES = ("system", "user", "assistant")
@@ -19,11 +21,11 @@ class PromptLinesError(ValueError):
 
 
 def read_prompts(text: str) -> list[dict[str, Any]]:
-    """One prompt a line: `{"messages", "task", "lang"}` for `services.add_prompts`.
+    """One prompt a line: `{"messages", "task", "lang", "tags"}` for `services.add_prompts`.
 
     The lines are JSON where the first that is not blank begins with `{`: `{"prompt": str}` or `{"messages": […]}`,
-    with "task" and "lang" where known. Otherwise each line is what the user says. Raises PromptLinesError where a line
-    cannot be used.
+    with "task", "lang" and "tags" where known. Otherwise each line is what the user says. Raises PromptLinesError
+    where a line cannot be used.
     """
     # Not splitlines(): it also cuts at characters that JSON allows inside a string.
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -56,8 +58,8 @@ def _read_json_line(line: str) -> dict[str, Any]:
         raise ValueError(f"not valid JSON ({error}).") from None
     if not isinstance(row, dict):
         raise ValueError("not a JSON object.")
-    if unknown := set(row) - {"prompt", "messages", "task", "lang"}:
-        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known: prompt, messages, task, lang.")
+    if unknown := set(row) - {"prompt", "messages", "task", "lang", "tags"}:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}; known: prompt, messages, task, lang, tags.")
     if ("prompt" in row) == ("messages" in row):
         raise ValueError('give either "prompt" (text) or "messages" (a conversation).')
     for key, longest in (("task", 60), ("lang", 20)):
@@ -69,7 +71,11 @@ def _read_json_line(line: str) -> dict[str, Any]:
         prompt = _plain(row["prompt"])
     else:
         prompt = {"messages": _check_messages(row["messages"])}
-    return prompt | {key: _storable(row[key]) for key in ("task", "lang") if key in row}
+    try:
+        tags = [_storable(tag) for tag in checked_tags(row.get("tags"), "tags")]
+    except UnusableRowError as error:
+        raise ValueError(f"{error}.") from None
+    return prompt | {key: _storable(row[key]) for key in ("task", "lang") if key in row} | {"tags": tags}
 
 
 def _check_messages(messages: Any) -> list[dict[str, str]]:

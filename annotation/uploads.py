@@ -31,6 +31,7 @@ from annotation.importers.rows import (
     UnusableRowError,
     checked_messages,
     checked_name,
+    checked_tags,
     checked_text,
     said_by_user,
 )
@@ -420,7 +421,7 @@ def map_record(value: Mapping[str, Any], mapping: Mapping[str, str], *, file_nam
         lang=lang,
         skill=name(Meaning.SKILL, 60),
         topic=name(Meaning.TOPIC, 100),
-        tags=_mapped_tags(given(Meaning.TAGS), mapping.get(Meaning.TAGS, "")),
+        tags=checked_tags(given(Meaning.TAGS), mapping.get(Meaning.TAGS, "")),
         group=group,
         row=row,
     )
@@ -443,14 +444,6 @@ def _mapped_messages(messages: Any, prompt: Any, mapping: Mapping[str, str]) -> 
     if sum(len(message["content"]) for message in checked) > MAX_PROMPT_CHARS:
         raise UnusableRowError(_("the prompt is longer than %(most)s characters") % {"most": MAX_PROMPT_CHARS})
     return checked
-
-
-def _mapped_tags(said: Any, column: str) -> list[str]:
-    """A list, or words with commas or semicolons between."""
-    if said is None or said == "":
-        return []
-    tags = said if isinstance(said, list) else re.split(r"[,;，；]", checked_text(said, column))
-    return sorted({tag for tag in (checked_name(tag, column, longest=60) for tag in tags) if tag})
 
 
 def parser_of(format_name: str) -> ModuleType:

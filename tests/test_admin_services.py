@@ -34,10 +34,11 @@ def test_plain_lines_and_json_lines_become_prompts_once() -> None:
     ]
     lines = [
         json.dumps({"prompt": "What is rain?"}),
-        json.dumps({"messages": conversation, "task": "math"}, ensure_ascii=False),
+        json.dumps({"messages": conversation, "task": "math", "tags": "format:table; easy"}, ensure_ascii=False),
     ]
     assert services.add_prompts(project, read_prompts("\n".join(lines))) == 1
-    assert project.prompts.get(task="math").messages == conversation
+    prompt = project.prompts.get(task="math")
+    assert (prompt.messages, prompt.tags) == (conversation, ["easy", "format:table"])
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,7 @@ def test_plain_lines_and_json_lines_become_prompts_once() -> None:
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}', "last message"),
         ('{"messages": [{"role": "judge", "content": "x"}]}', "role 'judge'"),
         ('{"prompt": "\\ud800"}', "half of a character"),
+        ('{"prompt": "x", "tags": ["fine", 7]}', '"tags" is 7, not text'),
         ("just text", "not valid JSON"),
     ],
 )

@@ -195,10 +195,15 @@ def test_the_client_goes_round_the_loop(live_server, tmp_path: Path) -> None:
     with Touchstone(live_server.url, token_for(staff)) as site:
         project = site.create_project("by-api", "By API")
         assert (
-            project.add_prompts([{"messages": [{"role": "user", "content": f"Question {n}?"}]} for n in range(3)]) == 3
+            project.add_prompts(
+                {"messages": [{"role": "user", "content": f"Question {n}?"}], "tags": ["difficulty:hard"]}
+                for n in range(3)
+            )
+            == 3
         )
         assert project.add_prompts([{"messages": [{"role": "user", "content": "Question 0?"}]}]) == 0
         prompts = list(project.prompts())
+        assert [prompt["tags"] for prompt in prompts] == [["difficulty:hard"]] * 3
         responses = project.add_responses(
             {"prompt": prompt["id"], "source": name, "text": f"{name} says {prompt['id']}"}
             for prompt in prompts

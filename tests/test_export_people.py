@@ -438,6 +438,7 @@ def test_rules_of_the_command_and_the_journal(tmp_path: Path) -> None:
 def test_annotations_hold_all_that_was_said_and_can_be_imported(tmp_path: Path) -> None:
     project = make_project("here")
     comparison = make_comparison(project, a_text="one two three", b_text="four")
+    project.prompts.update(tags=["difficulty:hard"])
     judgment = make_judgment(comparison, "a", -2)
     Judgment.objects.filter(pk=judgment.pk).update(
         note="shorter", chips=["clear"], ratings={"helpfulness": [4, None]}, axes={"harmless": 1}
@@ -478,6 +479,10 @@ def test_annotations_hold_all_that_was_said_and_can_be_imported(tmp_path: Path) 
         for slug in ("here", "there")
     )
     assert after == before
+    assert set(Prompt.objects.filter(tags=["difficulty:hard"]).values_list("project__slug", flat=True)) == {
+        "here",
+        "there",
+    }
 
 
 @pytest.mark.django_db(transaction=True)

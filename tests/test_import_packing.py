@@ -36,6 +36,7 @@ def test_texts_and_objects_come_back_as_they_were(tmp_path: Path) -> None:
         id=f"id {ODD}",
         group=f"group {ODD}",
         lang="zh-Hant-é",
+        tags=["é" * 60, "格式:表"],
         messages=own,
         responses=[
             {"model": f"model {ODD}", "text": long},
@@ -45,6 +46,7 @@ def test_texts_and_objects_come_back_as_they_were(tmp_path: Path) -> None:
     )
     assert comparison.prompt.messages == own
     assert (comparison.prompt.group, comparison.prompt.lang, comparison.lang) == (f"group {ODD}", *["zh-Hant-é"] * 2)
+    assert comparison.prompt.tags == ["é" * 60, "格式:表"]
     assert comparison.meta == NESTED
     a, b = comparison.response_a, comparison.response_b
     assert (a.source.name, a.text, a.messages, a.template_sha256) == (f"model {ODD}", long, None, "")

@@ -39,6 +39,7 @@ def test_touchstone_row_keeps_all_it_says(tmp_path: Path) -> None:
     row = touchstone_row(
         messages=[*history, {"role": "user", "content": "More?"}],
         source="a_study",
+        tags=["format:table", "difficulty:hard"],
         meta={"category": "writing"},
         annotations=[
             annotation(annotator="expert", strength=-2, rationale="shorter", shown_first="model-y"),
@@ -58,6 +59,7 @@ def test_touchstone_row_keeps_all_it_says(tmp_path: Path) -> None:
     comparison = Comparison.objects.get(external_id="row-1")
     assert (comparison.prompt.group, comparison.prompt.lang) == ("group-1", "en")
     assert comparison.prompt.messages == row["messages"]
+    assert comparison.prompt.tags == ["difficulty:hard", "format:table"]
     assert comparison.meta == {"source": "a_study", "category": "writing"}
     assert (comparison.response_a.text, comparison.response_a.source.name) == ("X1", "model-x")
     assert (comparison.response_b.text, comparison.response_b.source.name) == ("Y1", "model-y")

@@ -17,6 +17,7 @@ from annotation.errors import DomainError
 from annotation.models import Comparison, DataJobStatus, Event, EventKind, Project, Prompt, Response
 from annotation.services import uploads
 from annotation.services.uploads import Reading, preview, start_check, start_import
+from annotation.study_figures import labels_of
 from annotation.upload_files import KeptUpload, kept_upload
 from annotation.uploads import (
     FileKind,
@@ -251,6 +252,30 @@ def test_prompts_alone_bring_their_labels(project: Project, user: User, settings
     assert (check.result["new"], check.result["refused"]) == (1, 1)
     start_import(check, leave_out=True, user=user)
     assert Prompt.objects.get(messages__0__role="system").tags == ["x", "y"]
+
+
+def test_tags_of_json_lines_are_lists_or_texts_and_a_wrong_one_names_its_line(
+    project: Project, user: User, settings: Any
+) -> None:
+    rows: list[dict[str, Any]] = [
+        {"prompt": "A list?", "tags": ["format:table", "difficulty:hard"]},
+        {"prompt": "A text?", "tags": "difficulty:hard，format:table"},
+        {"prompt": "A number?", "tags": ["fine", 7]},
+        {"prompt": "Too long?", "tags": "x" * 61},
+        {"prompt": "Too many?", "tags": [f"t{n}" for n in range(101)]},
+    ]
+    upload = keep(project, "tags.jsonl", "\n".join(map(json.dumps, rows)).encode(), settings)
+    check = start_check(project, upload, Reading(mapping=guess_mapping(list(rows[0]))), user=user)
+    assert [(reason["line"], reason["reason"]) for reason in check.result["reasons"]] == [
+        (3, '"tags" is 7, not text'),
+        (4, '"tags" is longer than 60 characters'),
+        (5, '"tags" holds 101 tags: a prompt can have 100'),
+    ]
+    start_import(check, leave_out=True, user=user)
+    assert [labels_of(prompt.task, prompt.lang, prompt.tags)["difficulty"] for prompt in project.prompts.all()] == [
+        ["hard"],
+        ["hard"],
+    ]
 
 
 def test_a_known_format_brings_its_judgments(project: Project, user: User, settings: Any) -> None:

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from rest_framework import serializers
 
 from annotation.answer import Answer, MarkedSpan
+from annotation.importers.rows import MAX_TAGS
 from annotation.models import (
     Comparison,
     ErrorKind,
@@ -69,6 +70,15 @@ class NewPromptSerializer(serializers.Serializer):
     messages = MessageSerializer(many=True, allow_empty=False)
     task = serializers.CharField(required=False, default="", allow_blank=True, max_length=60)
     lang = serializers.CharField(required=False, default="", allow_blank=True, max_length=20)
+    skill = serializers.CharField(required=False, default="", allow_blank=True, max_length=60)
+    topic = serializers.CharField(required=False, default="", allow_blank=True, max_length=100)
+    tags = serializers.ListField(
+        child=serializers.CharField(max_length=60),
+        max_length=MAX_TAGS,
+        required=False,
+        default=list,
+        help_text="difficulty:…, format:… and scenario:… are what evaluations by people are broken down by.",
+    )
 
     def validate_messages(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         if messages[-1]["role"] != "user":

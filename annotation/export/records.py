@@ -17,7 +17,7 @@ from annotation.models import Project
 # One record for each comparison that somebody judged or settled. Superseded verdicts are history; gold, repeats and
 # late votes are here, and say so.
 _COMPARISONS = """
-    SELECT coalesce(nullif(c.external_id, ''), 'comparison-' || c.id) AS id, p."group", p.lang,
+    SELECT coalesce(nullif(c.external_id, ''), 'comparison-' || c.id) AS id, p."group", p.lang, p.tags,
            p.messages -> -1 ->> 'content' AS prompt, p.messages,
            (SELECT json_agg(json_strip_nulls(json_build_object('model', s.name, 'text', r.text,
                                                                'messages', r.messages)) ORDER BY places.position)
@@ -77,7 +77,8 @@ _JUDGMENT = (
 )
 # Scores that were given outside any comparison, one record a response.
 _RATED = """
-    SELECT 'response-' || r.id AS id, p."group", p.lang, p.messages -> -1 ->> 'content' AS prompt, p.messages,
+    SELECT 'response-' || r.id AS id, p."group", p.lang, p.tags,
+           p.messages -> -1 ->> 'content' AS prompt, p.messages,
            json_build_array(json_strip_nulls(json_build_object('model', s.name, 'text', r.text,
                                                                'messages', r.messages))) AS responses,
            (SELECT json_agg(json_strip_nulls(json_build_object(

@@ -59,19 +59,24 @@ def _pack_array(element_type: int, elements: list[Fields]) -> Fields:
     return _array(20 + len(data), 1, 0, element_type, len(elements), 1) + data
 
 
+def _pack_texts(values: list[str]) -> Fields:
+    return _pack_array(_VARCHAR, [_pack_text(value) for value in values]) if values else _NO_TEXTS
+
+
 _EMPTY_OBJECT = b"\0\0\0\x03\x01{}"  # most objects are
 _NO_TEXT = _pack_text("")
 _NO_TEXTS = _pack_array(_VARCHAR, [])
 
 # ── Tables: their columns, first those that are known when a row is placed, then those that the file gives ───────────
 
-PROMPT = "messages group lang content_sha256"
+PROMPT = "messages group lang tags content_sha256"
 
 
 def _pack_prompt(row: Row) -> bytes:
     """All of it: placing adds nothing."""
     sha256, group = row.prompt_key
-    return b"".join((b"\0\x04", _pack_json(row.messages), _pack_text(group), _pack_text(row.lang), _pack_text(sha256)))
+    fields = _pack_json(row.messages), _pack_text(group), _pack_text(row.lang), _pack_texts(row.tags)
+    return b"".join((b"\0\x05", *fields, _pack_text(sha256)))
 
 
 RESPONSE = "id prompt_id source_id sample_index created_at text text_sha256 messages template_sha256 finish_reason"
@@ -132,7 +137,7 @@ def _pack_judgment(verdict: Verdict) -> Fields:
             _pack_json(verdict.meta),
             _pack_json(verdict.ratings),
             _pack_json(verdict.axes),
-            _pack_array(_VARCHAR, [_pack_text(chip) for chip in verdict.chips]) if verdict.chips else _NO_TEXTS,
+            _pack_texts(verdict.chips),
             _FALSE,
         )
     )

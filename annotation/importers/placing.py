@@ -180,13 +180,14 @@ class Placing:
         with connection.cursor() as cursor, foreign_keys_vouched_for(self.vouches):
             cursor.execute(
                 "CREATE TEMPORARY TABLE IF NOT EXISTS imported_prompt ON COMMIT DROP AS"
-                ' SELECT messages, "group", lang, content_sha256 FROM annotation_prompt WITH NO DATA'
+                ' SELECT messages, "group", lang, tags, content_sha256 FROM annotation_prompt WITH NO DATA'
             )
             copy_packed("imported_prompt", packing.PROMPT, wanted.values())
             cursor.execute(
                 """
-                INSERT INTO annotation_prompt (project_id, messages, "group", task, lang, content_sha256, created_at)
-                SELECT %s, messages, "group", '', lang, content_sha256, %s FROM imported_prompt
+                INSERT INTO annotation_prompt (project_id, messages, "group", task, lang, tags, content_sha256,
+                                               created_at)
+                SELECT %s, messages, "group", '', lang, tags, content_sha256, %s FROM imported_prompt
                 ON CONFLICT (project_id, content_sha256, "group") DO NOTHING
                 RETURNING content_sha256, "group", id
                 """,

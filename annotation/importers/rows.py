@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from typing import Any
@@ -18,6 +19,7 @@ Messages = list[dict[str, str]]
 ROLES = ("system", "user", "assistant")
 MAX_NAME_LENGTH = 180  # room for a suffix such as " (imported)" in 200 characters
 MAX_RESPONSES = 9
+MAX_TAGS = 100
 # A long conversation repeats its history in every turn's prompt; a hostile one would fill the disk.
 MAX_REPEATED_CHARACTERS = 2**26
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
@@ -106,6 +108,7 @@ class Row:
     external_id: str = ""
     group: str = ""
     lang: str = ""
+    tags: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
     sampling_probability: float | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -174,6 +177,17 @@ def checked_name(value: Any, name: str, *, longest: int = MAX_NAME_LENGTH) -> st
     if len(text) > longest:
         raise UnusableRowError(f'"{name}" is longer than {longest} characters')
     return text
+
+
+def checked_tags(value: Any, name: str) -> list[str]:
+    """Tags in order, each once: of a list, or of a text with commas or semicolons between. Raises UnusableRowError."""
+    if value is None or value == "":
+        return []
+    given = value if isinstance(value, list) else re.split(r"[,;，；]", checked_text(value, name))
+    tags = sorted({tag for tag in (checked_name(tag, name, longest=60) for tag in given) if tag})
+    if len(tags) > MAX_TAGS:
+        raise UnusableRowError(f'"{name}" holds {len(tags)} tags: a prompt can have {MAX_TAGS}')
+    return tags
 
 
 def checked_number(value: Any, name: str) -> float:

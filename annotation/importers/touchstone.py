@@ -17,6 +17,7 @@ from annotation.importers.rows import (
     Verdict,
     checked_messages,
     checked_name,
+    checked_tags,
     checked_text,
     said_by_user,
     verdict_of_ranks,
@@ -24,7 +25,7 @@ from annotation.importers.rows import (
 from annotation.models import Preference
 
 COLUMNS = '"responses", with "prompt" or "messages"'
-ROW_KEYS = frozenset({"id", "group", "lang", "prompt", "messages", "responses", "annotations", "meta"})
+ROW_KEYS = frozenset({"id", "group", "lang", "tags", "prompt", "messages", "responses", "annotations", "meta"})
 _EXTRAS = ("ratings", "axes", "chips")
 VERDICT_KEYS = frozenset(
     {"annotator", "human", "preferred_index", "tie", "neither", "strength", "ranking", "rationale", *_EXTRAS}
@@ -73,6 +74,7 @@ def parse(record: dict[str, Any]) -> Row:
         external_id=checked_name(record.get("id"), "id"),
         group=checked_name(record.get("group"), "group"),
         lang=checked_name(record.get("lang"), "lang", longest=20),
+        tags=checked_tags(record.get("tags"), "tags"),
         meta=meta,
         sampling_probability=probability,
     )

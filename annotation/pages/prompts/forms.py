@@ -112,7 +112,8 @@ class LinesForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 6, "spellcheck": "false"}),
         help_text=_(
             "Plain text, or one JSON object on each line: <code>{&quot;prompt&quot;: …}</code> or "
-            "<code>{&quot;messages&quot;: […]}</code>, with <code>task</code> and <code>lang</code> where known."
+            "<code>{&quot;messages&quot;: […]}</code>, with <code>task</code>, <code>lang</code> and "
+            "<code>tags</code> where known."
         ),
         error_messages={"required": _("Write at least one prompt.")},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -26,6 +27,14 @@ OPEN_COUNTED = 500
 
 
 @dataclass(frozen=True)
+class ToRate:
+    """How many responses wait for a person's marks; `more`: no further were counted."""
+
+    count: int
+    more: bool
+
+
+@dataclass(frozen=True)
 class OwnProject:
     """A project as one of its members sees it on their first page."""
 
@@ -40,8 +49,8 @@ class OwnProject:
     """Comparisons that they could judge, among the first of the queue."""
     more: bool
     """Whether the queue goes on beyond what was counted."""
-    to_rate: int = 0
-    """Responses that they could mark by themselves."""
+    to_rate: ToRate | None = None
+    """Responses that they could mark by themselves; None: there is none."""
 
     @property
     def waiting(self) -> int:
@@ -65,6 +74,28 @@ GROUP BY p.id
 """
 
 
+_TO_RATE = """
+SELECT p.id, count(i.id) FROM annotation_project p
+CROSS JOIN LATERAL (
+    SELECT i.id FROM annotation_study s JOIN annotation_studyitem i ON i.study_id = s.id
+    WHERE s.project_id = p.id AND s.closed_at IS NULL
+      AND i.response_id IS NOT NULL AND i.assigned_count < i.required_count
+      AND NOT EXISTS (SELECT 1 FROM annotation_rubricrating mine
+                       WHERE mine.item_id = i.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired')
+    LIMIT %(most)s) i
+WHERE p.id = ANY(%(projects)s) AND p.is_open
+GROUP BY p.id
+"""
+
+
+def responses_to_rate(annotator: Annotator | None, projects: Iterable[int]) -> dict[int, ToRate]:
+    """What each of these projects has for a person to rate, by id; those without are left out."""
+    annotator_id = annotator.pk if annotator else 0
+    with connection.cursor() as cursor:
+        cursor.execute(_TO_RATE, {"projects": list(projects), "annotator": annotator_id, "most": OPEN_COUNTED})
+        return {project: ToRate(count, count == OPEN_COUNTED) for project, count in cursor.fetchall()}
+
+
 def projects_of(user: User) -> list[OwnProject]:
     """The projects that the user is in, with what waits and what is done; the same number of queries for any many."""
     memberships = list(Membership.objects.filter(user=user).select_related("project").order_by("project__name"))
@@ -85,7 +116,7 @@ def projects_of(user: User) -> list[OwnProject]:
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, {"projects": ids, "annotator": annotator_id, "most": OPEN_COUNTED})
         queues = {project: (seen, free) for project, seen, free in cursor.fetchall()}
-    to_rate = services.count_to_rate(annotator, ids)
+    to_rate = responses_to_rate(annotator, ids)
     rows = []
     for membership in memberships:
         seen, free = queues[membership.project_id]
@@ -100,7 +131,7 @@ def projects_of(user: User) -> list[OwnProject]:
                 held=count["held"],
                 open=free,
                 more=seen == OPEN_COUNTED,
-                to_rate=to_rate.get(membership.project_id, 0),
+                to_rate=to_rate.get(membership.project_id),
             )
         )
     return rows

@@ -299,6 +299,22 @@ def test_the_page_takes_the_marks_and_goes_on() -> None:
     assert "Nothing to rate for now" in ann.get(PAGE).content.decode()
 
 
+def test_a_long_queue_of_responses_is_counted_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_answered_project(2)
+    make_study(project)  # four responses
+    ann = sign_in("ann")
+    monkeypatch.setattr("annotation.own_work.OPEN_COUNTED", 4)
+    badge = '<span class="badge">4+</span>'
+    assert badge in ann.get("/").content.decode()
+    assert badge in ann.get("/projects/studied/compare/").content.decode()
+    rating, text = shown(ann)
+    assert "3 left" in text, "one of the four is held"
+    ann.post(f"{PAGE}{rating}/skip")
+    assert '<span class="badge">3</span>' in ann.get("/").content.decode(), "what was given back comes no more"
+    monkeypatch.setattr("annotation.own_work.OPEN_COUNTED", 2)
+    assert "2 or more left" in shown(ann)[1]
+
+
 def test_nobody_reaches_the_rating_of_somebody_else() -> None:
     project = make_answered_project(1)
     make_study(project, against=None)

@@ -34,6 +34,7 @@ from annotation.blind import (
     shown_texts,
 )
 from annotation.models import Annotator, Assignment, Project
+from annotation.own_work import responses_to_rate
 from annotation.pages.answers import read_answer, typed_answer
 from annotation.pages.compare_form import compare_context, fragment_context
 from annotation.protocol import Protocol
@@ -241,5 +242,5 @@ def _page(
     context |= {"last_id": last, "progress": services.progress(annotator, project)}
     if Protocol.of(project).asks_for_rewrites:
         context["rewrite_count"] = services.count_rewrites(project)
-    context["rate_count"] = services.count_to_rate(annotator, [project.pk]).get(project.pk, 0)
+    context["to_rate"] = responses_to_rate(annotator, [project.pk]).get(project.pk)
     return render(request, "compare.html", context, status=status)

@@ -21,6 +21,7 @@ from annotation.access import MemberRequest, require_role
 from annotation.blind import blind_rating, own_rating
 from annotation.markdown import render_markdown
 from annotation.models import Annotator, Project, RatingStatus, Role, RubricRating
+from annotation.own_work import ToRate, responses_to_rate
 
 QUESTIONS = {
     "intent": (gettext_lazy("Intent"), gettext_lazy("It understands what was asked.")),
@@ -136,7 +137,7 @@ def _page(
             for key, (name, (label, help_text)) in enumerate(QUESTIONS.items(), 1)
         ],
         "note": typed.get("note", "") if typed else shown.note if shown else "",
-        "waiting": services.count_to_rate(annotator, [project.pk]).get(project.pk, 0),
+        "waiting": responses_to_rate(annotator, [project.pk]).get(project.pk, ToRate(0, more=False)),
         "done_today": _done_today(annotator, project),
         "last_id": None if shown else _last_id(annotator, project),
         "guidelines": render_markdown(project.guidelines),

@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -304,20 +304,6 @@ def release_ratings(annotator: Annotator, project: Project | None) -> int:
     for rating in ratings:
         _give_back(rating, RatingStatus.EXPIRED)
     return len(ratings)
-
-
-def count_to_rate(annotator: Annotator | None, projects: Iterable[int]) -> dict[int, int]:
-    """How many responses each of these projects has for a person to rate, by id; those without any are left out."""
-    had = RubricRating.objects.filter(item=OuterRef("pk"), annotator=annotator).exclude(status=RatingStatus.EXPIRED)
-    waiting = StudyItem.objects.filter(
-        study__project__in=list(projects),
-        study__closed_at=None,
-        study__project__is_open=True,
-        response__isnull=False,
-        assigned_count__lt=F("required_count"),
-    )
-    counts = waiting.exclude(Exists(had)).values_list("study__project").annotate(count=Count("pk")).order_by()
-    return dict(counts)
 
 
 # ── Rating ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -322,3 +322,11 @@ def blind_texts(assignment: Assignment) -> BlindTexts:
     prompt = assignment.comparison.prompt
     texts = [response.text for response in shown_responses(assignment)]
     return BlindTexts(prompt.messages, texts, prompt.task, prompt.lang)
+
+
+def blind_single(rating: RubricRating) -> BlindTexts:
+    """The same of a rating, loaded with its response and prompt: one response, after the messages that it answers."""
+    response = rating.item.response
+    assert response is not None
+    prompt = response.prompt
+    return BlindTexts(response.messages or prompt.messages, [response.text], prompt.task, prompt.lang)

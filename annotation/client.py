@@ -54,6 +54,18 @@ class Item:
 
 
 @dataclass(frozen=True)
+class SingleResponse:
+    """A response to mark by itself, blind."""
+
+    rating: str
+    lease_expires_at: str
+    messages: list[Message]
+    response: str
+    task: str
+    lang: str
+
+
+@dataclass(frozen=True)
 class Rewrite:
     """A prompt to write a response for, blind; `responses` are those that nobody found good."""
 
@@ -113,6 +125,29 @@ class Touchstone:
         """Give a comparison back; somebody else gets it."""
         assignment = item.assignment if isinstance(item, Item) else item
         self.call("POST", f"assignments/{assignment}/skip/", json={"reason": reason})
+
+    def rate(
+        self,
+        item: SingleResponse | str,
+        *,
+        intent: bool,
+        accuracy: bool,
+        language: bool,
+        safety: bool,
+        is_satisfied: bool,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """Mark a response: what it met, and whether whoever asked would be content. Other marks later correct these;
+        `more`: note, guideline_version, decided_in_ms."""
+        rating = item.rating if isinstance(item, SingleResponse) else item
+        marks = {"intent": intent, "accuracy": accuracy, "language": language, "safety": safety}
+        body = {**marks, "is_satisfied": is_satisfied, **more}
+        return self.call("POST", f"ratings/{rating}/marks/", json=body).json()
+
+    def skip_rating(self, item: SingleResponse | str) -> None:
+        """Give a response back unmarked; somebody else gets it."""
+        rating = item.rating if isinstance(item, SingleResponse) else item
+        self.call("POST", f"ratings/{rating}/skip/")
 
     def conversation(self, conversation: str) -> Conversation:
         """A conversation of the token's owner, by its id."""
@@ -212,6 +247,11 @@ class Project:
         """What the token's owner holds, topped up to two comparisons; renews the leases."""
         return [Item(**item) for item in self.site.call("POST", self._path + "claim/").json()]
 
+    def claim_rating(self) -> SingleResponse | None:
+        """The response that the token's owner has to mark, or the next one, with its lease renewed; None: no more."""
+        answer = self.site.call("POST", self._path + "ratings/claim/")
+        return SingleResponse(**answer.json()) if answer.status_code == 200 else None
+
     # ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def claim_rewrite(self, *, after: int = 0) -> Rewrite | None:
@@ -265,6 +305,10 @@ class Project:
 
     def judgments(self, *, live: bool = False, **filters: Any) -> Iterator[dict[str, Any]]:
         return self.site.pages(self._path + "judgments/", live=str(live).lower(), **filters)
+
+    def ratings(self, *, live: bool = False, **filters: Any) -> Iterator[dict[str, Any]]:
+        """What people marked of single responses; filters: study, response."""
+        return self.site.pages(self._path + "ratings/", live=str(live).lower(), **filters)
 
     def turns(self, **filters: Any) -> Iterator[dict[str, Any]]:
         """Conversation turns with their typed feedback."""

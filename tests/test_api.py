@@ -63,6 +63,7 @@ def test_a_stranger_an_expired_token_and_a_withdrawn_one_are_refused() -> None:
         ("comparisons/", Role.REVIEWER),
         ("judgments/", Role.REVIEWER),
         ("turns/", Role.REVIEWER),
+        ("ratings/", Role.REVIEWER),
         ("agreement/", Role.REVIEWER),
         ("adjudications/", Role.REVIEWER),
         ("flags/", Role.REVIEWER),

@@ -33,7 +33,9 @@ REFUSED = {422: RefusalSerializer}
 MOST_AT_ONCE = 1000
 
 
-class _Listed(ProjectView, generics.ListAPIView):
+class Listed(ProjectView, generics.ListAPIView):
+    """Rows of a project for its reviewers, in order of id."""
+
     role = Role.REVIEWER
     pagination_class = ByIdPagination
 
@@ -55,7 +57,7 @@ class _Listed(ProjectView, generics.ListAPIView):
         self.initial(self.request, **self.kwargs)
 
 
-class Prompts(_Listed):
+class Prompts(Listed):
     """The prompts of a project, in order of id."""
 
     serializer_class = shapes.PromptSerializer
@@ -83,7 +85,7 @@ class Prompts(_Listed):
         return HttpAnswer({"new": new, "given": len(rows)}, status=status.HTTP_201_CREATED)
 
 
-class Responses(_Listed):
+class Responses(Listed):
     """The responses to a project's prompts, in order of id."""
 
     serializer_class = shapes.ResponseSerializer
@@ -134,7 +136,7 @@ class Sources(ProjectView):
         return HttpAnswer(shapes.SourceSerializer(sources, many=True).data)
 
 
-class Comparisons(_Listed):
+class Comparisons(Listed):
     """The comparisons of a project, in order of id."""
 
     serializer_class = shapes.ComparisonSerializer
@@ -167,7 +169,7 @@ class Comparisons(_Listed):
         return HttpAnswer({"new": new, "given": len(rows)}, status=status.HTTP_201_CREATED)
 
 
-class Judgments(_Listed):
+class Judgments(Listed):
     """Every judgment, superseded ones too (`?live=true`: only those that stand), in order of id."""
 
     serializer_class = shapes.JudgmentSerializer
@@ -186,7 +188,7 @@ class Judgments(_Listed):
         return self.narrowed(rows.prefetch_related("error_spans"), "comparison")
 
 
-class Turns(_Listed):
+class Turns(Listed):
     """The turns of the project's conversations with their typed feedback, in order of id."""
 
     serializer_class = shapes.TurnSerializer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from annotation.api import conversations, data, data_jobs, projects, review, rewrites, work
+from annotation.api import conversations, data, data_jobs, projects, ratings, review, rewrites, work
 
 PROJECT = "v1/projects/<slug:slug>/"
 REWRITE = PROJECT + "rewrites/<int:task>/"
@@ -61,6 +61,11 @@ urlpatterns = [
     path(REWRITE + "skip/", rewrites.SkipRewrite.as_view()),
     path(REWRITE + "drop/", rewrites.DropRewrite.as_view()),
     path(REWRITE + "renew/", rewrites.RenewRewrite.as_view()),
+    path(PROJECT + "ratings/", ratings.Ratings.as_view()),
+    path(PROJECT + "ratings/claim/", ratings.ClaimRating.as_view()),
+    path("v1/ratings/<uuid:rating_id>/marks/", ratings.GiveMarks.as_view()),
+    path("v1/ratings/<uuid:rating_id>/skip/", ratings.SkipRating.as_view()),
+    path("v1/ratings/<uuid:rating_id>/renew/", ratings.RenewRating.as_view()),
     path("v1/assignments/<uuid:assignment_id>/judgment/", work.Judge.as_view()),
     path("v1/assignments/<uuid:assignment_id>/skip/", work.Skip.as_view()),
     path("v1/assignments/<uuid:assignment_id>/undo/", work.Undo.as_view()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import RFC_4122, UUID
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from annotation.importers import ImportRefusedError, import_file
 from annotation.importers.copying import may_vouch_for_foreign_keys, random_uuids
-from annotation.importers.rows import Row, messages_sha256
+from annotation.importers.rows import Row, messages_json
 from annotation.models import (
     Comparison,
     Conversation,
@@ -99,7 +100,7 @@ _MESSAGES = st.lists(
 
 @given(_MESSAGES)
 def test_messages_are_hashed_as_everywhere(messages: Any) -> None:
-    assert messages_sha256(messages) == content_sha256(messages)
+    assert sha256(messages_json(messages)).hexdigest() == content_sha256(messages)
 
 
 def test_drawn_uuids_are_of_version_4() -> None:

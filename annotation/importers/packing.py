@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 from dataclasses import astuple
 from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import sha256
 from struct import Struct
 from typing import Any, NamedTuple
 
-from annotation.importers.rows import Row, Side, Talk, Verdict, digest
+from annotation.importers.rows import Row, Side, Talk, Verdict, digest, messages_json
 
 Fields = bytes
 """Columns that follow one another in their table's order, each after its length."""
@@ -44,10 +46,14 @@ def _pack_text(value: str) -> Fields:
     return _length(len(data)) + data
 
 
-def _pack_json(value: dict[str, Any] | list[Any]) -> Fields:
-    if not value:
-        return _EMPTY_OBJECT
-    data = _encode(value).encode()
+_pack_name = lru_cache(_pack_text)  # of a few that occur again and again
+
+
+def _pack_json(value: dict[str, Any]) -> Fields:
+    return _as_json(_encode(value).encode()) if value else _EMPTY_OBJECT
+
+
+def _as_json(data: bytes) -> Fields:
     return _length(len(data) + 1) + b"\x01" + data  # the format's version
 
 
@@ -64,6 +70,7 @@ def _pack_texts(values: list[str]) -> Fields:
 
 
 _EMPTY_OBJECT = b"\0\0\0\x03\x01{}"  # most objects are
+_SHA256 = _length(64)
 _NO_TEXT = _pack_text("")
 _NO_TEXTS = _pack_array(_VARCHAR, [])
 
@@ -72,20 +79,27 @@ _NO_TEXTS = _pack_array(_VARCHAR, [])
 PROMPT = "messages group lang tags content_sha256"
 
 
-def _pack_prompt(row: Row) -> bytes:
-    """All of it: placing adds nothing."""
-    sha256, group = row.prompt_key
-    fields = _pack_json(row.messages), _pack_text(group), _pack_text(row.lang), _pack_texts(row.tags)
-    return b"".join((b"\0\x05", *fields, _pack_text(sha256)))
+@lru_cache(1)  # comparisons of one prompt follow one another
+def _pack_prompt(messages: bytes, group: str, lang: str, tags: Fields) -> tuple[tuple[str, str], bytes]:
+    """(what tells prompts of one project apart: content_sha256 and group; all of the row: placing adds nothing)"""
+    content_sha256 = sha256(messages).hexdigest()
+    group = group or f"prompt-{content_sha256[:16]}"
+    fields = _as_json(messages), _pack_text(group), _pack_name(lang), tags, _SHA256, content_sha256.encode()
+    return (content_sha256, group), b"".join((b"\0\x05", *fields))
 
 
 RESPONSE = "id prompt_id source_id sample_index created_at text text_sha256 messages template_sha256 finish_reason"
 _response = Struct(">h iq iq iq ii iq").pack
 
 
-def _pack_response(side: Side) -> Fields:
-    messages = _NULL if side.messages is None else _pack_json(side.messages)
-    return b"".join((_pack_text(side.text), _pack_text(side.text_sha256), messages, _NO_TEXT, _NO_TEXT))
+def _pack_response(side: Side) -> PackedSide:
+    text = side.text.encode()
+    text_sha256, own_sha256, own = sha256(text).hexdigest(), "", _NULL
+    if side.messages is not None:
+        messages = messages_json(side.messages)
+        own_sha256, own = sha256(messages).hexdigest(), _as_json(messages)
+    fields = _length(len(text)), text, _SHA256, text_sha256.encode(), own, _NO_TEXT, _NO_TEXT
+    return side.source, text_sha256, own_sha256, b"".join(fields)
 
 
 def response(pk: int, prompt: int, source: int, sample_index: int, now: int, fields: Fields) -> bytes:
@@ -102,7 +116,7 @@ _comparison = Struct(">h iq iq iq iq iq iq ih ih id iq").pack
 def _pack_comparison(row: Row, external_id: str) -> Fields:
     count, probability = _smallint(2, len(row.sides)), row.sampling_probability
     chance = _NULL if probability is None else _double(8, probability)
-    return b"".join((_pack_text(external_id), _pack_json(row.meta), count, _pack_text(row.lang), chance))
+    return b"".join((_pack_text(external_id), _pack_json(row.meta), count, _pack_name(row.lang), chance))
 
 
 def comparison(
@@ -126,21 +140,20 @@ JUDGMENT = (
 _judgment = Struct(">h i16s iq iq iq").pack
 
 
-def _pack_judgment(verdict: Verdict) -> Fields:
+def _pack_judgment(verdict: Verdict) -> PackedVerdict:
     ranking, strength = verdict.ranking, verdict.strength
-    return b"".join(
-        (
-            _pack_text(verdict.preference),
-            _NULL if ranking is None else _pack_array(_SMALLINT, [_smallint(2, rank) for rank in ranking]),
-            _NULL if strength is None else _smallint(2, strength),
-            _pack_text(verdict.note) if verdict.note else _NO_TEXT,
-            _pack_json(verdict.meta),
-            _pack_json(verdict.ratings),
-            _pack_json(verdict.axes),
-            _pack_texts(verdict.chips),
-            _FALSE,
-        )
+    fields = (
+        _pack_name(verdict.preference),
+        _NULL if ranking is None else _pack_array(_SMALLINT, [_smallint(2, rank) for rank in ranking]),
+        _NULL if strength is None else _smallint(2, strength),
+        _pack_text(verdict.note) if verdict.note else _NO_TEXT,
+        _pack_json(verdict.meta) if verdict.meta else _EMPTY_OBJECT,
+        _pack_json(verdict.ratings) if verdict.ratings else _EMPTY_OBJECT,
+        _pack_json(verdict.axes) if verdict.axes else _EMPTY_OBJECT,
+        _pack_texts(verdict.chips),
+        _FALSE,
     )
+    return verdict.annotator, verdict.is_human, verdict.preference, ranking, b"".join(fields)
 
 
 def judgment(public_id: bytes, comparison: int, annotator: int, now: int, fields: Fields) -> bytes:
@@ -183,20 +196,19 @@ class PackedTalk(NamedTuple):
 
 def pack_row(row: Row, format_name: str) -> tuple[Any, ...]:
     """The values of a PackedRow."""
-    external_id, fields = row.external_id, b""
+    external_id, comparison = row.external_id, b""
     if len(row.sides) > 1:
         if not external_id:
             sides = [(side.source, side.text, side.messages) for side in row.sides]
             external_id = f"{format_name}-{digest([row.messages, row.group, sides])[:32]}"
-        fields = _pack_comparison(row, external_id)
+        comparison = _pack_comparison(row, external_id)
     return (
-        row.prompt_key,
-        _pack_prompt(row),
-        [(side.source, side.text_sha256, side.messages_sha256, _pack_response(side)) for side in row.sides],
+        *_pack_prompt(messages_json(row.messages), row.group, row.lang, _pack_texts(row.tags)),
+        [_pack_response(side) for side in row.sides],
         external_id,
-        fields,
+        comparison,
         bool(row.verdicts) or row.has_equal_texts,
-        [(one.annotator, one.is_human, one.preference, one.ranking, _pack_judgment(one)) for one in row.verdicts],
+        [_pack_judgment(verdict) for verdict in row.verdicts],
         [astuple(score) for score in row.scores],
         row.skipped,
     )

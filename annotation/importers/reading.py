@@ -5,10 +5,13 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
+
+import orjson
 
 MAX_RECORD_BYTES = 16 * 2**20
 
@@ -22,7 +25,7 @@ class Record:
     error: str = ""
     item: int | None = None
     size: int = 0
-    """Characters."""
+    """Bytes."""
 
 
 def read_records(file: BufferedReader) -> Iterator[Record]:
@@ -39,13 +42,15 @@ def _read_lines(file: BufferedReader) -> Iterator[Record]:
             while line and not line.endswith(b"\n"):
                 line = file.readline(MAX_RECORD_BYTES)
             yield Record(number, None, f"it is longer than {MAX_RECORD_BYTES // 2**20} MiB")
+        elif (value := _read_quickly(line)) is not None:
+            yield Record(number, value, size=len(line))
         elif line.strip():
             try:
                 text = line.rstrip().decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 yield Record(number, None, f"it is not UTF-8 (byte {error.start + 1} of the line)")
             else:
-                yield _record(text, number, is_last=not line.endswith(b"\n"))
+                yield _read_carefully(text, number, is_last=not line.endswith(b"\n"))
 
 
 class _Array:
@@ -109,14 +114,37 @@ def _read_array(file: BufferedReader) -> Iterator[Record]:
                 array.position += 1
                 array.skip_space()
             line = array.line
-            yield _record(array.take_element(), line, item=item)
+            yield _read_carefully(array.take_element(), line, item=item)
     except (ValueError, RecursionError) as error:
         # A column would count from the window's start, which nobody sees.
         detail = f"it is not JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else _sentence(error)
         yield Record(array.line, None, f"nothing can be read from here on: {detail}", item=item)
 
 
-def _record(text: str, line: int, *, item: int | None = None, is_last: bool = False) -> Record:
+# Characters that change the number of quotation marks, or that Postgres cannot store, written as escapes.
+_ODD_ESCAPE = re.compile(rb"\\u00(?:22|00)")
+_DIGITS_AS_ZEROS = bytes(ord("0") if byte in b"0123456789" else ord("x") for byte in range(256))
+
+
+def _read_quickly(line: bytes) -> dict[str, Any] | None:
+    """The object that a line holds, or None where anything about it asks for `_read_carefully`.
+
+    orjson takes a fifth of the time. Where a key occurs twice it drops one, and large integers become floats: what it
+    writes then has fewer quotation marks than the line, and the line has long numbers.
+    """
+    # A number of 19 digits or more, which need not fit into 64 bits, fills three in a row of every sixth byte.
+    if _ODD_ESCAPE.search(line) or b"000" in line[::6].translate(_DIGITS_AS_ZEROS):
+        return None
+    try:
+        value = orjson.loads(line)
+        is_whole = isinstance(value, dict) and orjson.dumps(value).count(b'"') == line.count(b'"')
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    return value if is_whole else None
+
+
+def _read_carefully(text: str, line: int, *, item: int | None = None, is_last: bool = False) -> Record:
+    """What the text holds, or a sentence that says what is wrong with it."""
     try:
         value = _DECODER.decode(text)
         if not isinstance(value, dict):

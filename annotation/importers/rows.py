@@ -1,7 +1,6 @@
 """What every format is read into: a prompt, the responses to it and what was said of them.
 
-Everything is checked as far as the row alone allows, and hashed here, beside the parsing, so that writing waits for
-neither.
+Everything is checked as far as the row alone allows, beside the parsing, so that writing does not wait for it.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ def digest(value: Any) -> str:
     return hashlib.sha256(_canonical(value).encode()).hexdigest()
 
 
-def messages_sha256(messages: Messages) -> str:
-    """`services.content_sha256` of messages, at a quarter of its time: every row needs one."""
+def messages_json(messages: Messages) -> bytes:
+    """What `services.content_sha256` hashes, at a quarter of its time: every row needs it."""
     parts = [f'{{"content": {encode_basestring(turn["content"])}, "role": "{turn["role"]}"}}' for turn in messages]
-    return hashlib.sha256(f"[{', '.join(parts)}]".encode()).hexdigest()
+    return f"[{', '.join(parts)}]".encode()
 
 
 @dataclass(slots=True)
@@ -51,12 +50,6 @@ class Side:
     source: str
     text: str
     messages: Messages | None = None
-    text_sha256: str = field(init=False, compare=False)
-    messages_sha256: str = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self.text_sha256 = hashlib.sha256(self.text.encode()).hexdigest()
-        self.messages_sha256 = "" if self.messages is None else messages_sha256(self.messages)
 
 
 @dataclass(slots=True)
@@ -75,7 +68,8 @@ class Verdict:
     chips: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.preference = str(self.preference)  # a choice's value: it travels between processes
+        if type(self.preference) is not str:
+            self.preference = str(self.preference)  # a choice's value: it travels between processes
 
 
 @dataclass(slots=True)
@@ -112,20 +106,12 @@ class Row:
     meta: dict[str, Any] = field(default_factory=dict)
     sampling_probability: float | None = None
     skipped: list[tuple[str, str]] = field(default_factory=list)
-    prompt_key: tuple[str, str] = field(init=False)
-    """What tells prompts of one project apart: (content_sha256, group)."""
 
     def __post_init__(self) -> None:
-        if len(self.sides) == 2:
-            is_twice = self.sides[0] == self.sides[1]
-        else:
-            keys = {(side.source, side.text_sha256, side.messages_sha256) for side in self.sides}
-            is_twice = len(keys) < len(self.sides)
-        if is_twice:
-            which = "both responses are" if len(self.sides) == 2 else "two of the responses are"
-            raise UnusableRowError(f"{which} the same text by the same source: there is nothing to compare")
-        sha256 = messages_sha256(self.messages)
-        self.prompt_key = sha256, self.group or f"prompt-{sha256[:16]}"
+        for number, side in enumerate(self.sides):
+            if side in self.sides[:number]:
+                which = "both responses are" if len(self.sides) == 2 else "two of the responses are"
+                raise UnusableRowError(f"{which} the same text by the same source: there is nothing to compare")
 
     @property
     def has_equal_texts(self) -> bool:
@@ -171,6 +157,8 @@ def checked_text(value: Any, name: str) -> str:
 
 def checked_name(value: Any, name: str, *, longest: int = MAX_NAME_LENGTH) -> str:
     """A text short enough for its column, empty where the file gives null. Raises UnusableRowError."""
+    if type(value) is str and len(value) <= longest:
+        return value.strip()
     if value is None:
         return ""
     text = checked_text(value, name).strip()

@@ -37,6 +37,12 @@ _FITS = {
     Preference.NEITHER: range(0),
     Preference.RANKED: range(0),
 }
+# Most votes hold nothing else, and are read without all the checks that need not be made.
+_BARE_VOTE = {"annotator", "human", "preferred_index"}
+_BARE_PREFERENCES = (Preference.A.value, Preference.B.value)
+_RESPONSE_FIELDS = [
+    [f"responses[{number}].{key}" for key in ("model", "text", "messages")] for number in range(MAX_RESPONSES)
+]
 
 
 def recognises(record: dict[str, Any]) -> bool:
@@ -52,7 +58,8 @@ def parse(record: dict[str, Any]) -> Row:
     messages = record.get("messages")
     if messages is None:
         messages = said_by_user(checked_text(record.get("prompt"), "prompt"))
-    messages = checked_messages(messages, "messages")
+    else:
+        messages = checked_messages(messages, "messages")
     annotations = record.get("annotations", [])
     if not isinstance(annotations, list):
         raise UnusableRowError('"annotations" is not a list')
@@ -61,7 +68,8 @@ def parse(record: dict[str, Any]) -> Row:
     meta = record.get("meta") or {}
     if not isinstance(meta, dict):
         raise UnusableRowError('"meta" is not an object')
-    meta = _others(record, ROW_KEYS) | meta
+    if not record.keys() <= ROW_KEYS:
+        meta = _others(record, ROW_KEYS) | meta
     probability = meta.get("sampling_probability")
     if probability is not None and not (
         isinstance(probability, int | float) and not isinstance(probability, bool) and 0 < probability <= 1
@@ -85,14 +93,13 @@ def parse(record: dict[str, Any]) -> Row:
 def _side(response: Any, number: int, messages: Messages, origin: str) -> Side:
     if not isinstance(response, dict):
         raise UnusableRowError(f'"responses[{number}]" is not an object')
+    model_field, text_field, messages_field = _RESPONSE_FIELDS[number]
     own = response.get("messages")
     if own is not None:
-        own = checked_messages(own, f"responses[{number}].messages")
-    return Side(
-        checked_name(response.get("model"), f"responses[{number}].model") or f"unknown ({origin})",
-        checked_text(response.get("text"), f"responses[{number}].text"),
-        None if own == messages else own,
-    )
+        own = checked_messages(own, messages_field)
+        own = None if own == messages else own
+    model = checked_name(response.get("model"), model_field) or f"unknown ({origin})"
+    return Side(model, checked_text(response.get("text"), text_field), own)
 
 
 def _add_annotations(row: Row, annotations: list[Any]) -> None:
@@ -155,6 +162,9 @@ def _score(annotation: dict[str, Any], name: str, is_human: bool) -> Score:
 
 
 def _verdict(annotation: dict[str, Any], name: str, is_human: bool, count: int) -> Verdict:
+    index = annotation.get("preferred_index")
+    if count == 2 and annotation.keys() == _BARE_VOTE and type(index) is int and 0 <= index <= 1:
+        return Verdict(name, is_human, _BARE_PREFERENCES[index])
     preference, ranking = _preference(annotation, count)
     strength = annotation.get("strength")
     if strength is not None and (type(strength) is not int or strength not in _FITS[preference]):

@@ -84,8 +84,11 @@ def memory_bytes(model: ModelSize, method: str, options: TrainingOptions, longes
     return _LIBRARIES_BYTES + weights + states + tokens * (layers + logits)
 
 
-def disk_bytes(model: ModelSize, options: TrainingOptions) -> int:
-    """What a job needs while it runs: the checkpoints kept, one being written, and the model at the end."""
+def disk_bytes(model: ModelSize, options: TrainingOptions, step_models: int = 0) -> int:
+    """What a job needs while it runs: the checkpoints kept, one being written, and the model at the end.
+
+    step_models: whole models that it saves on the way, all of which stay.
+    """
     checkpoint = model.trained(options) * (FLOAT32 + _OPTIMIZER_BYTES)
     # While one is written, those that it will replace are there still.
-    return (CHECKPOINTS_KEPT + 1) * checkpoint + model.parameters * FLOAT32
+    return (CHECKPOINTS_KEPT + 1) * checkpoint + (step_models + 1) * model.parameters * FLOAT32

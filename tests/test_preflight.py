@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Iterable
@@ -200,15 +201,21 @@ def test_every_recipe_can_be_used_is_usual_and_names_its_source() -> None:
 def test_disk_and_memory_that_cannot_suffice_block(settings: Any) -> None:
     full = build_options("dpo", {"use_lora": False})
     settings.EMBEDDED_BROKER = True
-    assert said([*check_disk(full, BIG), *check_memory("dpo", full, BIG, 512)]) == {
+    assert said([*check_disk("dpo", full, BIG, 100), *check_memory("dpo", full, BIG, 512)]) == {
         "disk_short": "blocked",
         "memory_short": "blocked",
     }
     small = ModelSize(10**6, 10**4, 64, 2, 1000)
-    assert said([*check_disk(full, small), *check_memory("dpo", full, small, 512)]) == {
+    assert said([*check_disk("dpo", full, small, 100), *check_memory("dpo", full, small, 512)]) == {
         "disk": "passed",
         "memory": "passed",
     }
+    often = build_options("dpo", {"use_lora": True, "model_every_steps": 20})
+    [blocked] = check_disk("dpo", often, dataclasses.replace(LLAMA_8B, parameters=10**12), 100)
+    assert "4 more to evaluate" in sentence(blocked) and said([blocked]) == {"disk_short_of_step_models": "blocked"}
+    assert said(check_disk("dpo", often, small, 100)) == {"disk_of_step_models": "passed"}
+    assert said(check_disk("dpo", often, small, 20)) == {"disk": "passed"}, "the last step's model is the job's own"
+    assert said(check_disk("reward", often, small, 100)) == {"disk": "passed"}, "reward models answer nothing"
     settings.EMBEDDED_BROKER = False  # the workers' memory is not known here
     assert said(check_memory("dpo", full, BIG, 512)) == {"memory_estimate": "passed"}
 
@@ -223,6 +230,7 @@ def test_what_a_full_run_and_an_adapter_take(tiny_model: Path) -> None:
     full, adapter = (build_options("dpo", {"use_lora": lora}) for lora in (False, True))
     assert disk_bytes(LLAMA_8B, full) == 8e9 * (3 * 12 + 4)
     assert disk_bytes(LLAMA_8B, adapter) == 3 * 12 * 16 * 2e6 + 8e9 * 4
+    assert disk_bytes(LLAMA_8B, adapter, 4) == disk_bytes(LLAMA_8B, adapter) + 4 * 8e9 * 4
     assert memory_bytes(LLAMA_8B, "dpo", full, 512) > 8e9 * 18  # weights, cast weights, gradients, two moments
     checkpointed = build_options("dpo", {"gradient_checkpointing": True})
     assert memory_bytes(LLAMA_8B, "dpo", checkpointed, 2048) < memory_bytes(LLAMA_8B, "dpo", adapter, 2048)

@@ -12,7 +12,7 @@ from rlhf.preflight.content import Content
 from rlhf.preflight.findings import Finding
 from rlhf.preflight.lengths import LengthCounts
 from rlhf.preflight.model import check_template, check_tokens
-from rlhf.preflight.resuming import check_resuming
+from rlhf.preflight.resuming import check_resuming, expected_steps
 from rlhf.preflight.rows import Lengths, Report, Row, check_rows, empty_report, usable_rows
 from rlhf.preflight.settings import check_disk, check_memory, check_settings
 from rlhf.snapshots import SPLITS
@@ -55,6 +55,7 @@ def run_checks(snapshot: DatasetSnapshot, method: str, base: Checkpoint, options
         for _ in usable_rows(snapshot, split, method, counter, options, report[split], observe):
             pass
     used, longest = report["train"]["used"], report["train"]["longest_tokens"]
+    steps = expected_steps(options, used)
     findings = [
         *check_rows(report),
         *content.check(method),
@@ -63,7 +64,7 @@ def run_checks(snapshot: DatasetSnapshot, method: str, base: Checkpoint, options
         *check_tokens(counter),
         *check_settings(method, options, size),
         *check_memory(method, options, size, longest),
-        *check_disk(options, size),
-        *check_resuming(options, used),
+        *check_disk(method, options, size, steps),
+        *check_resuming(options, steps),
     ]
     return Outcome(findings, report, lengths.histogram(), lengths.sample_ids())

@@ -8,8 +8,12 @@ from rlhf.options import CHANGEABLE_ON_RESUME, TrainingOptions
 from rlhf.preflight.findings import Finding, passed, warned
 
 
-def check_resuming(options: TrainingOptions, rows: int) -> Iterator[Finding]:
-    steps = options.max_steps or max(1, round(rows * options.epochs / options.batch_size))
+def expected_steps(options: TrainingOptions, rows: int) -> int:
+    """How many optimizer steps a job over so many rows takes."""
+    return options.max_steps or max(1, round(rows * options.epochs / options.batch_size))
+
+
+def check_resuming(options: TrainingOptions, steps: int) -> Iterator[Finding]:
     values = {
         "every": options.checkpoint_every_steps,
         "steps": steps,

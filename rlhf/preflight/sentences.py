@@ -164,6 +164,20 @@ WORDS: dict[str, Words] = {
             "adapter"
         ),
     ),
+    "disk_of_step_models": Words(
+        MACHINE,
+        _(
+            "At most %(needed)s GB of disk for checkpoints, the model and %(models)s more to evaluate on the way, "
+            "%(free)s GB are free"
+        ),
+    ),
+    "disk_short_of_step_models": Words(
+        MACHINE,
+        _(
+            "Checkpoints, the model and %(models)s more to evaluate on the way take up to %(needed)s GB, and %(free)s "
+            "GB are free: make room, or save a model to evaluate less often"
+        ),
+    ),
     "resumes": Words(
         MACHINE,
         _(

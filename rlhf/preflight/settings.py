@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 
@@ -39,10 +40,18 @@ def check_settings(method: str, options: TrainingOptions, size: ModelSize) -> It
             yield warned("beta_unusual", beta=options.beta, loss=options.loss_type, lowest=lowest, highest=highest)
 
 
-def check_disk(options: TrainingOptions, size: ModelSize) -> Iterator[Finding]:
-    needed, free = disk_bytes(size, options), shutil.disk_usage(_existing(settings.JOBS_DIR)).free
-    said = {"needed": gigabytes(needed), "free": gigabytes(free), "every": options.checkpoint_every_steps}
-    yield passed("disk", **said) if needed < free else blocked("disk_short", **said)
+def check_disk(method: str, options: TrainingOptions, size: ModelSize, steps: int) -> Iterator[Finding]:
+    """steps: how many optimizer steps the job takes."""
+    every = 0 if method == "reward" else options.model_every_steps  # a reward model answers no evaluation
+    models = (steps - 1) // every if every else 0  # the last step's is the job's own
+    needed, free = disk_bytes(size, options, models), shutil.disk_usage(_existing(settings.JOBS_DIR)).free
+    said: dict[str, Any] = {"needed": gigabytes(needed), "free": gigabytes(free)}
+    if models:
+        said["models"] = models
+        fits, too_much = passed("disk_of_step_models", **said), blocked("disk_short_of_step_models", **said)
+    else:
+        fits, too_much = passed("disk", **said), blocked("disk_short", **said)
+    yield fits if needed < free else too_much
 
 
 def check_memory(method: str, options: TrainingOptions, size: ModelSize, longest_row: int) -> Iterator[Finding]:

@@ -36,7 +36,7 @@ POLITE = re.compile(
     r"\b(please|thank(s| you)|sorry|glad|happy to|of course|certainly|you're welcome|kind(ly)?|I hope)\b",
     re.IGNORECASE,
 )
-DPO_OPTIONS = {"epochs": 2, "learning_rate": 2e-4, "beta": 0.1, "batch_size": 8, "micro_batch_size": 4}
+DPO_OPTIONS = {"epochs": 1, "learning_rate": 5e-4, "beta": 0.1, "batch_size": 8, "micro_batch_size": 4}
 REWARD_OPTIONS = {"epochs": 1, "learning_rate": 5e-5, "batch_size": 8, "micro_batch_size": 4}
 
 

@@ -197,7 +197,7 @@ def test_the_client_goes_round_the_loop(live_server, tmp_path: Path) -> None:
         project = site.create_project("by-api", "By API")
         assert (
             project.add_prompts(
-                {"messages": [{"role": "user", "content": f"Question {n}?"}], "tags": ["difficulty:hard"]}
+                {"messages": [{"role": "user", "content": f"Question {n}?"}], "tags": ["difficulty:hard"] * 2}
                 for n in range(3)
             )
             == 3

@@ -80,6 +80,9 @@ class NewPromptSerializer(serializers.Serializer):
         help_text="difficulty:…, format:… and scenario:… are what evaluations by people are broken down by.",
     )
 
+    def validate_tags(self, tags: list[str]) -> list[str]:
+        return sorted(set(tags))
+
     def validate_messages(self, messages: list[dict[str, str]]) -> list[dict[str, str]]:
         if messages[-1]["role"] != "user":
             raise serializers.ValidationError("The last message must be the user's.")

@@ -18,7 +18,7 @@ from annotation.services import DomainError
 from rlhf import benchmarking
 from rlhf.benchmark_figures import answer_rows, judgment_rows, lines_of, progress_of, report_of
 from rlhf.evaluation.fb_bench import Refusal, UnusableFileError
-from rlhf.management.asking import time_left, watch
+from rlhf.management.following import time_left, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import BenchmarkRun, BenchmarkSet, JobStatus, PromptLanguage
 from rlhf.services import publish_checkpoint

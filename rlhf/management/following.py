@@ -1,4 +1,4 @@
-"""What commands that ask sources share: following a run, and doing its work where no worker takes it."""
+"""What commands share that queue a job: following it, and doing its work where no worker takes it."""
 
 from __future__ import annotations
 
@@ -10,52 +10,65 @@ from typing import TypeVar
 from django.db import connections
 from django.utils import timezone
 
-from rlhf.models import AskingJob, JobStatus
+from rlhf.models import JobStatus
+from rlhf.models.leased import LeasedJob
 from rlhf.services.jobs import reconcile
 from rlhf.supervisor import worker_is_stopping
 
 WORKER_WAIT_SECONDS = 3
-"""How long a queued run waits for a worker before a command does its work."""
+"""How long a queued job waits for a worker before a command does its work."""
 
-Run = TypeVar("Run", bound=AskingJob)
+Job = TypeVar("Job", bound=LeasedJob)
 
 
-def watch(run: Run, work: Callable[[int], object], state: Callable[[Run], str], say: Callable[[str], None]) -> None:
-    """Say how far the run is until it ends; do its work here where no worker takes it.
+def watch(
+    job: Job,
+    work: Callable[[int], object],
+    state: Callable[[Job], str],
+    say: Callable[[str], None],
+    *,
+    after_stop: str = "run the same command to go on",
+) -> None:
+    """Say how far the job is until it ends, or is interrupted; do its work here where no worker takes it.
 
-    work: from the run's id. state: one line.
+    work: from the job's id. state: one line.
     """
     queued_since = time.monotonic()
     worker: threading.Thread | None = None
     said = ""
     try:
-        while not run.is_finished:
-            if run.status == JobStatus.QUEUED and time.monotonic() - queued_since > WORKER_WAIT_SECONDS:
-                if worker is None or not worker.is_alive():
-                    say("no worker has taken it, working here")
-                    worker = threading.Thread(target=_work, args=[work, run.pk])
-                    worker.start()
-                    queued_since = time.monotonic()
-            elif worker is None and run.lease_expires_at and run.lease_expires_at < timezone.now():
+        while not job.is_finished:
+            if worker is not None and not worker.is_alive():
+                worker = None
+            has_waited = time.monotonic() - queued_since > WORKER_WAIT_SECONDS
+            if worker is None and job.status == JobStatus.QUEUED and has_waited and not job.is_resting:
+                say("no worker has taken it, working here")
+                worker = threading.Thread(target=_work, args=[work, job.pk])
+                worker.start()
+                queued_since = time.monotonic()
+            elif worker is None and job.lease_expires_at and job.lease_expires_at < timezone.now():
                 reconcile()  # whoever had it is gone
                 queued_since = time.monotonic()
-            if (line := state(run)) != said:
+            if (line := state(job)) != said:
                 say(line)
                 said = line
-            time.sleep(1)
-            run.refresh_from_db()
+            if worker is None:
+                time.sleep(1)
+            else:
+                worker.join(1)
+            job.refresh_from_db()
     except KeyboardInterrupt:
         worker_is_stopping.set()
-        say("stopping; run the same command to go on")
+        say(f"stopping; {after_stop}")
     finally:
         if worker is not None:
             worker.join()
-            run.refresh_from_db()
+        job.refresh_from_db()
 
 
-def _work(work: Callable[[int], object], run_id: int) -> None:
+def _work(work: Callable[[int], object], job_id: int) -> None:
     try:
-        work(run_id)
+        work(job_id)
     finally:
         connections.close_all()
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from argparse import ArgumentParser
 from typing import Any
 
@@ -8,8 +7,9 @@ from annotation.management.script import ScriptCommand, find_project
 from annotation.models import Comparison, Project, Response, ResponseSource
 from annotation.services import DomainError
 from rlhf import generation
+from rlhf.management.following import watch
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, GenerationJob
+from rlhf.models import Checkpoint, GenerationJob, JobStatus
 from rlhf.services import publish_checkpoint, queue_generation_job, resolve_alias
 
 
@@ -46,9 +46,9 @@ class Command(ScriptCommand):
             against=_against(project, source, options["against"]),
             sampling=sampling,
         )
-        self._wait(job)
-        if job.status == "failed":
-            raise DomainError(f"generation {job.pk} failed: {job.error}")
+        watch(job, generation.run_generation_job, _state, self.progress)
+        if job.status != JobStatus.SUCCEEDED:
+            raise DomainError(f"generation {job.pk} {job.status}: {job.error or 'run the same command to go on'}")
         responses_now, comparisons_now = _counts(project.pk, source)
         return {
             "prompts": project.prompts.count(),
@@ -56,18 +56,9 @@ class Command(ScriptCommand):
             "comparisons": comparisons_now - comparisons,
         }
 
-    def _wait(self, job: GenerationJob) -> None:
-        queued_since = time.monotonic()
-        last_count = -1
-        while not job.is_finished:
-            if job.status == "queued" and time.monotonic() - queued_since > 3:
-                self.progress("no worker has taken it, generating here")
-                generation.run_generation_job(job.pk)
-            if job.response_count != last_count:
-                last_count = job.response_count
-                self.progress(f"{job.response_count} of {job.response_total} responses")
-            time.sleep(1)
-            job.refresh_from_db()
+
+def _state(job: GenerationJob) -> str:
+    return f"{job.response_count} of {job.response_total} responses"
 
 
 def _against(project: Project, source: ResponseSource, name: str | None) -> ResponseSource | None:

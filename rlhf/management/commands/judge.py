@@ -14,7 +14,7 @@ from annotation.services import DomainError
 from rlhf.judges.card import Card, Standard, Verdicts, make_card
 from rlhf.judges.verdicts import of_this, progress_of, report_of, verdicts_of_annotator, verdicts_of_run
 from rlhf.judges.work import run_judge
-from rlhf.management.asking import time_left, watch
+from rlhf.management.following import time_left, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import JobStatus, JudgeKind, JudgeRun, JudgeScope, PromptLanguage
 from rlhf.services import publish_checkpoint

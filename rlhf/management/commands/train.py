@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import launcher, preflight, supervisor
 from rlhf.launch_config import LaunchConfig, parse_config
+from rlhf.management.following import time_left, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, Method, Priority, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, JobStatus, LaunchCheck, Method, Priority, TrainingJob
 from rlhf.options import OPTIONS, SpecError
 from rlhf.preflight.probe import run_probe
 from rlhf.services import check_launch, queue_merge_job, seconds_left, start_checked_job
@@ -72,9 +72,11 @@ class Command(ScriptCommand):
                 return {"directory": str(options["prepare"]), "commands": commands}
             job = start_checked_job(check, proceed=options["proceed"])
         if options["wait"]:
-            self._wait(job)
+            watch(job, supervisor.run_training_job, _state, self.progress, after_stop="it goes back to the queue")
+            if not job.is_finished:
+                raise DomainError(f"job {job.pk} has not ended; a worker goes on with it from its last checkpoint")
         job.refresh_from_db()
-        if job.status == "failed":
+        if job.status == JobStatus.FAILED:
             raise DomainError(f"job {job.pk} failed: {job.error}")
         checkpoint = Checkpoint.objects.filter(job=job).first()
         return {
@@ -104,21 +106,10 @@ class Command(ScriptCommand):
             self.progress(f"{finding.level.name.lower()}: {preflight.sentence(finding)}")
         return check, findings
 
-    def _wait(self, job: TrainingJob) -> None:
-        """Follow the job; where no worker has taken it within a few seconds, run it here."""
-        queued_since = time.monotonic()
-        last_step = -1
-        while not job.is_finished:
-            if job.status == "queued" and not job.is_resting and time.monotonic() - queued_since > 3:
-                self.progress(f"job {job.pk}: no worker has taken it, running it here")
-                supervisor.run_training_job(job.pk)
-            if job.step != last_step:
-                last_step = job.step
-                left = seconds_left(job)
-                remaining = f", about {left / 60:.0f} min left" if left is not None else ""
-                self.progress(f"job {job.pk}: {job.status}, step {job.step} of {job.total_steps or '?'}{remaining}")
-            time.sleep(1)
-            job.refresh_from_db()
+
+def _state(job: TrainingJob) -> str:
+    line = f"job {job.pk}: {job.status}, step {job.step} of {job.total_steps or '?'}"
+    return f"{line}, {time_left(seconds_left(job))}" if job.status == JobStatus.RUNNING else line
 
 
 def _find_snapshot(name: str) -> DatasetSnapshot:

@@ -5,8 +5,9 @@ With s the log strengths and d = s_i − s_j + x·β:
 - davidson: P(i wins), P(j wins) and P(tie) are as e^{d/2}, e^{−d/2} and ν.
 x are differences of style, so that s compares sources whose responses look alike.
 
-Strengths that are `rated_together` have a finite maximum, but β and ν may not: a single response in bold that won would
-be worth infinitely much. Both have a normal prior of precision PRIOR, too weak to be seen where votes tell anything.
+Strengths that are `rated_together` have a finite maximum, but β and ν may not: a single response in bold that won
+would be worth infinitely much. Both have a normal prior of precision PRIOR, too weak to be seen where votes tell
+anything.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TIES = ("half", "drop", "davidson")
 _MOST_STEPS = 100
 _PRECISION = 1e-10
 PRIOR = 1e-3
-"""Information on a style's worth and on log ν before any vote; a vote at even odds brings 0.25 a standard deviation."""
+"""Information on a style's worth and on log ν before any vote; one at even odds brings 0.25 a standard deviation."""
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,11 @@ def in_batches_from_child(parsed: Iterator[Parsed], format_name: str) -> Iterato
     `parsed` may read files and compute: a connection to the database is not the child's to use. Raises what reading
     raises; RuntimeError where the child died.
     """
-    yield [_received(*entry) for entry in _take(parsed, format_name, RECORDS_WITHOUT_CHILD)]
+    first = [_received(*entry) for entry in _take(parsed, format_name, RECORDS_WITHOUT_CHILD)]
     if following := next(parsed, None):
-        yield from _from_child(chain([following], parsed), format_name)
+        yield from _from_child(first, chain([following], parsed), format_name)
+    else:
+        yield first
 
 
 def _take(parsed: Iterator[Parsed], format_name: str, most: int) -> list[_Sent]:
@@ -68,7 +70,8 @@ def _take(parsed: Iterator[Parsed], format_name: str, most: int) -> list[_Sent]:
     return batch
 
 
-def _from_child(parsed: Iterator[Parsed], format_name: str) -> Iterator[list[Packed]]:
+def _from_child(first: list[Packed], parsed: Iterator[Parsed], format_name: str) -> Iterator[list[Packed]]:
+    """The first batch, when the child is at work already: who places rows starts a thread, and no fork comes after."""
     reading_end, writing_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -77,6 +80,7 @@ def _from_child(parsed: Iterator[Parsed], format_name: str) -> Iterator[list[Pac
     os.close(writing_end)
     try:
         with os.fdopen(reading_end, "rb") as pipe:
+            yield first
             while batch := _receive(pipe):
                 yield batch
     finally:

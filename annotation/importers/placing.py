@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.utils import timezone
 
 from annotation.importers import packing
 from annotation.importers.copying import (
+    Copying,
+    IdStock,
     copy_in,
     copy_packed,
     find,
     foreign_keys_vouched_for,
-    may_vouch_for_foreign_keys,
     random_uuids,
     reserve_ids,
 )
@@ -47,6 +49,7 @@ REMEMBERED_NAMES = 10_000
 
 PromptKey = tuple[str, str]  # (content_sha256, group)
 ResponseKey = tuple[int, int, str, str]  # (prompt id, source id, text_sha256, digest of own messages)
+_Said = tuple[str, list[int] | None]  # (preference, ranking)
 
 
 @dataclass(slots=True)
@@ -60,19 +63,32 @@ class _Placed:
     comparison: int = 0
 
 
-class Placing:
-    """Puts batches into the tables, in the order that foreign keys ask for. Needs an open transaction."""
+class _KnownComparisons(NamedTuple):
+    """By the id in the file; `sides` holds ids of responses in content order."""
 
-    def __init__(self, project: Project, file_name: str, done: Imported) -> None:
+    ids: dict[str, int]
+    sides: dict[str, list[int]]
+
+
+class Placing:
+    """Puts batches into the tables, in the order that foreign keys ask for. Needs an open transaction.
+
+    Of each batch the database is first asked for all that it knows. Then responses, comparisons and judgments are put
+    together, and Postgres writes each of them while the next are: also while the next batch is received.
+    """
+
+    def __init__(self, project: Project, file_name: str, done: Imported, copying: Copying) -> None:
         self.project = project
         self.file_name = file_name
         self.done = done
+        self.copying = copying
         self.now = timezone.now()
         self.packed_now = packing.timestamp(self.now)
         self.batch_id: int | None = None
         self.source_ids: dict[str, int] = {}
         self.annotators: dict[str, tuple[int, bool]] = {}
-        self.vouches = may_vouch_for_foreign_keys()
+        self.response_ids, self.comparison_ids = IdStock(Response), IdStock(Comparison)
+        self.to_review: set[int] = set()
         # What was masked since is still found by what the file says.
         masked = find(
             'SELECT original_sha256, "group", id FROM annotation_prompt'
@@ -99,14 +115,35 @@ class Placing:
             for annotator, reason in placed.row.skipped:
                 self.done.skip(placed.record, reason, annotator)
         if rows:
-            self._learn_sources(rows)
-            self._learn_annotators(rows)
-            new_prompts = self._add_prompts(rows)
-            old_responses = self._add_responses(rows, new_prompts)
-            old_comparisons = self._add_comparisons([placed for placed in rows if len(placed.responses) > 1])
-            self._add_judgments(rows, old_comparisons)
-            self._add_ratings(rows, old_responses)
+            self._add_rows(rows)
             self._add_conversations(talks)
+
+    def _add_rows(self, rows: list[_Placed]) -> None:
+        wanted = self._wanted_prompts(rows)
+        compared = [placed for placed in rows if len(placed.row.sides) > 1]
+        self.finish()
+        self._learn_sources(rows)
+        self._learn_annotators(rows)
+        new_prompts = self._add_prompts(rows, wanted)
+        responses = self._known_responses({placed.prompt for placed in rows} - new_prompts)
+        comparisons = self._known_comparisons([placed.row.external_id for placed in compared])
+        judgments = self._known_judgments(comparisons.ids.values())
+        self.response_ids.fill(sum(len(placed.row.sides) for placed in rows))
+        self.comparison_ids.fill(len(compared))
+        if any(placed.row.external_id not in comparisons.ids for placed in compared):
+            self._make_batch()
+        # From here on the connection is not ours.
+        self._add_responses(rows, responses)
+        self._add_comparisons(compared, comparisons)
+        self._add_judgments(compared, set(comparisons.ids.values()), judgments)
+        self._add_ratings(rows, {pk for _, _, pk in responses})
+
+    def finish(self) -> None:
+        """Wait for what Postgres still writes."""
+        self.copying.finish()
+        if self.to_review:
+            mark_for_review(self.to_review)
+            self.to_review.clear()
 
     # ── Who ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -170,14 +207,17 @@ class Placing:
 
     # ── What ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _add_prompts(self, rows: list[_Placed]) -> set[int]:
-        """Sets each row's prompt; gives the new ones. A prompt may be added by hand at this moment: the one that was
-        first stands."""
+    def _wanted_prompts(self, rows: list[_Placed]) -> dict[PromptKey, bytes]:
         wanted: dict[PromptKey, bytes] = {}
         for placed in rows:
             if placed.row.prompt_key not in self.masked_prompts:
                 wanted.setdefault(placed.row.prompt_key, placed.row.prompt)
-        with connection.cursor() as cursor, foreign_keys_vouched_for(self.vouches):
+        return wanted
+
+    def _add_prompts(self, rows: list[_Placed], wanted: dict[PromptKey, bytes]) -> set[int]:
+        """Sets each row's prompt; gives the new ones. A prompt may be added by hand at this moment: the one that was
+        first stands."""
+        with connection.cursor() as cursor, foreign_keys_vouched_for(self.copying.vouches):
             cursor.execute(
                 "CREATE TEMPORARY TABLE IF NOT EXISTS imported_prompt ON COMMIT DROP AS"
                 ' SELECT messages, "group", lang, tags, content_sha256 FROM annotation_prompt WITH NO DATA'
@@ -210,87 +250,73 @@ class Placing:
             placed.prompt = ids[placed.row.prompt_key]
         return new
 
-    def _add_responses(self, rows: list[_Placed], new_prompts: set[int]) -> set[int]:
-        """Sets each row's responses; gives those that were there before. The same text by the same source to the same
-        prompt is one response, however often it is compared."""
-        ids: dict[ResponseKey, int] = {}
-        samples: dict[tuple[int, int], int] = defaultdict(int)
+    def _known_responses(self, old_prompts: set[int]) -> list[tuple[ResponseKey, int, int]]:
+        """What is told apart, sample index and id. Of several that are alike the first one comes last."""
         found = find(
             "SELECT id, prompt_id, source_id, sample_index, coalesce(nullif(original_sha256, ''), text_sha256),"
             " messages FROM annotation_response WHERE prompt_id = ANY(%s) ORDER BY id DESC FOR KEY SHARE",
-            {placed.prompt for placed in rows} - new_prompts,
+            old_prompts,
         )
-        for pk, prompt, source, index, sha256, messages in found:
-            ids[prompt, source, sha256, "" if messages is None else digest(json.loads(messages))] = pk
-            samples[prompt, source] = max(samples[prompt, source], index + 1)
-        old = set(ids.values())
-        pks = list(ids.values())
-        numbers = {key: number for number, key in enumerate(ids)}  # in pks, to which the new ones are added
-        new: list[tuple[int, int, int, bytes]] = []
+        return [
+            ((prompt, source, sha256, "" if messages is None else digest(json.loads(messages))), index, pk)
+            for pk, prompt, source, index, sha256, messages in found
+        ]
+
+    def _add_responses(self, rows: list[_Placed], known: list[tuple[ResponseKey, int, int]]) -> None:
+        """Sets each row's responses. The same text by the same source to the same prompt is one response, however
+        often it is compared."""
+        ids: dict[ResponseKey, int] = {}
+        samples: dict[tuple[int, int], int] = defaultdict(int)
+        for key, index, pk in known:
+            ids[key] = pk
+            samples[key[:2]] = max(samples[key[:2]], index + 1)
+        new: list[bytes] = []
+        response, now, source_ids, fresh_ids = packing.response, self.packed_now, self.source_ids, self.response_ids
         for placed in rows:
             prompt = placed.prompt
             for source_name, sha256, messages_sha256, fields in placed.row.sides:
-                source = self.source_ids[source_name]
+                source = source_ids[source_name]
                 key = (prompt, source, sha256, messages_sha256)
-                number = numbers.get(key)
-                if number is None:
-                    number = numbers[key] = len(numbers)
+                pk = ids.get(key, 0)
+                if not pk:
+                    pk = ids[key] = next(fresh_ids)
                     index = samples[prompt, source]
                     samples[prompt, source] = index + 1
-                    new.append((prompt, source, index, fields))
-                placed.responses.append(number)
-        new_pks = reserve_ids(Response, len(new))
-        response, now = packing.response, self.packed_now
-        with foreign_keys_vouched_for(self.vouches):
-            copy_packed(
-                Response._meta.db_table,
-                packing.RESPONSE,
-                [
-                    response(pk, prompt, source, index, now, fields)
-                    for pk, (prompt, source, index, fields) in zip(new_pks, new, strict=True)
-                ],
-            )
+                    new.append(response(pk, prompt, source, index, now, fields))
+                placed.responses.append(pk)
+        self.copying.start(Response._meta.db_table, packing.RESPONSE, new)
         self.done.responses += len(new)
-        pks += new_pks
-        for placed in rows:
-            placed.responses = [pks[number] for number in placed.responses]
-        return old
 
-    def _add_comparisons(self, rows: list[_Placed]) -> set[int]:
-        """Sets the comparison of each row that has one: new, or found by its id in the file. Gives those found."""
-        external_ids = [placed.row.external_id for placed in rows]
-        ids, sides = self._known_comparisons(external_ids)
-        old = set(ids.values())
-        pks = iter(reserve_ids(Comparison, len(set(external_ids) - ids.keys())))
+    def _add_comparisons(self, rows: list[_Placed], known: _KnownComparisons) -> None:
+        """Sets the comparison of each row: new, or found by its id in the file."""
+        ids, sides = dict(known.ids), known.sides
         new: list[bytes] = []
         further: list[tuple[int, int, int]] = []
-        project, now = self.project.pk, self.packed_now
-        for placed, external_id in zip(rows, external_ids, strict=True):
-            row, responses = placed.row, placed.responses
-            known = sides.get(external_id)
-            if known is None:
-                pk = ids[external_id] = next(pks)
+        project, batch, now = self.project.pk, self.batch_id or 0, self.packed_now
+        for placed in rows:
+            row, responses, external_id = placed.row, placed.responses, placed.row.external_id
+            if external_id not in sides:
+                pk = ids[external_id] = next(self.comparison_ids)
                 sides[external_id] = responses
                 places = 0 if row.is_settled else draw_required_count(self.project)
-                place = placed.prompt, responses, self._batch(), places, random.random()
+                place = placed.prompt, responses, batch, places, random.random()
                 new.append(packing.comparison(pk, project, *place, now, row.comparison))
                 if len(responses) > 2:
                     further += [(pk, position, response) for position, response in enumerate(responses[2:], 2)]
-            elif known == responses:
+            elif sides[external_id] == responses:
                 self.done.already_there += 1
             else:
                 self.done.skip(placed.record, f"the id {external_id} is taken by another comparison of this project")
                 continue
             placed.comparison = ids[external_id]
-        with foreign_keys_vouched_for(self.vouches):
-            copy_packed(Comparison._meta.db_table, packing.COMPARISON, new)
-            if further:
+        self.copying.start(Comparison._meta.db_table, packing.COMPARISON, new)
+        if further:
+            self.copying.finish()
+            with foreign_keys_vouched_for(self.copying.vouches):
                 copy_in(FurtherResponse, "comparison_id position response_id", further)
         self.done.comparisons += len(new)
-        return old
 
-    def _known_comparisons(self, external_ids: list[str]) -> tuple[dict[str, int], dict[str, list[int]]]:
-        """Ids, and ids of the responses in content order, by the id in the file."""
+    def _known_comparisons(self, external_ids: list[str]) -> _KnownComparisons:
         found = find(
             "SELECT external_id, id, response_a_id, response_b_id, response_count FROM annotation_comparison"
             " WHERE project_id = %s AND external_id = ANY(%s) FOR KEY SHARE",
@@ -306,26 +332,30 @@ class Placing:
                 rankings,
             ):
                 rankings[pk].append(response)
-        return {external_id: pk for external_id, pk, *_ in found}, sides
+        return _KnownComparisons({external_id: pk for external_id, pk, *_ in found}, sides)
 
-    def _batch(self) -> int:
+    def _make_batch(self) -> None:
         """The batch that this file's comparisons came in with, made where there is a first one."""
         if self.batch_id is None:
             name = f"{self.file_name[:160]}, {timezone.localtime(self.now):%Y-%m-%d %H:%M}"
             self.batch_id = Batch.objects.get_or_create(project=self.project, name=name)[0].pk
-        return self.batch_id
 
     # ── What was said ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _add_judgments(self, rows: list[_Placed], old_comparisons: set[int]) -> None:
-        known: dict[tuple[int, int], tuple[str, list[int] | None]] = {}
-        if old_comparisons:
-            for comparison, person, preference, ranking in find(
-                "SELECT comparison_id, annotator_id, preference, ranking FROM annotation_judgment"
-                " WHERE comparison_id = ANY(%s) AND superseded_at IS NULL AND round = 0",
-                old_comparisons,
-            ):
-                known[comparison, person] = (preference, ranking)
+    def _known_judgments(self, comparisons: Collection[int]) -> dict[tuple[int, int], _Said]:
+        """By comparison and annotator."""
+        if not comparisons:
+            return {}
+        found = find(
+            "SELECT comparison_id, annotator_id, preference, ranking FROM annotation_judgment"
+            " WHERE comparison_id = ANY(%s) AND superseded_at IS NULL AND round = 0",
+            comparisons,
+        )
+        return {(comparison, person): (preference, ranking) for comparison, person, preference, ranking in found}
+
+    def _add_judgments(
+        self, rows: list[_Placed], old_comparisons: set[int], known: dict[tuple[int, int], _Said]
+    ) -> None:
         new: list[tuple[int, int, bytes]] = []
         to_review = set()
         for placed in rows:
@@ -342,18 +372,14 @@ class Placing:
                 elif known[key] != said:
                     self.done.skip(placed.record, "judged it otherwise before; that stands", name)
         judgment, now = packing.judgment, self.packed_now
-        with foreign_keys_vouched_for(self.vouches):
-            copy_packed(
-                Judgment._meta.db_table,
-                packing.JUDGMENT,
-                [
-                    judgment(public_id, comparison, annotator, now, fields)
-                    for public_id, (comparison, annotator, fields) in zip(random_uuids(len(new)), new, strict=True)
-                ],
-            )
+        packed = [
+            judgment(public_id, comparison, annotator, now, fields)
+            for public_id, (comparison, annotator, fields) in zip(random_uuids(len(new)), new, strict=True)
+        ]
+        self.copying.start(Judgment._meta.db_table, packing.JUDGMENT, packed)
         self.done.judgments += len(new)
-        if new and to_review:
-            mark_for_review(to_review)
+        if new:
+            self.to_review |= to_review
 
     def _add_ratings(self, rows: list[_Placed], old_responses: set[int]) -> None:
         seen = set(old_responses)
@@ -365,6 +391,7 @@ class Placing:
         rated = [placed for placed in rows if placed.row.scores]
         if not rated:
             return
+        self.copying.finish()
         known: dict[tuple[int, int, str], tuple[float | None, str]] = {}
         for response, person, aspect, value, label in find(
             "SELECT response_id, annotator_id, aspect, value, label FROM annotation_rating"
@@ -384,13 +411,14 @@ class Placing:
                     new.append((*key, *said, score.low, score.high, score.note, self.now))
                 elif known[key] != said:
                     self.done.skip(placed.record, "rated it otherwise before; that stands", score.annotator)
-        with foreign_keys_vouched_for(self.vouches):
+        with foreign_keys_vouched_for(self.copying.vouches):
             copy_in(Rating, "response_id annotator_id aspect value label low high note created_at", new)
         self.done.ratings += len(new)
 
     def _add_conversations(self, talks: list[tuple[PackedTalk, list[_Placed]]]) -> None:
         if not talks:
             return
+        self.copying.finish()
         found = find(
             "SELECT external_id FROM annotation_conversation WHERE project_id = %s AND external_id = ANY(%s)",
             self.project.pk,
@@ -399,7 +427,7 @@ class Placing:
         known = {external_id for (external_id,) in found}
         new = {talk.external_id: (talk, turns) for talk, turns in talks if talk.external_id not in known}
         pks = reserve_ids(Conversation, len(new))
-        with foreign_keys_vouched_for(self.vouches):
+        with foreign_keys_vouched_for(self.copying.vouches):
             copy_in(
                 Conversation,
                 "id public_id project_id task lang external_id created_at",

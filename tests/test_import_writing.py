@@ -15,6 +15,7 @@ from django.db import connection
 from django.db.models import Exists, OuterRef
 from hypothesis import given
 from hypothesis import strategies as st
+from psycopg.errors import CheckViolation
 
 from annotation.importers import ImportRefusedError, import_file
 from annotation.importers.copying import may_vouch_for_foreign_keys, random_uuids
@@ -57,6 +58,24 @@ def test_nothing_stays_of_an_import_that_breaks_off(tmp_path: Path, monkeypatch:
         import_file(path, "half", progress=break_off)
     assert not Project.objects.exists()
     assert not Prompt.objects.exists()
+    assert import_file(path, "half").comparisons == 6
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("refused", [3, 5])  # while the next rows are put together, and after the last ones
+def test_nothing_stays_where_postgres_refuses_what_is_copied_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    parse_two_at_a_time(monkeypatch)
+    path = write_lines(tmp_path / "rows.jsonl", [touchstone_row(number) for number in range(6)])
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE annotation_comparison ADD CONSTRAINT no CHECK (external_id <> 'row-{refused}')")
+    with pytest.raises(CheckViolation, match='violates check constraint "no"'):
+        import_file(path, "half")
+    assert not Project.objects.exists()
+    assert not Response.objects.exists()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE annotation_comparison DROP CONSTRAINT no")
     assert import_file(path, "half").comparisons == 6
 
 

@@ -29,7 +29,7 @@ Packed = tuple[Record, PackedRow | PackedTalk | None, str]
 _Sent = tuple[int, int | None, str, bool, tuple[Any, ...] | None]
 """(line, item, reason, whether it is a conversation, what is packed): built-in values, which marshal carries."""
 
-BATCH_RECORDS = 2000
+BATCH_RECORDS = 4000
 RECORDS_WITHOUT_CHILD = 200
 BATCH_BYTES = 2**25
 _LENGTH = struct.Struct(">Q")

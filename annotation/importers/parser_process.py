@@ -97,8 +97,11 @@ def _write_and_leave(parsed: Iterator[Parsed], format_name: str, descriptor: int
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with os.fdopen(descriptor, "wb") as pipe:
             try:
-                while batch := _take(parsed, format_name, BATCH_RECORDS):
+                # Small ones first: until there is one, the others have nothing to do.
+                most = RECORDS_WITHOUT_CHILD
+                while batch := _take(parsed, format_name, most):
                     _send(pipe, "rows", batch)
+                    most = min(2 * most, BATCH_RECORDS)
                 _send(pipe, "rows", [])
             except OSError as error:
                 _send(pipe, "unreadable", error.errno, error.strerror or str(error))

@@ -127,7 +127,7 @@ def test_repeats_are_due_at_the_share_that_the_project_wants() -> None:
 
 def test_gold_and_repeats_come_among_the_work_and_take_no_place() -> None:
     project = make_project()
-    Project.objects.update(gold_every_at_first=5, gold_every=5, repeat_share=0.2)
+    Project.objects.update(gold_every_at_first=5, gold_every=5, repeat_share=0.5)
     make_items(project, 110)
     gold = make_gold(project, 40)
     person = make_annotator(project=project)

@@ -171,7 +171,8 @@ def test_a_whole_conversation_by_keyboard(server: ChatServer, open_page: Open) -
     ]
     ear.take_in()
     assert "My teacher says 41." in ear.heard, "the fragments were heard"
-    assert ear.heard.count('{"side": "A", "html": ') == 3, "and the streams"
+    # A stream that broke is read again, so a panel may come twice.
+    assert ear.heard.count('{"side": "A", "html": ') >= 3, "and the streams"
     assert '"text": "Half of *' in ear.heard, "also one that a reload cut"
     for source in ResponseSource.objects.filter(kind="model"):
         assert source.name not in ear.heard and source.served_model not in ear.heard

@@ -8,18 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotation.feedback import Feedback, fb_bench_items, feedback_records
 from annotation.models import (
     DataJobStatus,
     ErrorSpan,
     Event,
     EventKind,
+    Judgment,
     Prompt,
     PromptWords,
     Response,
+    TurnSide,
 )
 from annotation.personal_data import Finding, PersonalKind, find_personal_data, mask_text, moved
 from annotation.services import DomainError, content_sha256, masking, refresh_browse_index
+from annotation.services.turns import send_feedback
 from tests.factories import make_comparison, make_judgment, make_project, make_prompt, make_response, make_user
+from tests.talks import make_talk, make_talk_project, pick, write
 
 
 def found(text: str, lang: str = "") -> list[tuple[str, str]]:
@@ -153,6 +158,31 @@ def test_masking_replaces_texts_and_keeps_the_hash_of_what_was_judged() -> None:
     again = masking.start_masking(project, ["email", "phone"], user=user)
     assert again.result == {"phone": 1, "responses": 1}
     assert Response.objects.get(pk=judged.response_a_id).original_sha256 == before
+
+
+@pytest.mark.django_db
+def test_masking_reaches_what_repeats_the_texts() -> None:
+    project, user = make_talk_project(), make_user()
+    talk = make_talk(project)
+    write(talk, "It is four.", "It is five.")
+    pick(talk, "-2", note="Somebody wrote ann@corp.com here")
+    correction = Feedback("error_correction", ["factual_error"], ["pointing_out_errors"])
+    send_feedback(talk, 0, text="Wrong: ask secret.person@corp.com", feedback=correction)
+    TurnSide.objects.filter(turn__position=1, position=0).update(text="As bob@corp.com says")
+
+    scan = masking.start_scan(project, user=user)
+    assert (scan.result["hits"], scan.result["prompts"], scan.result["notes"]) == ({"email": 4}, 1, 3)
+    job = masking.start_masking(project, ["email"], user=user)
+    assert job.status == DataJobStatus.DONE, job.error
+    assert job.result == {"email": 4, "prompts": 1, "notes": 3}
+    assert talk.turns.get(position=0).feedback == "Wrong: ask [EMAIL]"
+    assert Judgment.objects.get().note == "Somebody wrote [EMAIL] here"
+    assert TurnSide.objects.get(turn__position=1, position=0).text == "As [EMAIL] says"
+    for records in (feedback_records(project), fb_bench_items(project)):
+        shown = json.dumps(list(records), default=str)
+        assert "[EMAIL]" in shown
+        assert "corp.com" not in shown
+    assert masking.start_scan(project, user=user).result["hits"] == {}
 
 
 @pytest.mark.django_db

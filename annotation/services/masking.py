@@ -1,7 +1,8 @@
 """Personal data in prompts and responses: how much there is, and taking it out of the texts for good.
 
 Where people judged a text before it was masked, the hash of what they judged is kept beside the masked text, so that
-the judgment can still be held against a copy of the original; the original itself is gone.
+the judgment can still be held against a copy of the original; the original itself is gone. What stands beside prompts
+and responses and may repeat them, as a turn's feedback and people's notes, is masked with them.
 """
 
 from __future__ import annotations
@@ -13,11 +14,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
-from annotation.models import DataJob, DataJobKind, ErrorSpan, EventKind, Project, Prompt, Response
+from annotation.models import (
+    Adjudication,
+    DataJob,
+    DataJobKind,
+    ErrorSpan,
+    EventKind,
+    Flag,
+    Gold,
+    Judgment,
+    Project,
+    Prompt,
+    Rating,
+    Response,
+    RubricRating,
+    Turn,
+    TurnSide,
+)
 from annotation.personal_data import STANDS_FOR, Finding, PersonalKind, find_personal_data, mask_text, moved
 from annotation.services.browse_index import refresh_browse_index
 from annotation.services.data_jobs import Progress, start_data_job
@@ -29,6 +46,19 @@ CHUNK_PROMPTS = 200
 SAMPLES = 6  # of each kind
 
 Messages = list[dict[str, str]]
+
+_NOTES: tuple[tuple[type[models.Model], str, str], ...] = (
+    (Turn, "feedback", "prompt"),
+    (TurnSide, "text", "turn__prompt"),
+    (Judgment, "note", "comparison__prompt"),
+    (ErrorSpan, "note", "response__prompt"),
+    (Rating, "note", "response__prompt"),
+    (RubricRating, "note", "item__response__prompt"),
+    (Adjudication, "note", "comparison__prompt"),
+    (Flag, "note", "comparison__prompt"),
+    (Gold, "reason", "comparison__prompt"),
+)
+"""What people, or models that broke off, said of a prompt and its responses: table, column, the way to the prompt."""
 
 
 def start_scan(project: Project, *, user: User) -> DataJob:
@@ -96,10 +126,32 @@ def _places(prompts: list[Prompt], responses: list[Response], kinds: set[str]) -
             yield _Place(type(row), row, path, text, findings)
 
 
+@dataclass(frozen=True)
+class _Note:
+    """A text of _NOTES that holds something."""
+
+    model: type[models.Model]
+    field: str
+    pk: int
+    text: str
+    findings: list[Finding]
+
+
+def _notes(prompts: list[Prompt], kinds: set[str]) -> Iterator[_Note]:
+    langs = {prompt.pk: prompt.lang for prompt in prompts}
+    for model, field, prompt in _NOTES:
+        said = model._default_manager.filter(**{f"{prompt}__in": list(langs)}).exclude(**{field: ""})
+        for pk, prompt_id, text in said.values_list("pk", prompt, field):
+            findings = [finding for finding in find_personal_data(text, langs[prompt_id]) if finding.kind in kinds]
+            if findings:
+                yield _Note(model, field, pk, text, findings)
+
+
 def count_personal_data(job: DataJob, progress: Progress) -> dict[str, Any]:
     """Do a queued scan. The result names places, never what stands there: after masking, nothing of it is left."""
     hits: Counter[str] = Counter()
     touched: dict[str, set[int]] = {"prompt": set(), "response": set()}
+    notes = 0
     samples: dict[str, list[list[Any]]] = {kind: [] for kind in PersonalKind.values}
     for prompts, responses in _chunks(job.project, progress, lock=False):
         for place in _places(prompts, responses, set(PersonalKind.values)):
@@ -109,10 +161,14 @@ def count_personal_data(job: DataJob, progress: Progress) -> dict[str, Any]:
                 hits[finding.kind.value] += 1
                 if len(samples[finding.kind]) < SAMPLES:
                     samples[finding.kind].append([name, place.row.pk, list(place.path), finding.start, finding.end])
+        for note in _notes(prompts, set(PersonalKind.values)):
+            notes += 1
+            hits.update(finding.kind.value for finding in note.findings)
     return {
         "hits": hits,
         "prompts": len(touched["prompt"]),
         "responses": len(touched["response"]),
+        "notes": notes,
         "samples": {kind: places for kind, places in samples.items() if places},
     }
 
@@ -129,12 +185,31 @@ def mask_personal_data(job: DataJob, progress: Progress) -> dict[str, Any]:
             except StopIteration:
                 break
             counts = _mask_chunk(job.project, list(_places(prompts, responses, kinds)))
-            if counts:
-                said: dict[str, Any] = {"what": "masking", "job": job.pk} | dict(counts)
-                record_event(EventKind.EDIT, project=job.project, user=job.created_by, **said)
-                total.update(counts)
+            _tell(job, counts)
+        total.update(counts)
+        # Outside the transaction above: whoever saves a vote or a turn locks these rows before their prompt.
+        counts = _mask_notes(prompts, kinds)
+        _tell(job, counts)
+        total.update(counts)
     refresh_browse_index(seconds=3)
     return dict(total)
+
+
+def _tell(job: DataJob, counts: Counter[str]) -> None:
+    if counts:
+        said: dict[str, Any] = {"what": "masking", "job": job.pk} | dict(counts)
+        record_event(EventKind.EDIT, project=job.project, user=job.created_by, **said)
+
+
+def _mask_notes(prompts: list[Prompt], kinds: set[str]) -> Counter[str]:
+    """Each in a statement of its own, which leaves alone what was written anew meanwhile."""
+    counts: Counter[str] = Counter()
+    for note in _notes(prompts, kinds):
+        unchanged = note.model._default_manager.filter(**{"pk": note.pk, note.field: note.text})
+        if unchanged.update(**{note.field: mask_text(note.text, note.findings)}):
+            counts["notes"] += 1
+            counts.update(finding.kind.value for finding in note.findings)
+    return counts
 
 
 def _mask_chunk(project: Project, places: list[_Place]) -> Counter[str]:

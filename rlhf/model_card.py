@@ -33,12 +33,13 @@ def model_card(checkpoint: Checkpoint) -> str:
     """The card as Markdown, in English whoever asks: it travels with the weights."""
     with override("en"):
         lineage = lineage_of(checkpoint)
+        maker = checkpoint.made_by
         sections = [
             _front_matter(checkpoint),
             f"# {checkpoint.name}",
             _summary(checkpoint, lineage),
             *([_training(checkpoint.job)] if checkpoint.job else []),
-            *([_data(checkpoint.job.snapshot, checkpoint.job)] if checkpoint.job and checkpoint.job.snapshot else []),
+            *([_data(maker.snapshot, maker)] if maker and maker.snapshot else []),
             _results(checkpoint),
             *([_making(checkpoint.job)] if checkpoint.job else []),
             "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits_of(checkpoint)),
@@ -248,7 +249,7 @@ def _limits_of_data(snapshot: DatasetSnapshot) -> list[str]:
 def limits_of(checkpoint: Checkpoint) -> list[str]:
     """What follows from the rows; a person may add to a downloaded card. In English, as the card is."""
     limits = []
-    job = checkpoint.job or checkpoint.step_of
+    job = checkpoint.made_by
     if checkpoint.step_of:
         limits.append("It is a step on the way, not what its job ended with.")
     if job is None:

@@ -230,7 +230,8 @@ def decisions_about(checkpoint: Checkpoint) -> list[Decision]:
 
     Of project gates those of its own project and of the projects in which it wrote.
     """
-    own = checkpoint.job.snapshot.project_id if checkpoint.job and checkpoint.job.snapshot else None
+    maker = checkpoint.made_by
+    own = maker.snapshot.project_id if maker and maker.snapshot else None
     wrote = Response.objects.filter(prompt__project=OuterRef("project"), source=checkpoint.source_id)
     near = Q(project=None) | Q(project=own) | (Exists(wrote) if checkpoint.source_id else Q(pk__in=[]))
     gates = PromotionGate.objects.filter(near).select_related("project", "benchmark")

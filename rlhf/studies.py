@@ -74,10 +74,10 @@ def trained_groups(sources: Sequence[ResponseSource]) -> set[str]:
         seen.add(checkpoint.pk)
         if checkpoint.parent:
             waiting.append(checkpoint.parent)
-        if checkpoint.job:
-            if checkpoint.job.snapshot_id:
-                snapshots.add(checkpoint.job.snapshot_id)
-            waiting += [merged.checkpoint for merged in checkpoint.job.merge_inputs.select_related("checkpoint")]
+        if job := checkpoint.made_by:
+            if job.snapshot_id:
+                snapshots.add(job.snapshot_id)
+            waiting += [merged.checkpoint for merged in job.merge_inputs.select_related("checkpoint")]
     return {
         row["group"]
         for snapshot in DatasetSnapshot.objects.filter(pk__in=snapshots)

@@ -16,7 +16,7 @@ from annotation.models import Project
 from annotation.services import create_comparisons
 from rlhf.evaluation.fb_bench import parse_dataset
 from rlhf.models import AliasMove, BenchmarkSet, Checkpoint, CheckpointKind, PromotionGate
-from rlhf.promotion import decide, kept_criteria
+from rlhf.promotion import decide, decisions_about, kept_criteria
 from rlhf.services import move_alias, publish_checkpoint, register_base_checkpoint, roll_back_alias
 from rlhf.services.aliases import GateRefusedError, set_gate
 from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
@@ -24,6 +24,7 @@ from rlhf.services.checkpoints import register_checkpoint
 from rlhf.services.reward_cards import store_card
 from tests.factories import make_annotator, make_judgment, make_project, make_prompt, make_response, make_user
 from tests.fb_bench_items import correction, maintenance, tick
+from tests.pages.training import make_job
 from tests.test_reward_cards import pair
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
@@ -101,6 +102,16 @@ def test_a_gate_of_a_project_counts_its_votes_only(champion: Checkpoint, rival: 
     vote(there, rival, champion, "w" * 40)
     assert [criterion.found for criterion in decide(own, rival).criteria[:2]] == [0, 0]
     assert decide(own, rival).criteria[2].why == "no_interval"
+
+
+def test_a_gate_of_its_project_is_shown_for_a_model_saved_on_the_way(champion: Checkpoint, tiny_model: Path) -> None:
+    job = make_job(champion)
+    assert job.snapshot
+    own = gate(project=job.snapshot.project)
+    step = register_checkpoint(
+        name="half-way", kind=CheckpointKind.POLICY, directory=tiny_model, parent=champion, step=1, step_of=job
+    )
+    assert [decision.gate for decision in decisions_about(step)] == [own]
 
 
 def test_length_can_be_held_equal(champion: Checkpoint, rival: Checkpoint) -> None:

@@ -60,6 +60,11 @@ class Checkpoint(models.Model):
         return self.name
 
     @property
+    def made_by(self) -> TrainingJob | None:
+        """The job that trained it, to its end or to a step on the way; None for what was brought in."""
+        return self.job or self.step_of
+
+    @property
     def path(self) -> Path:
         """Where its files are; fetched first where machines share no disk and another made it. Raises StorageError."""
         path: Path = settings.DATA_DIR / self.directory

@@ -110,7 +110,7 @@ def _due(plan: EvaluationPlan) -> Iterator[tuple[TrainingJob, int, Checkpoint]]:
             yield job, 0, job.base
     made = Checkpoint.objects.filter(Q(job__in=jobs) | Q(step_of__in=jobs), kind=CheckpointKind.POLICY)
     for checkpoint in made.select_related("job", "step_of").order_by("step", "pk"):
-        maker = checkpoint.job or checkpoint.step_of
+        maker = checkpoint.made_by
         assert maker is not None
         step = max(1, checkpoint.step)
         if (maker.pk, step) not in done:

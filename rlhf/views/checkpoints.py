@@ -50,9 +50,12 @@ def checkpoint_list(request: StaffRequest) -> HttpResponse:
 @require_GET
 def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
     checkpoint = get_object_or_404(
-        Checkpoint.objects.select_related("parent__source", "source", "job__snapshot__project", "step_of"), pk=pk
+        Checkpoint.objects.select_related(
+            "parent__source", "source", "job__snapshot__project", "step_of__snapshot__project"
+        ),
+        pk=pk,
     )
-    source = checkpoint.source
+    source, maker = checkpoint.source, checkpoint.made_by
     parent_source = checkpoint.parent.source if checkpoint.parent else None
     projects = Project.objects.filter(is_open=True).order_by("name")
     if source:
@@ -67,11 +70,7 @@ def checkpoint_detail(request: StaffRequest, pk: int) -> HttpResponse:
         "aliases": [move for move in moves.current() if move.checkpoint_id == checkpoint.pk],
         "alias_moves": moves.filter(Q(checkpoint=checkpoint) | Q(previous=checkpoint)).order_by("-moved_at", "-pk"),
         "decisions": decisions_about(checkpoint),
-        "alias_form": AliasForm(
-            initial={
-                "project": checkpoint.job.snapshot.project_id if checkpoint.job and checkpoint.job.snapshot else None
-            }
-        ),
+        "alias_form": AliasForm(initial={"project": maker.snapshot.project_id if maker and maker.snapshot else None}),
         "accuracy": held_out_accuracy(checkpoint.job.metrics) if checkpoint.job else None,
         "records": records_of(source) if source else [],
         "rivals": [

@@ -12,8 +12,9 @@ from django.test import Client
 
 from annotation import services
 from annotation.models import Project, Prompt, Role, Study, StudyKind
-from rlhf.models import Checkpoint
+from rlhf.models import Checkpoint, CheckpointKind
 from rlhf.services import publish_checkpoint
+from rlhf.services.checkpoints import register_checkpoint
 from rlhf.studies import trained_groups
 from tests.factories import make_judgment, make_project, make_prompt, make_response, make_source, make_user
 from tests.pages.training import finish, log_steps, make_job
@@ -138,6 +139,10 @@ def test_held_out_prompts_are_those_that_neither_model_was_trained_on(
     old, new = publish_checkpoint(base), publish_checkpoint(finish(job, tiny_model))
     trained = trained_groups([new, old])
     assert trained and trained_groups([old]) == set()
+    step = register_checkpoint(
+        name="half-way", kind=CheckpointKind.POLICY, directory=tiny_model, parent=base, step=1, step_of=job
+    )
+    assert trained_groups([publish_checkpoint(step)]) == trained  # a model saved on the way saw the same data
     fresh = make_prompt(project, "A question of today?")
     for prompt in project.prompts.all():
         for source in (old, new):

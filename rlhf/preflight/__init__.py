@@ -3,7 +3,7 @@
 `checks.run_checks` looks at the rows, the files of the base model and the options; `probe.run_probe` loads the model.
 """
 
-from rlhf.preflight.checks import Outcome, run_checks
+from rlhf.preflight.checks import Outcome, run_checks, run_checks_of_each
 from rlhf.preflight.findings import Finding, Level, settle, worst
 from rlhf.preflight.rows import describe, score_scales, usable_rows
 from rlhf.preflight.sentences import concern, sentence
@@ -15,6 +15,7 @@ __all__ = [
     "concern",
     "describe",
     "run_checks",
+    "run_checks_of_each",
     "score_scales",
     "sentence",
     "settle",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +40,57 @@ class Outcome:
         }
 
 
+# What else than the data set, the method and the base decides which rows a job gets.
+_ROW_OPTIONS = (
+    "max_tokens", "max_completion_tokens", "ptx_coefficient", "score_weight", "score_normalisation", "use_ties",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What was found in the rows of a job, whatever else its options say."""
+
+    report: dict[str, Report]
+    findings: list[Finding]
+    histogram: dict[str, Any]
+    sample_ids: list[int]
+
+
 def run_checks(snapshot: DatasetSnapshot, method: str, base: Checkpoint, options: TrainingOptions) -> Outcome:
     """Look at the data, the base model and the options in one pass over the rows. Raises SpecError, OSError."""
+    [outcome] = run_checks_of_each(snapshot, method, base, [options])
+    return outcome
+
+
+def run_checks_of_each(
+    snapshot: DatasetSnapshot, method: str, base: Checkpoint, variants: Iterable[TrainingOptions]
+) -> list[Outcome]:
+    """`run_checks` of one launch with several options; the rows are read once for all that make the same of them."""
     counter = TokenCounter(base.path)
     size = ModelSize.of(base.path)
+    seen: dict[tuple[Any, ...], _Rows] = {}
+    outcomes = []
+    for options in variants:
+        key = tuple(getattr(options, name, None) for name in _ROW_OPTIONS)
+        if key not in seen:
+            seen[key] = _look_at_rows(snapshot, method, counter, options)
+        rows = seen[key]
+        used, longest = rows.report["train"]["used"], rows.report["train"]["longest_tokens"]
+        steps = expected_steps(options, used)
+        findings = [
+            *rows.findings,
+            *check_template(base, counter, getattr(options, "reward_model", "")),
+            *check_tokens(counter),
+            *check_settings(method, options, size),
+            *check_memory(method, options, size, longest),
+            *check_disk(method, options, size, steps),
+            *check_resuming(options, steps),
+        ]
+        outcomes.append(Outcome(findings, rows.report, rows.histogram, rows.sample_ids))
+    return outcomes
+
+
+def _look_at_rows(snapshot: DatasetSnapshot, method: str, counter: TokenCounter, options: TrainingOptions) -> _Rows:
     content, lengths = Content(), LengthCounts(counter, options.max_tokens)
     report: dict[str, Report] = {}
     for split in SPLITS:
@@ -54,17 +102,5 @@ def run_checks(snapshot: DatasetSnapshot, method: str, base: Checkpoint, options
 
         for _ in usable_rows(snapshot, split, method, counter, options, report[split], observe):
             pass
-    used, longest = report["train"]["used"], report["train"]["longest_tokens"]
-    steps = expected_steps(options, used)
-    findings = [
-        *check_rows(report),
-        *content.check(method),
-        *check_template(base, counter, getattr(options, "reward_model", "")),
-        *lengths.check(method),
-        *check_tokens(counter),
-        *check_settings(method, options, size),
-        *check_memory(method, options, size, longest),
-        *check_disk(method, options, size, steps),
-        *check_resuming(options, steps),
-    ]
-    return Outcome(findings, report, lengths.histogram(), lengths.sample_ids())
+    findings = [*check_rows(report), *content.check(method), *lengths.check(method)]
+    return _Rows(report, findings, lengths.histogram(), lengths.sample_ids())

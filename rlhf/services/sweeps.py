@@ -12,10 +12,11 @@ from django.db import transaction
 from django.utils.translation import gettext
 
 from annotation.services import DomainError
+from rlhf import preflight
 from rlhf.models import TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import SpecError, build_options
-from rlhf.services.jobs import queue_training_job
+from rlhf.services.jobs import checked_options, queue_training_job
 
 JOBS_IN_SWEEP = 32
 
@@ -43,10 +44,7 @@ def combinations(job: TrainingJob, axes: Sequence[Axis]) -> list[dict[str, Any]]
         built = build_options(job.method, {**job.options, **given})
         typed = {name: getattr(built, name) for name in names}
         if typed in planned:
-            raise SpecError(
-                gettext("%(values)s stands there twice")
-                % {"values": ", ".join(f"{name} {format_number(value)}" for name, value in typed.items())}
-            )
+            raise SpecError(gettext("%(values)s stands there twice") % {"values": said(typed)})
         planned.append(typed)
     if len(planned) > JOBS_IN_SWEEP:
         raise DomainError(
@@ -55,31 +53,52 @@ def combinations(job: TrainingJob, axes: Sequence[Axis]) -> list[dict[str, Any]]
     return planned
 
 
-def queue_sweep(
-    job: TrainingJob, planned: Sequence[dict[str, Any]], created_by: User | None = None
-) -> list[TrainingJob]:
-    """Queue a job for each combination, all or none. Raises DomainError.
+def check_sweep(job: TrainingJob, planned: Sequence[dict[str, Any]]) -> list[preflight.Outcome]:
+    """What is found before the start of each combination. Raises DomainError and OSError."""
+    assert job.snapshot is not None
+    variants = [checked_options(job.method, job.base, {**job.options, **values}) for values in planned]
+    try:
+        return preflight.run_checks_of_each(job.snapshot, job.method, job.base, variants)
+    except SpecError as error:
+        raise DomainError(str(error)) from None
 
-    What was found of the data before the first job holds for all, unless what counts as too long is varied.
+
+def queue_sweep(
+    job: TrainingJob, planned: Sequence[dict[str, Any]], created_by: User | None = None, *, proceed: bool = False
+) -> list[TrainingJob]:
+    """Queue a job for each combination, all or none. Raises DomainError, which names the combination, and OSError.
+
+    proceed: start over what warns and against what blocks of any of them.
     """
     assert job.snapshot is not None
+    outcomes = check_sweep(job, planned)
+    made = []
     with transaction.atomic():
-        return [
-            queue_training_job(
-                snapshot=job.snapshot,
-                method=job.method,
-                base=job.base,
-                options={**job.options, **values},
-                name=_name(job, values),
-                **job.placement,
-                created_by=created_by,
-                proceed=job.proceeded_at is not None,
-                found=None if "max_tokens" in values or "checks" not in job.preflight else job.preflight,
-            )
-            for values in planned
-        ]
+        for values, outcome in zip(planned, outcomes, strict=True):
+            try:
+                one = queue_training_job(
+                    snapshot=job.snapshot,
+                    method=job.method,
+                    base=job.base,
+                    options={**job.options, **values},
+                    name=_name(job, values),
+                    **job.placement,
+                    created_by=created_by,
+                    proceed=proceed,
+                    found=outcome.as_json(),
+                )
+            except DomainError as error:
+                problem = gettext("with %(values)s: %(problem)s") % {"values": said(values), "problem": error}
+                raise DomainError(problem) from None
+            made.append(one)
+    return made
+
+
+def said(values: dict[str, Any]) -> str:
+    """A combination as people read it."""
+    return ", ".join(f"{name} {format_number(value)}" for name, value in values.items())
 
 
 def _name(job: TrainingJob, values: dict[str, Any]) -> str:
-    said = "-".join(f"{name}-{format_number(value)}" for name, value in values.items())
-    return re.sub(r"[^\w-]", "_", f"{job}-{said}")[:100]
+    named = "-".join(f"{name}-{format_number(value)}" for name, value in values.items())
+    return re.sub(r"[^\w-]", "_", f"{job}-{named}")[:100]

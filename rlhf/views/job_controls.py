@@ -13,10 +13,12 @@ from annotation.services import DomainError
 from rlhf.models import TrainingJob
 from rlhf.option_words import LABELS
 from rlhf.options import SpecError
+from rlhf.preflight import worst
 from rlhf.services import request_pause, resume_job
 from rlhf.services.jobs import retry_with_half_micro_batch
-from rlhf.services.sweeps import JOBS_IN_SWEEP, combinations, queue_sweep
+from rlhf.services.sweeps import JOBS_IN_SWEEP, check_sweep, combinations, queue_sweep, said
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
+from rlhf.views.job_words import checks_of
 
 
 @staff_required
@@ -60,7 +62,8 @@ AXES = 3
 @staff_required
 @require_http_methods(["GET", "POST"])
 def job_sweep(request: StaffRequest, pk: int) -> HttpResponse:
-    """Ask for lists of values, say how many jobs they make, and queue them once that number is confirmed."""
+    """Ask for lists of values, say how many jobs they make and what is found of each, and queue them once that is
+    confirmed."""
     job = get_object_or_404(TrainingJob.objects.select_related("snapshot", "base"), pk=pk, snapshot__isnull=False)
     numbers = range(1, AXES + 1)
     axes = [(n, request.POST.get(f"option{n}", ""), request.POST.get(f"values{n}", "")) for n in numbers]
@@ -75,11 +78,26 @@ def job_sweep(request: StaffRequest, pk: int) -> HttpResponse:
     given = [(name, [value.strip() for value in values.split(",") if value.strip()]) for _, name, values in axes]
     try:
         planned = combinations(job, [axis for axis in given if axis[0] or axis[1]])
+        shown = "; ".join(map(said, planned))
         if request.POST.get("count") == str(len(planned)):
-            made = queue_sweep(job, planned, request.user)
+            # Over the findings that this person was shown, not over those of values that were typed since.
+            made = queue_sweep(job, planned, request.user, proceed=request.POST.get("proceed") == shown)
             named = "&".join(f"job={one.pk}" for one in made)
             messages.success(request, gettext("%(count)s jobs wait for a worker.") % {"count": len(made)})
             return redirect(f"{reverse('job_compare')}?{named}" if len(made) > 1 else reverse("job_list"))
+        outcomes = check_sweep(job, planned)
     except (DomainError, SpecError) as error:
         return render(request, "rlhf/job_sweep.html", context | {"problem": as_sentence(error)}, status=422)
-    return render(request, "rlhf/job_sweep.html", context | {"planned": planned})
+    except OSError as error:
+        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
+        context["problem"] = problem % {"reason": error.strerror or error}
+        return render(request, "rlhf/job_sweep.html", context, status=422)
+    found = {
+        "planned": [
+            (values, [line for line in checks_of(outcome.as_json()) if line.tone != "good"])
+            for values, outcome in zip(planned, outcomes, strict=True)
+        ],
+        "level": max(worst(outcome.findings) for outcome in outcomes).name.lower(),
+        "shown": shown,
+    }
+    return render(request, "rlhf/job_sweep.html", context | found)

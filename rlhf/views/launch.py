@@ -285,12 +285,6 @@ def launch_command(check: LaunchCheck | TrainingJob) -> str:
         parts += ["--gpus", str(check.gpus)]
     if check.priority != Priority.NORMAL:
         parts += ["--priority", Priority(check.priority).name.lower()]
-    if check.label:
-        parts += ["--label", check.label]
-    if check.gpus:
-        parts += ["--gpus", str(check.gpus)]
-    if check.priority:
-        parts += ["--priority", Priority(check.priority).name.lower()]
     changed = [
         f"{name}={str(value).lower() if isinstance(value, bool) else format_number(value)}"
         for name, value in check.options.items()

@@ -311,6 +311,36 @@ def test_a_sweep_says_how_many_jobs_before_it_makes_them(page: Client, base: Che
     assert {(one.base_id, one.snapshot_id, one.method) for one in made} == {(job.base_id, job.snapshot_id, job.method)}
 
 
+def test_each_job_of_a_sweep_is_checked_with_its_own_values(page: Client, base: Checkpoint) -> None:
+    job = make_job(base)
+    asked = {"option1": "learning_rate", "values1": "1e-4, 1e-2", "option2": "beta", "values2": "0.1, 5"}
+    text = page.post(f"/training/{job.pk}/sweep/", asked).content.decode()
+    assert text.count("Learning rate 0.01 is higher than what is usual") == 2
+    assert text.count("Beta 5 is outside what is usual") == 2
+    (shown,) = re.findall(r'name="proceed" value="([^"]*)"', text)
+    refused = page.post(f"/training/{job.pk}/sweep/", asked | {"count": "4"})
+    assert "With learning_rate 0.01, beta 0.1: Learning rate 0.01 is higher" in refused.content.decode()
+    # What was agreed to of other values is not agreed to of these.
+    other = asked | {"values1": "2e-4, 1e-2", "count": "4", "proceed": shown}
+    assert page.post(f"/training/{job.pk}/sweep/", other).status_code == 422
+    assert TrainingJob.objects.count() == 1, "all or none"
+    page.post(f"/training/{job.pk}/sweep/", asked | {"count": "4", "proceed": shown})
+    for one in TrainingJob.objects.exclude(pk=job.pk):
+        stored = {check["code"]: check for check in one.preflight["checks"]}
+        is_fast = one.options["learning_rate"] == 1e-2
+        assert stored["rate_high" if is_fast else "rate_usual"]["values"]["rate"] == one.options["learning_rate"]
+        assert ("beta_unusual" in stored) == (one.options["beta"] == 5)
+        assert one.proceeded_at is not None and one.proceeded_by == one.created_by
+
+    asked = {"option1": "max_tokens", "values1": "512, 16"}
+    text = page.post(f"/training/{job.pk}/sweep/", asked).content.decode()
+    assert "are longer than 16 tokens" in text and 'name="count"' not in text
+    answer = page.post(
+        f"/training/{job.pk}/sweep/", asked | {"count": "2", "proceed": "max_tokens 512; max_tokens 16"}
+    )
+    assert answer.status_code == 422
+
+
 @pytest.mark.parametrize(
     "asked,problem",
     [

@@ -75,6 +75,15 @@ def test_a_job_is_checked_first_and_stored_only_when_started(page: Client, base:
     assert job.created_by == User.objects.get(username="boss")
 
 
+def test_the_command_of_a_launch_names_each_flag_once(page: Client, base: Checkpoint) -> None:
+    snapshot = create_snapshot(make_judged_project(), "set")
+    placement = {"label": "a100", "gpus": "2", "priority": "1"}
+    address = page.post("/training/new/", launch_form(snapshot, base, seed="3", **placement))["Location"]
+    flags = "--base tiny --label a100 --gpus 2 --priority high --set seed=3"
+    command = f"python manage.py train --method dpo --snapshot set {flags}"
+    assert f'value="{command}"' in page.get(address).content.decode()
+
+
 def test_errors_land_on_their_fields(page: Client, base: Checkpoint) -> None:
     project = make_judged_project()
     snapshot = create_snapshot(project, "set")

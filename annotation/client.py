@@ -203,9 +203,21 @@ class Project:
     def info(self) -> dict[str, Any]:
         return self.site.call("GET", self._path).json()
 
-    def add_member(self, username: str, *, role: str = "annotator") -> dict[str, Any]:
-        """Let somebody judge here, or review, or administer."""
-        return self.site.call("POST", self._path + "members/", json={"username": username, "role": role}).json()
+    def add_member(self, username: str, **place: Any) -> dict[str, Any]:
+        """Let somebody judge here, or review, or administer. place: role, languages, skills; of somebody who is there
+        already only what is given is changed."""
+        return self.site.call("POST", self._path + "members/", json={"username": username, **place}).json()
+
+    def members(self) -> list[dict[str, Any]]:
+        return self.site.call("GET", self._path + "members/").json()
+
+    def change_member(self, username: str, **place: Any) -> dict[str, Any]:
+        """place: role, languages, skills, qualification; what is not given is left as it is."""
+        return self.site.call("PATCH", f"{self._path}members/{username}/", json=place).json()
+
+    def invite(self, **place: Any) -> str:
+        """A link by which one person can join; place: role, languages, skills, email, days. It is shown this once."""
+        return self.site.call("POST", self._path + "invitations/", json=place).json()["link"]
 
     # ── In ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,6 +8,8 @@ Llama 2 §3.2.1 (Touvron et al. 2023); eight even steps, Anthropic HH (Bai et al
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +22,16 @@ from django.utils.translation import gettext_lazy as _
 from annotation.errors import DomainError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import DataclassInstance
+
     from annotation.models import Project
+
+MAX_CHIPS = 20
+MAX_ASPECTS = 12
+MAX_AXES = 4
+MAX_LABEL_CHARS = 120
 
 
 class Scale(StrEnum):
@@ -186,48 +197,39 @@ class Protocol:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Protocol:
         """Strict: raises DomainError that names the key that is unknown or wrong."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(value) - known):
-            raise DomainError(
-                "protocol: "
-                + gettext("unknown key “%(key)s”; known are %(known)s.")
-                % {"key": unknown[0], "known": ", ".join(sorted(known))}
-            )
-        given = dict(value)
-        try:
-            if "scale" in given:
-                given["scale"] = Scale(given["scale"])
-            for key in ("aspects_demand", "chips_demand", "note_demand", "edit_demand"):
-                if key in given:
-                    given[key] = Demand(given[key])
-            if "aspects" in given:
-                given["aspects"] = tuple(Aspect(**aspect) for aspect in given["aspects"])
-            if "axes" in given:
-                given["axes"] = tuple(Axis(**axis) for axis in given["axes"])
-            if "chips" in given:
-                given["chips"] = tuple(str(chip) for chip in given["chips"])
-            protocol = cls(**given)
-        except (TypeError, ValueError) as error:
-            raise DomainError(f"protocol: {error}.") from error
+        given = _known_keys(value, cls, "")
+        for key, part in given.items():
+            if read := _READERS.get(key):
+                given[key] = read(part, key)
+        protocol = cls(**given)
         protocol.check()
         return protocol
 
     def check(self) -> None:
         """Raise DomainError with a sentence where the parts do not fit together."""
+        for field, parts, most in (
+            ("aspects", self.aspects, MAX_ASPECTS),
+            ("axes", self.axes, MAX_AXES),
+            ("chips", self.chips, MAX_CHIPS),
+        ):
+            if len(parts) > most:
+                raise DomainError(
+                    "protocol: "
+                    + gettext("%(field)s has %(count)s entries; at most %(most)s are asked.")
+                    % {"field": field, "count": len(parts), "most": most}
+                )
         names = [aspect.name for aspect in self.aspects] + [axis.name for axis in self.axes]
         for name in names:
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
+            if not _NAME.fullmatch(name):
                 raise DomainError(
                     "protocol: "
                     + gettext("the name “%(name)s” must be lower-case letters, digits and _, at most 40.")
-                    % {"name": str(name)[:60]}
+                    % {"name": name[:60]}
                 )
         if len(set(names)) != len(names):
             raise DomainError("protocol: " + gettext("every aspect and axis needs a name of its own."))
         for aspect in self.aspects:
-            if not (
-                isinstance(aspect.low, int) and isinstance(aspect.high, int) and 0 <= aspect.low < aspect.high <= 10
-            ):
+            if not 0 <= aspect.low < aspect.high <= 10:
                 raise DomainError(
                     "protocol: "
                     + gettext("the scale of %(aspect)s must run from low to high within 0 … 10.")
@@ -237,6 +239,8 @@ class Protocol:
             raise DomainError("protocol: " + gettext("a reason chip has 1 to 60 characters."))
         if self.scale == Scale.RANKING and (self.axes or self.edit_demand != Demand.OFF):
             raise DomainError("protocol: " + gettext("a ranking has no second axis and no edited winner."))
+        if self.rewrite_below is not None and not 0 <= self.rewrite_below <= 1:
+            raise DomainError("protocol: " + gettext("rewrite_below must be a share between 0 and 1."))
         if not 1 <= self.max_turns <= 50:
             raise DomainError("protocol: " + gettext("max_turns must be between 1 and 50."))
         if self.responses_per_turn not in (1, 2):
@@ -249,6 +253,100 @@ class Protocol:
             raise DomainError(
                 "protocol: " + gettext("in conversations editing the better response is offered, never required.")
             )
+
+
+# ── Reading JSON that anybody may have written ───────────────────────────────────────────────────────────────────
+
+
+def _refusal(field: str, what: Any, given: Any) -> DomainError:
+    shown = json.dumps(given, ensure_ascii=False, default=str)
+    words = {"field": field, "what": what, "given": shown if len(shown) <= 60 else shown[:60] + " …"}
+    return DomainError("protocol: " + gettext("%(field)s must be %(what)s, not %(given)s.") % words)
+
+
+def _known_keys(value: Any, cls: type[DataclassInstance], field: str) -> dict[str, Any]:
+    """A copy of an object that has only keys of the dataclass, and all that it needs."""
+    if not isinstance(value, dict):
+        raise _refusal(field or gettext("It"), gettext("an object"), value)
+    known = {column.name: column for column in dataclasses.fields(cls)}
+    where = f"{field}: " if field else ""
+    if unknown := sorted(str(key) for key in set(value) - set(known)):
+        raise DomainError(
+            f"protocol: {where}"
+            + gettext("unknown key “%(key)s”; known are %(known)s.")
+            % {"key": unknown[0][:60], "known": ", ".join(sorted(known))}
+        )
+    for name, column in known.items():
+        if name not in value and column.default is dataclasses.MISSING:
+            raise DomainError(f"protocol: {where}" + gettext("the key “%(key)s” is missing.") % {"key": name})
+    return dict(value)
+
+
+def _flag(value: Any, field: str) -> bool:
+    if not isinstance(value, bool):
+        raise _refusal(field, gettext("true or false"), value)
+    return value
+
+
+def _whole(value: Any, field: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _refusal(field, gettext("a whole number"), value)
+    return value
+
+
+def _share(value: Any, field: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise _refusal(field, gettext("a share between 0 and 1, or null"), value)
+    return value
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_LABEL_CHARS:
+        raise _refusal(field, gettext("a text of 1 to %(most)s characters") % {"most": MAX_LABEL_CHARS}, value)
+    return value
+
+
+def _one_of(choices: type[StrEnum]) -> Callable[[Any, str], StrEnum]:
+    def read(value: Any, field: str) -> StrEnum:
+        if not isinstance(value, str) or value not in list(choices):
+            raise _refusal(field, gettext("one of %(known)s") % {"known": ", ".join(choices)}, value)
+        return choices(value)
+
+    return read
+
+
+def _list_of(read: Callable[[Any, str], Any]) -> Callable[[Any, str], tuple[Any, ...]]:
+    def read_all(value: Any, field: str) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise _refusal(field, gettext("a list"), value)
+        return tuple(read(part, f"{field}[{number}]") for number, part in enumerate(value))
+
+    return read_all
+
+
+def _aspect(value: Any, field: str) -> Aspect:
+    given = _known_keys(value, Aspect, field)
+    readers: dict[str, Callable[[Any, str], Any]] = {"name": _text, "label": _text, "low": _whole, "high": _whole}
+    return Aspect(**{key: readers[key](part, f"{field}.{key}") for key, part in given.items()})
+
+
+def _axis(value: Any, field: str) -> Axis:
+    given = _known_keys(value, Axis, field)
+    return Axis(**{key: _text(part, f"{field}.{key}") for key, part in given.items()})
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "scale": _one_of(Scale),
+    **dict.fromkeys(("aspects_demand", "chips_demand", "note_demand", "edit_demand"), _one_of(Demand)),
+    **dict.fromkeys(("allow_tie", "allow_neither", "spans", "rewrite_neither", "conversations"), _flag),
+    **dict.fromkeys(("max_turns", "responses_per_turn"), _whole),
+    "rewrite_below": _share,
+    "chips": _list_of(_text),
+    "aspects": _list_of(_aspect),
+    "axes": _list_of(_axis),
+}
 
 
 def _plain(value: Any) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from annotation.aggregation import aggregate
-from annotation.agreement import RESAMPLES, Undefined, load_votes
+from annotation.agreement import RESAMPLES, Undefined, load_votes, measure_agreement
 from annotation.agreement.report import agreement_of, alpha_in_words
 from annotation.agreement.scores import score_agreement
 from annotation.agreement.votes import names_of
@@ -203,6 +204,16 @@ def _compute(project: Project) -> dict[str, Any]:
         ],
         "weighed": {**weighed, "differences": weighed["differences"][:DIFFERENCES_SHOWN]},
     }
+
+
+def project_agreement(project: Project, *, humans_only: bool) -> dict[str, Any]:
+    """The figures of `manage.py agreement --json`, with their intervals, as of the last time they were computed."""
+    compute = partial(compute_agreement, humans_only=humans_only)
+    return stored_figures(project, f"agreement:{'people' if humans_only else 'all'}", compute)[0]
+
+
+def compute_agreement(project: Project, *, humans_only: bool) -> dict[str, Any]:
+    return asdict(measure_agreement(project, humans_only=humans_only, resamples=RESAMPLES))
 
 
 def _stored(share: Share | None) -> dict[str, Any] | None:

@@ -269,7 +269,7 @@ def test_serving_topic_by_topic_puts_the_queue_in_that_order(
         ({"overlap_share": 1.2}, "between 0 and 100 %"),
         ({"escalate_to": 3}, "at least 4"),
         ({"name": "  "}, "needs a name"),
-        ({"protocol": {"scale": "nine"}}, "'nine'"),
+        ({"protocol": {"scale": "nine"}}, '"nine"'),
         ({"protocol": {"aspects": [{"name": "Bad", "label": "Bad"}]}}, "lower-case"),
         ({"guidelines": "x"}, "unknown"),
     ],

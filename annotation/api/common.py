@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -15,6 +16,7 @@ from annotation import services
 from annotation.access import is_at_least, role_in
 from annotation.errors import AssignmentNotFoundError, ConflictError, DomainError
 from annotation.models import Annotator, Project, Role
+from annotation.stored_figures import FiguresNotReadyError
 
 
 class ByIdPagination(pagination.CursorPagination):
@@ -39,6 +41,12 @@ def answer_refusal(error: Exception, context: dict[str, Any]) -> Response | None
         elif isinstance(error, ConflictError):
             code = status.HTTP_409_CONFLICT
         return Response({"detail": str(error)}, status=code)
+    if isinstance(error, FiguresNotReadyError):
+        return Response(
+            {"detail": "A worker counts this for the first time. Ask again in a few seconds."},
+            status=status.HTTP_503_SERVICE_UNAVAILABLE,
+            headers={"Retry-After": "5"},
+        )
     return views.exception_handler(error, context)
 
 
@@ -76,3 +84,10 @@ def person(request: Request) -> User:
 
 def annotator(request: Request) -> Annotator:
     return services.annotator_for(person(request))
+
+
+def refuse_unknown(shape: serializers.Serializer, request: Request) -> None:
+    """Raise DomainError that names what was sent and is no field: it would be passed over in silence."""
+    given = request.data if isinstance(request.data, Mapping) else {}
+    if unknown := sorted(str(name) for name in set(given) - set(shape.fields)):
+        raise DomainError(f"{unknown[0]!r} is not known here; known are {', '.join(shape.fields)}.")

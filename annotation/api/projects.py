@@ -1,4 +1,4 @@
-"""Projects, their people, figures, files, journal and webhooks."""
+"""Projects, their figures, files, journal and webhooks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import FileResponse
 from django.shortcuts import get_object_or_404
-from django.urls import reverse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import generics, parsers, status
@@ -23,13 +21,19 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation import export, importers, services
-from annotation.agreement import measure_agreement
 from annotation.api import serializers as shapes
-from annotation.api.common import NewestFirstPagination, ProjectView, RefusalSerializer, person, project_for
+from annotation.api.common import (
+    NewestFirstPagination,
+    ProjectView,
+    RefusalSerializer,
+    person,
+    project_for,
+    refuse_unknown,
+)
 from annotation.leaderboard import KNOWN_CHOICES, Choices, make_leaderboard
-from annotation.models import Event, Membership, Project, Role, Webhook, WebhookDelivery
+from annotation.models import Event, Project, Role, Webhook, WebhookDelivery
+from annotation.quality_report import project_agreement
 from annotation.services import webhooks
-from annotation.services.invitations import create_invitation
 from annotation.services.projects import edit_guidelines, update_settings
 
 REFUSED = {422: RefusalSerializer}
@@ -73,9 +77,8 @@ class ProjectDetail(ProjectView):
         """Change settings; `guidelines` makes a new version. All of it or none. For admins."""
         project_for(request, slug, Role.ADMIN)
         given = shapes.SettingsSerializer(data=request.data, partial=True)
+        refuse_unknown(given, request)
         given.is_valid(raise_exception=True)
-        if unknown := sorted(set(request.data) - set(given.fields)):
-            raise services.DomainError(f"{unknown[0]!r} is no setting; known are {', '.join(given.fields)}.")
         changes = dict(given.validated_data)
         with transaction.atomic():
             if "guidelines" in changes:
@@ -84,64 +87,16 @@ class ProjectDetail(ProjectView):
         return Response(shapes.ProjectSerializer(Project.objects.get(pk=self.project.pk)).data)
 
 
-class Members(ProjectView):
-    role = Role.ADMIN
-
-    @extend_schema(operation_id="list_members", responses=shapes.MemberSerializer(many=True))
-    def get(self, request: Request, slug: str) -> Response:
-        rows = Membership.objects.filter(project=self.project).select_related("user").order_by("user__username")
-        return Response(shapes.MemberSerializer(rows, many=True).data)
-
-    @extend_schema(
-        operation_id="add_member",
-        request=shapes.NewMemberSerializer,
-        responses={201: shapes.MemberSerializer, **REFUSED},
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        given = shapes.NewMemberSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        user = given.validated_data["username"]
-        services.add_member(self.project, user, role=given.validated_data["role"], by=person(request))
-        row = Membership.objects.select_related("user").get(project=self.project, user=user)
-        return Response(shapes.MemberSerializer(row).data, status=status.HTTP_201_CREATED)
-
-
-class Member(ProjectView):
-    role = Role.ADMIN
-
-    @extend_schema(operation_id="remove_member", responses={204: None})
-    def delete(self, request: Request, slug: str, username: str) -> Response:
-        """Take somebody off the project; what they hold goes back, their judgments stay."""
-        user = get_object_or_404(User, username=username, projects=self.project)
-        services.remove_member(self.project, user, by=person(request))
-        return Response(status=status.HTTP_204_NO_CONTENT)
-
-
-class Invitations(ProjectView):
-    role = Role.ADMIN
-
-    @extend_schema(
-        operation_id="invite",
-        request=shapes.NewInvitationSerializer,
-        responses={201: shapes.InvitationSerializer, **REFUSED},
-    )
-    def post(self, request: Request, slug: str) -> Response:
-        """Make a link that one person can join the project by; it cannot be had again."""
-        given = shapes.NewInvitationSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        invitation, secret = create_invitation(self.project, by=person(request), **given.validated_data)
-        link = request.build_absolute_uri(reverse("join", args=[secret]))
-        return Response({"link": link, "expires_at": invitation.expires_at}, status=status.HTTP_201_CREATED)
-
-
 class Agreement(ProjectView):
     role = Role.REVIEWER
 
     @extend_schema(operation_id="get_agreement", responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, slug: str) -> Response:
-        """How far people agree; the keys are those of `manage.py agreement --json`. null: not defined."""
+        """How far people agree; the keys are those of `manage.py agreement --json`. null: not defined.
+
+        Intervals are at 95 %, of 1,000 bootstrap samples."""
         humans_only = request.query_params.get("humans_only") == "true"
-        return Response(asdict(measure_agreement(self.project, humans_only=humans_only)))
+        return Response(project_agreement(self.project, humans_only=humans_only))
 
 
 BOARD_PARAMETERS = {"ties": "ties", "voters": "voters", "method": "method", "interval": "intervals"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.models import User
 from rest_framework import serializers
 
 from annotation.answer import Answer, MarkedSpan
@@ -15,12 +14,10 @@ from annotation.models import (
     ErrorSpan,
     Event,
     Judgment,
-    Membership,
     Project,
     Prompt,
     Response,
     ResponseSource,
-    Role,
     Turn,
     Webhook,
     WebhookDelivery,
@@ -233,32 +230,7 @@ class LeaseSerializer(serializers.Serializer):
     lease_expires_at = serializers.DateTimeField(allow_null=True, help_text="null: nothing is held.")
 
 
-# ── People, journal, webhooks ────────────────────────────────────────────────────────────────────────────────────
-
-
-class MemberSerializer(serializers.ModelSerializer):
-    username = serializers.CharField(source="user.username")
-
-    class Meta:
-        model = Membership
-        fields = ["username", "role", "languages", "skills", "qualification", "joined_at"]
-
-
-class NewMemberSerializer(serializers.Serializer):
-    username = serializers.SlugRelatedField(slug_field="username", queryset=User.objects.filter(is_active=True))
-    role = serializers.ChoiceField(choices=Role.choices, default=Role.ANNOTATOR)
-
-
-class NewInvitationSerializer(serializers.Serializer):
-    role = serializers.ChoiceField(choices=Role.choices, default=Role.ANNOTATOR)
-    languages = serializers.ListField(child=serializers.CharField(max_length=60), required=False, default=list)
-    skills = serializers.ListField(child=serializers.CharField(max_length=60), required=False, default=list)
-    days = serializers.IntegerField(min_value=1, max_value=90, default=7)
-
-
-class InvitationSerializer(serializers.Serializer):
-    link = serializers.URLField()
-    expires_at = serializers.DateTimeField()
+# ── Journal, webhooks ────────────────────────────────────────────────────────────────────────────────────
 
 
 class EventSerializer(serializers.ModelSerializer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from annotation.api import conversations, data, data_jobs, projects, ratings, review, rewrites, work
+from annotation.api import conversations, data, data_jobs, members, projects, ratings, review, rewrites, work
 
 PROJECT = "v1/projects/<slug:slug>/"
 REWRITE = PROJECT + "rewrites/<int:task>/"
@@ -15,9 +15,11 @@ urlpatterns = [
     path("docs/", SpectacularSwaggerSplitView.as_view(url_name="api_schema"), name="api_docs"),
     path("v1/projects/", projects.ProjectList.as_view()),
     path(PROJECT, projects.ProjectDetail.as_view()),
-    path(PROJECT + "members/", projects.Members.as_view()),
-    path(PROJECT + "members/<str:username>/", projects.Member.as_view()),
-    path(PROJECT + "invitations/", projects.Invitations.as_view()),
+    path(PROJECT + "members/", members.Members.as_view()),
+    path(PROJECT + "members/<str:username>/", members.Member.as_view()),
+    path(PROJECT + "members/<str:username>/unlock/", members.UnlockMember.as_view()),
+    path(PROJECT + "invitations/", members.Invitations.as_view()),
+    path(PROJECT + "invitations/<int:pk>/", members.InvitationDetail.as_view()),
     path(PROJECT + "agreement/", projects.Agreement.as_view()),
     path(PROJECT + "leaderboard/", projects.Leaderboard.as_view()),
     path(PROJECT + "export/<slug:kind>.<slug:suffix>", projects.Export.as_view()),

@@ -12,7 +12,8 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from annotation.errors import DomainError
-from annotation.protocol import Aspect, Axis, Demand, Protocol, Scale
+from annotation.protocol import MAX_ASPECTS, MAX_AXES, MAX_CHIPS, Aspect, Axis, Demand, Protocol, Scale
+from annotation.services.projects import LARGEST
 
 SCALES = {
     Scale.SEVEN: _("Seven steps, with “about the same” in the middle"),
@@ -22,7 +23,6 @@ SCALES = {
     Scale.RANKING: _("An order of three to nine responses"),
 }
 DEMANDS = {Demand.OFF: _("not asked"), Demand.OPTIONAL: _("may be given"), Demand.REQUIRED: _("must be given")}
-MAX_CHIPS = 20
 
 
 def _demand_field(label: Any, *, may_be_off: bool = True, **options: Any) -> forms.ChoiceField:
@@ -150,8 +150,8 @@ class _Rows(forms.BaseFormSet):
     """Rows with two empty ones behind them; a row whose label is emptied goes away. Saving shows two new ones."""
 
 
-AspectRows = forms.formset_factory(AspectForm, formset=_Rows, extra=2, max_num=12, absolute_max=20)
-AxisRows = forms.formset_factory(AxisForm, formset=_Rows, extra=1, max_num=4, absolute_max=20)
+AspectRows = forms.formset_factory(AspectForm, formset=_Rows, extra=2, max_num=MAX_ASPECTS, absolute_max=20)
+AxisRows = forms.formset_factory(AxisForm, formset=_Rows, extra=1, max_num=MAX_AXES, absolute_max=20)
 
 
 def _named(rows: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -183,7 +183,7 @@ class QueueForm(forms.Form):
     judgments_per_comparison = forms.IntegerField(
         label=_("People for each comparison"),
         min_value=1,
-        max_value=100,
+        max_value=LARGEST["judgments_per_comparison"],
         help_text=_("For comparisons that are made from now on."),
     )
     ask_of_existing = forms.BooleanField(
@@ -192,18 +192,21 @@ class QueueForm(forms.Form):
     overlap_share = PercentField(
         label=_("Share judged by more people, in percent"), help_text=_("Drawn at random; measures agreement.")
     )
-    overlap_count = forms.IntegerField(label=_("… by how many"), min_value=1, max_value=100)
+    overlap_count = forms.IntegerField(label=_("… by how many"), min_value=1, max_value=LARGEST["overlap_count"])
     escalate_to = forms.IntegerField(
         label=_("Where three disagree, ask up to"),
         min_value=0,
-        max_value=100,
+        max_value=LARGEST["escalate_to"],
         help_text=_("When the first three are more than 2 steps apart or on both sides. 0: never."),
     )
     gold_every = forms.IntegerField(
-        label=_("One gold item in"), min_value=0, max_value=1000, help_text=_("Its right answer is known. 0: none.")
+        label=_("One gold item in"),
+        min_value=0,
+        max_value=LARGEST["gold_every"],
+        help_text=_("Its right answer is known. 0: none."),
     )
     gold_every_at_first = forms.IntegerField(
-        label=_("… among a person’s first 50, one in"), min_value=0, max_value=1000
+        label=_("… among a person’s first 50, one in"), min_value=0, max_value=LARGEST["gold_every_at_first"]
     )
     repeat_share = PercentField(
         label=_("Shown again with the sides swapped, in percent"), help_text=_("Measures how steady a person is.")
@@ -211,7 +214,7 @@ class QueueForm(forms.Form):
     qualification_count = forms.IntegerField(
         label=_("Items to judge before any work"),
         min_value=0,
-        max_value=200,
+        max_value=LARGEST["qualification_count"],
         help_text=_(
             "Gold items that are marked for qualification. 0: no such round. For people who join from now on."
         ),

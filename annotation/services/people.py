@@ -43,28 +43,32 @@ def add_member(
     project: Project,
     user: User,
     *,
-    role: str = Role.ANNOTATOR,
-    languages: Sequence[str] = (),
-    skills: Sequence[str] = (),
+    role: str | None = None,
+    languages: Sequence[str] | None = None,
+    skills: Sequence[str] | None = None,
     by: User | None = None,
 ) -> Membership:
-    """Give a user a place in the project; where they have one already, change it to this."""
-    qualifies = project.qualification_count and role == Role.ANNOTATOR
+    """Give a user a place in the project, as an annotator where no role is given.
+
+    Where they have a place already, what is given is changed in it.
+    """
+    new_role = Role(role or Role.ANNOTATOR)
+    qualifies = project.qualification_count and new_role == Role.ANNOTATOR
     with transaction.atomic():
         membership, made = Membership.objects.get_or_create(
             project=project,
             user=user,
             defaults={
-                "role": Role(role),
-                "languages": list(languages),
-                "skills": list(skills),
+                "role": new_role,
+                "languages": list(languages or ()),
+                "skills": list(skills or ()),
                 "qualification": QualificationState.RUNNING if qualifies else QualificationState.NOT_NEEDED,
             },
         )
         if not made:
             return change_member(project, user, role=role, languages=languages, skills=skills, by=by)
         record_event(
-            EventKind.MEMBER, project=project, user=by, action="added", member=user.get_username(), role=str(role)
+            EventKind.MEMBER, project=project, user=by, action="added", member=user.get_username(), role=str(new_role)
         )
     return membership
 

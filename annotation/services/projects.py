@@ -33,6 +33,14 @@ SETTINGS = (
     "topic_batches",
 )
 """What `update_settings` takes; guidelines have versions of their own."""
+LARGEST = {
+    "judgments_per_comparison": 100,
+    "overlap_count": 100,
+    "escalate_to": 100,
+    "gold_every": 1000,
+    "gold_every_at_first": 1000,
+    "qualification_count": 200,
+}
 
 
 def create_project(
@@ -57,6 +65,7 @@ def create_project(
             },
         )
         if made:
+            _check_numbers(project)
             if guidelines:
                 GuidelineVersion.objects.create(project=project, version=1, text=guidelines, created_by=by)
             record_event(EventKind.SETTINGS, project=project, user=by, action="created", name=name)
@@ -177,6 +186,12 @@ def _check_numbers(project: Project) -> None:
     """What Postgres would refuse without a sentence, and what would work but not as anybody means it."""
     if not project.name.strip():
         raise DomainError(_("A project needs a name."))
+    for name, most in LARGEST.items():
+        if not 0 <= getattr(project, name) <= most:
+            raise DomainError(
+                _("%(name)s must be between 0 and %(most)s, not %(given)s.")
+                % {"name": name, "most": most, "given": getattr(project, name)}
+            )
     if project.judgments_per_comparison < 1:
         raise DomainError(_("At least one person must judge each comparison."))
     if project.overlap_share and project.overlap_count <= project.judgments_per_comparison:

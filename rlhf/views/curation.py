@@ -83,7 +83,8 @@ def curation_item(request: StaffRequest, project_id: int, turn_id: int) -> HttpR
         "rows": [*criteria, *[("", "")] * EMPTY_ROWS],
         "error": error,
         "drafter": drafter,
-        "draft_form": DraftForm(),
+        # One may be chosen; whoever writes the checklist alone chooses none.
+        "draft_form": DraftForm(use_required_attribute=False),
     }
     return render(request, "rlhf/curation_item.html", context, status=422 if error else 200)
 

@@ -22,16 +22,43 @@ from playwright.sync_api import Page
 
 from annotation import services
 from annotation.answer import Answer
-from annotation.models import ApiToken, EventKind, Project, RewriteCause, Role, StudyKind, Webhook
+from annotation.feedback import Feedback
+from annotation.models import (
+    ApiToken,
+    Conversation,
+    DeficiencyType,
+    EventKind,
+    FeedbackType,
+    Project,
+    RewriteCause,
+    Role,
+    Scenario,
+    StudyKind,
+    Webhook,
+)
 from annotation.protocol import DEFAULT_ASPECTS, PRESETS, Axis, Demand, Protocol, Scale
 from annotation.services import duplicates, masking, quality
+from annotation.services.conversations import end_conversation
 from annotation.services.invitations import create_invitation
 from annotation.services.projects import edit_guidelines, update_settings
+from annotation.services.rating_conversations import take_conversation
+from annotation.services.turns import send_feedback
 from annotation.services.uploads import Reading, start_check
 from annotation.upload_files import KeptUpload
 from annotation.uploads import guess_mapping
+from rlhf.evaluation.constraint_sets import parse_cfbench
 from rlhf.evaluation.fb_bench import parse_dataset
-from rlhf.models import BenchmarkRun, Checkpoint, EvaluationPlan, JobEvaluation, JudgeRun, PromotionGate, TrainingJob
+from rlhf.models import (
+    Benchmark,
+    BenchmarkRun,
+    BenchmarkSet,
+    Checkpoint,
+    EvaluationPlan,
+    JobEvaluation,
+    JudgeRun,
+    PromotionGate,
+    TrainingJob,
+)
 from rlhf.services import (
     check_launch,
     create_snapshot,
@@ -43,8 +70,10 @@ from rlhf.services import (
 )
 from rlhf.services.aliases import set_gate
 from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
+from rlhf.services.constraint_sets import import_constraint_run, import_constraint_set
 from rlhf.services.periodic import add_evaluation_plan
 from tests.chat_server import chat_server
+from tests.constraint_items import instruction
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -55,7 +84,9 @@ from tests.factories import (
     make_source,
 )
 from tests.fb_bench_items import correction, tick
+from tests.importing import import_lines
 from tests.judging import finish, make_run, make_votes, prefer_kind
+from tests.talks import make_talk, make_talk_project, pick, write
 
 pytestmark = [
     pytest.mark.browser,
@@ -212,6 +243,52 @@ def evaluate(job: TrainingJob, project: Project) -> Checkpoint:
     return step
 
 
+def constraints() -> BenchmarkRun:
+    """A run over instructions with constraints, some of them broken."""
+    rows = [instruction(number, "Write a verse about the sea.", domain="poems") for number in range(1, 4)]
+    data_set, _ = import_constraint_set(
+        parse_cfbench(json.dumps(rows).encode(), "rows.json"), Benchmark.CFBENCH, name="Own constraints"
+    )
+    judged = [
+        {**row, "response": f"Waves, {number}.", "infer_model": "starter", "judge_model": "a-judge",
+         "judge_score": ["1", str(number % 2)], "judge_parsing": "1"}
+        for number, row in enumerate(rows)
+    ]  # fmt: skip
+    return import_constraint_run(data_set, json.dumps(judged).encode(), "judged.json").runs[0]
+
+
+def conversations(person: User, folder: Path) -> dict[str, Conversation]:
+    """One in its second turn, one whose turns are judged at length, one that has ended, and one to be rated."""
+    said = Feedback(Scenario.ERROR_CORRECTION, [DeficiencyType.FACTUAL_ERROR], [FeedbackType.POINTING_OUT_ERRORS])
+    annotator = make_annotator(person)
+
+    def begun(slug: str, **protocol: Any) -> Conversation:
+        project = make_talk_project(slug, **protocol)
+        services.add_member(project, person)
+        edit_guidelines(project, "Talk as you would with a friend.", None)
+        talk = make_talk(project, annotator=annotator, text="How do I keep basil alive on a windowsill?")
+        write(talk, CALM, BRISK)
+        scores = {aspect.name: [4, 2] for aspect in protocol.get("aspects", ())}
+        pick(talk, "-2", ratings=scores)
+        send_feedback(talk, 0, text="Basil does not like cold water, does it?", feedback=said)
+        write(talk, "No. *Lukewarm* water is best.", "It does not mind.")
+        return talk
+
+    talk, ended = begun("talks"), begun("ended-talks")
+    pick(talk, "1")
+    pick(ended, "neither")
+    end_conversation(ended)
+    at_length = begun("careful-talks", aspects=DEFAULT_ASPECTS, chips=("clearer", "shorter"))
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(("user", "assistant") * 2, ("How?", CALM, "Why?", BRISK), strict=True)
+    ]
+    import_lines(folder, [{"messages": messages, "model": "an-author"}], project=talk.project.slug)
+    rated = take_conversation(talk.project, annotator)
+    assert rated is not None
+    return {"": talk, "-careful": at_length, "-ended": ended, "-rate": rated}
+
+
 def judge(slug: str) -> JudgeRun:
     """A judge's verdicts on what people have voted on, too."""
     project = make_project(slug)
@@ -228,12 +305,16 @@ def look(page: Page, name: str, faults: list[str]) -> None:
     for fault in found:
         where = "; ".join(node["html"][:140] for node in fault["nodes"][:3])
         faults.append(f"{name}: {fault['id']} ({fault['impact']}): {fault['help']} {where}")
+    photograph(page, name)
+
+
+def photograph(page: Page, name: str) -> None:
     if folder := os.environ.get("TOUCHSTONE_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 @pytest.fixture
-def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
+def addresses(tiny_model: Path, tmp_path: Path) -> dict[str, list[tuple[str, str]]]:
     """Name and address of every page, by who looks at it."""
     boss = User.objects.create_superuser("boss", password="a-long-password")
     ann = User.objects.create_user("ann", password="a-long-password")
@@ -244,6 +325,7 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     run = BenchmarkRun.objects.latest("pk")
     item = run.data_set.items.earliest("pk")
     judged = judge("judged")
+    constrained = constraints()
     other = queue_training_job(snapshot=job.snapshot, method="dpo", base=job.base, options={"beta": 0.2}, name="b")
     gold = make_comparison(helpful, a_text=CALM, b_text=BRISK)
     quality.add_gold(gold, preference="a", strength=-2, reason="B kills the plant.", by=boss)
@@ -261,9 +343,8 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
     for slug, protocol in (("scores", scored), *((name, PRESETS[name][1]) for name in ("binary", "four", "ranking"))):
         make_work(ann, slug, protocol=protocol)
     upload, checked = prompts_to_look_at(helpful, boss)
-    talk = make_project("talks")
-    services.add_member(talk, ann)
-    update_settings(talk, None, protocol=PRESETS["conversation"][1])
+    talks = conversations(ann, tmp_path)
+    BenchmarkSet.objects.filter(pk=run.data_set_id).update(ticked_in=helpful)
 
     hook = Webhook.objects.create(project=helpful, url="https://hooks.example.org/judged", created_by=boss)
     services.record_event(EventKind.FLAG, project=helpful, user=ann, reason="unclear")
@@ -298,6 +379,8 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("rewrite", of("rewrite", "helpful")),
             ("rate", of("rate", "helpful")),
             ("conversation-start", of("converse", "talks")),
+            *((f"conversation{name}", of("conversation", talk.public_id)) for name, talk in talks.items()),
+            ("tick", of("project_tick", "helpful")),
         ],
         "boss": [
             ("project-list", of("project_list")),
@@ -337,7 +420,10 @@ def addresses(tiny_model: Path) -> dict[str, list[tuple[str, str]]]:
             ("benchmark-item", of("benchmark_item", item.pk)),
             ("benchmark-run-new", of("benchmark_run_new")),
             ("benchmark-run", of("benchmark_run", run.pk)),
+            ("constraint-item", of("benchmark_item", constrained.data_set.items.earliest("pk").pk)),
+            ("constraint-run", of("benchmark_run", constrained.pk)),
             ("curation", of("curation")),
+            ("curation-item", of("curation_item", talks[""].project_id, talks[""].turns.earliest("position").pk)),
             ("judge-home", of("judge_home")),
             ("judge-prompts", of("judge_prompts")),
             ("judge-prompt", f"{of('judge_prompt')}?kind=pair&language=en"),
@@ -363,10 +449,15 @@ def test_every_page_passes_axe_in_both_themes_and_on_a_phone(
                 answer = page.goto(address)
                 assert answer is not None
                 assert answer.status == 200, (name, answer.status)
-                if name != "api-docs":
-                    look(page, name + suffix, faults)
-                    width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-                    if width > 0:
-                        faults.append(f"{name}{suffix}: the page is {width} px wider than the window")
+                if name == "api-docs":
+                    page.locator(".opblock").first.wait_for()
+                    photograph(page, name)
+                    continue
+                for choice in page.locator('[name="scenario"][value="error_correction"]:visible').all():
+                    choice.check()  # the types of feedback appear
+                look(page, name + suffix, faults)
+                width = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                if width > 0:
+                    faults.append(f"{name}{suffix}: the page is {width} px wider than the window")
             page.close()
     assert not faults, "\n".join(faults)

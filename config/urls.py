@@ -13,6 +13,7 @@ urlpatterns = [
     path("django-admin/", admin.site.urls),
     path("language/", set_language, name="set_language"),
     path("api/", include("annotation.api.urls")),
+    path("api/v1/", include("rlhf.api.urls")),
     path("", include("annotation.urls")),
     path("", include("rlhf.urls")),
 ]

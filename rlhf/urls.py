@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from rlhf.api import JobMetricsView
+from rlhf.api.metrics import JobMetricsView
 from rlhf.views import (
     aliases,
     benchmark_items,

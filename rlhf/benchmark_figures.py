@@ -20,6 +20,7 @@ from rlhf.constraint_figures import (
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench_scores import report
 from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun, BenchmarkSet
+from rlhf.models.evaluation import BenchmarkItemQuerySet
 
 PACE_ROWS = 40
 """An estimate looks back at this many answers or judgments."""
@@ -54,7 +55,7 @@ def progress_of(run: BenchmarkRun) -> Progress:
         count=Count("pk"), failed=Count("pk", filter=~Q(error=""))
     )
     judgments = run.judgments.aggregate(count=Count("pk"), failed=Count("pk", filter=~Q(failure="")))
-    items = BenchmarkItem.objects.filter(_about(run)).count()
+    items = items_about(run).count()
     return Progress(
         items,
         answers["count"],
@@ -65,10 +66,10 @@ def progress_of(run: BenchmarkRun) -> Progress:
     )
 
 
-def _about(run: BenchmarkRun) -> Q:
+def items_about(run: BenchmarkRun) -> BenchmarkItemQuerySet:
     """The items that a run is about: of an ended one those that it judged or missed, dropped since or not."""
-    about = Q(data_set=run.data_set_id)
-    return about & (Q(dropped_at=None) | Q(pk__in=run.judgments.values("item")))
+    is_about = Q(dropped_at=None) | Q(pk__in=run.judgments.values("item"))
+    return BenchmarkItem.objects.filter(is_about, data_set=run.data_set_id)
 
 
 def _seconds_left(run: BenchmarkRun, answers_left: int, judgments_left: int) -> float | None:
@@ -94,7 +95,7 @@ def _seconds_each(rows: Any, parallel: int) -> float | None:
 def items_of(run: BenchmarkRun) -> dict[int, fb_bench.Item]:
     """Every item of the run's data set by primary key: with the checklist that it was judged by, or the newest."""
     used = dict(run.judgments.values_list("item", "checklist__criteria"))
-    rows = BenchmarkItem.objects.filter(_about(run)).with_checklist()
+    rows = items_about(run).with_checklist()
     return {row.pk: row.as_item(used.get(row.pk)) for row in rows}
 
 
@@ -286,7 +287,7 @@ def result_table(run: BenchmarkRun) -> Iterator[list[Any]]:
     yield ["item", "scenario", "task", "sub_task", "user_query", "second_response", "score", "failure", "attempts"]
     judgments = {judgment.item_id: judgment for judgment in run.judgments.all()}
     answers = {answer.item_id: answer for answer in BenchmarkAnswer.objects.filter(run=run.answering_run_id)}
-    for item in BenchmarkItem.objects.filter(_about(run)):
+    for item in items_about(run):
         judgment, answer = judgments.get(item.pk), answers.get(item.pk)
         failure = judgment.failure if judgment else "not judged" if answer else "not answered"
         yield [

@@ -32,13 +32,14 @@ from rlhf.benchmark_figures import (
     result_table,
 )
 from rlhf.evaluation.fb_bench import UnusableFileError
-from rlhf.models import Benchmark, BenchmarkRun, BenchmarkSet, JudgmentFailure, PromptLanguage
+from rlhf.models import Benchmark, BenchmarkRun, BenchmarkSet, PromptLanguage
 from rlhf.services import broker_is_up, request_cancel
 from rlhf.services.benchmark_files import import_run_file, import_set_file
 from rlhf.services.benchmarks import queue_benchmark_run, reopen_benchmark_run, set_name_of
 from rlhf.spreadsheets import comma_separated, workbook
 from rlhf.views import constraint_words
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
+from rlhf.views.benchmark_left_out import left_out
 
 MAX_FILE_BYTES = 50_000_000
 STUDIES_SHOWN = 10
@@ -192,15 +193,10 @@ def _run_or_404(pk: int) -> BenchmarkRun:
 def benchmark_run(request: StaffRequest, pk: int) -> HttpResponse:
     run = _run_or_404(pk)
     figures = figures_of(run) if run.is_finished else report_of(run)
-    failures = [
-        (JudgmentFailure(kind).label, count, kind)
-        for kind, count in figures.get("failures", {}).items()
-        if kind in JudgmentFailure.values
-    ]
     context = {
         **_progress_context(run),
         "figures": figures,
-        "failures": failures,
+        **left_out(run, figures, request.GET),
         "judge_again": JudgeAgainForm() if run.is_finished else None,
         "judged_by_others": BenchmarkRun.objects.filter(answers_from=run.answering_run_id)
         .exclude(pk=run.pk)

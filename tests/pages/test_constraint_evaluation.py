@@ -86,6 +86,19 @@ def test_a_file_is_known_by_its_shape_and_browsed(staff: Client) -> None:
     assert staff.post(reverse("benchmark_item", args=[turn.pk]), {}).status_code == 405
 
 
+def test_a_run_without_a_usable_judgment_gives_its_files_and_what_failed(staff: Client) -> None:
+    judged = [
+        {**row, "judge_score": ["0"], "judge_parsing": "-1", "failure": "prose", "judge_response": "Hm."}
+        for row in judged_instructions()
+    ]
+    run = with_run(staff, INSTRUCTIONS, judged)
+    page = staff.get(reverse("benchmark_run", args=[run.pk]))
+    text = page.content.decode()
+    assert page.context["figures"]["scored"] == 0
+    assert reverse("benchmark_run_export", args=[run.pk, "judgments.json"]) in text
+    assert len(page.context["left_out_rows"]) == 3 and "Hm." in text
+
+
 def test_the_page_of_a_run_shows_slices_and_gives_the_authors_files(staff: Client) -> None:
     run = with_run(staff, INSTRUCTIONS, judged_instructions())
     text = text_of(staff, "benchmark_run", run.pk)
@@ -93,7 +106,7 @@ def test_the_page_of_a_run_shows_slices_and_gives_the_authors_files(staff: Clien
     assert '<th scope="row">hard</th><td class="num">50</td><td class="num">0</td>' in text
     assert '<th scope="row">primary</th><td class="num">66.67</td><td class="num">3</td>' in text
     assert '<th scope="row">法律</th>' in text and "<svg" in text
-    assert '<th scope="row">JSON in another shape</th><td class="num">1</td>' in text
+    assert 'aria-current="true">JSON in another shape</a></th><td class="num">1</td>' in text
     files = {}
     for name in ("answers.json", "judgments.json", "results.csv", "results.xlsx"):
         answer = staff.get(reverse("benchmark_run_export", args=[run.pk, name]))

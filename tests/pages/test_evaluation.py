@@ -125,6 +125,42 @@ def test_a_run_shows_its_figures_and_gives_its_files(staff: Client, data_set: Be
     assert csv.splitlines()[1] == "1,secret-model,a-judge,100.0,100.0,100.0,0.0,0"
 
 
+def failed(item: dict[str, Any], failure: str, **more: Any) -> dict[str, Any]:
+    """A judgment that cannot be used, as our own files have it."""
+    return tick(item, [True] * 2) | {"judgement": None, "failure": failure, "failure_note": f"Why {failure}.", **more}
+
+
+def test_a_run_without_a_usable_judgment_gives_its_files_and_every_item_that_failed(
+    staff: Client, data_set: BenchmarkSet
+) -> None:
+    many = [correction(f"Add {number} and 1") for number in range(25)]
+    staff.post(reverse("benchmark_set_new"), {"file": upload(many, "many.json")})
+    large = BenchmarkSet.objects.latest("pk")
+    rows = [failed(item, "prose", raw=f"Well <b>{number}</b>") for number, item in enumerate(many[:22])]
+    rows.append(failed(many[22], "half_json", raw='{"a"'))
+    staff.post(reverse("benchmark_run_import", args=[large.pk]), {"file": upload(rows)})
+    run = BenchmarkRun.objects.latest("pk")
+    assert run.report["scored"] == 0
+    address = reverse("benchmark_run", args=[run.pk])
+    page = staff.get(address)
+    text = page.content.decode()
+    for name in ("results.csv", "results.xlsx", "answers.jsonl", "judgments.jsonl"):
+        assert reverse("benchmark_run_export", args=[run.pk, name]) in text
+    counts = {kind.key: kind.count for kind in page.context["left_out"]}
+    assert counts == {"prose": 22, "half_json": 1, "missing": 2}
+    # the most frequent failure first, with links to its items and the judge's own words
+    assert len(page.context["left_out_rows"]) == 20
+    first = page.context["left_out_rows"][0][0]
+    assert reverse("benchmark_item", args=[first.pk]) in text
+    assert "Why prose." in text and "Well &lt;b&gt;0&lt;/b&gt;" in text
+    assert "?left_out=prose&amp;page=2#left-out" in text
+    rest = staff.get(address, {"left_out": "prose", "page": "2"})
+    assert [row[0].query for row in rest.context["left_out_rows"]] == ["Add 20 and 1", "Add 21 and 1"]
+    missing = staff.get(address, {"left_out": "missing"}).context["left_out_rows"]
+    assert [row[0].query for row in missing] == ["Add 23 and 1", "Add 24 and 1"]
+    assert staff.get(address, {"left_out": "nonsense"}).context["left_out_kind"].key == "prose"
+
+
 def test_a_new_run_is_asked_for_with_its_limits(staff: Client, data_set: BenchmarkSet) -> None:
     model = make_source("model", kind="model", served_model="m")
     posted = {

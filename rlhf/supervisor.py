@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 _GUARD_SECONDS = 0.1
-# How long a child may take to reach a step boundary and save, after it was asked to stop.
+# How long a child may take to reach the end of a step, after it was asked to discard what it learnt or to pause. One
+# that is to keep it has all the time that it needs to measure and save.
 CANCEL_GRACE_SECONDS = 120
 TERMINATE_GRACE_SECONDS = 60
 
@@ -202,7 +203,7 @@ class Reports:
 def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper, kept: KeptCheckpoints) -> None:
     reports = Reports(job)
     charged_at = time.monotonic()
-    asked_to_stop_at: float | None = None
+    asked, asked_at = "", 0.0
     while True:
         is_over = process.poll() is not None
         if lease.is_lost:
@@ -221,16 +222,15 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
                 kept.store_all()
                 _conclude(job, process.returncode)
                 return
-            if asked_to_stop_at is None:
-                mode = TrainingJob.objects.values_list("cancel_mode", flat=True).get(pk=job.pk)
-                if mode:
-                    launcher.request_cancel(job.directory, cast(CancelMode, mode))
-                    asked_to_stop_at = time.monotonic()
+            mode = TrainingJob.objects.values_list("cancel_mode", flat=True).get(pk=job.pk)
+            if mode and mode != asked:
+                launcher.request_cancel(job.directory, cast(CancelMode, mode))
+                asked, asked_at = mode, time.monotonic()
         except (OperationalError, InterfaceError) as error:
             # The child goes on; what it logs is kept in its directory and stored when the database is back.
             logger.warning("database away, will try again: job=%s error=%s", job.pk, error)
             close_old_connections()
-        if asked_to_stop_at and time.monotonic() - asked_to_stop_at > CANCEL_GRACE_SECONDS:
+        if asked in ("discard", "pause") and time.monotonic() - asked_at > CANCEL_GRACE_SECONDS:
             launcher.terminate(process, TERMINATE_GRACE_SECONDS)
         if worker_is_stopping.is_set() and not is_over:
             launcher.interrupt(job.directory, process, TERMINATE_GRACE_SECONDS)
@@ -239,14 +239,14 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
 
 
 def _conclude(job: TrainingJob, exit_code: int) -> None:
-    job.refresh_from_db(fields=["infrastructure_failures", "unknown_failures", "cancel_mode", "cancel_requested_at"])
+    job.refresh_from_db(fields=["cancel_mode"])
     result = Result.read(job.directory)
     logger.info("child ended: job=%s exit=%s result=%s", job.pk, exit_code, result and result.status)
     if result is not None:
         jobs.finish_training_job(job, result)
     elif job.cancel_mode == "pause":
         jobs.pause_training_job(job)
-    elif job.cancel_requested_at:
+    elif job.cancel_mode == "discard":
         jobs.finish_training_job(job, Result(status="cancelled"))
     elif worker_is_stopping.is_set():
         # An interruption says nothing about the job: no budget is spent.

@@ -65,6 +65,22 @@ def paused(base: Checkpoint) -> TrainingJob:
     return job
 
 
+def requeued(base: Checkpoint) -> TrainingJob:
+    job = running(base)
+    complete_checkpoint(job, 7)
+    assert jobs.requeue_training_job(job)
+    job.refresh_from_db()
+    return job
+
+
+def paused_with_a_checkpoint(base: Checkpoint) -> TrainingJob:
+    job = pausing(base)
+    complete_checkpoint(job, 7)
+    assert jobs.pause_training_job(job)
+    job.refresh_from_db()
+    return job
+
+
 def ended(base: Checkpoint) -> TrainingJob:
     job = running(base)
     leases.finish_job(job, JobStatus.FAILED, error="why")
@@ -101,6 +117,14 @@ TABLE: dict[Callable[[Checkpoint], TrainingJob], dict[Action, tuple[str, str] | 
     pausing: {pause: REFUSED, resume: REFUSED, keep: REFUSED, discard: ("running", "discard")},
     stopping: {pause: REFUSED, resume: REFUSED, keep: ("running", "keep"), discard: ("running", "discard")},
     paused: {pause: REFUSED, resume: ("queued", ""), keep: ("cancelled", "keep"), discard: ("cancelled", "discard")},
+    # What a waiting job has learnt is kept by a worker that makes a model of its checkpoint.
+    requeued: {pause: ("paused", ""), resume: REFUSED, keep: ("queued", "keep"), discard: ("cancelled", "discard")},
+    paused_with_a_checkpoint: {
+        pause: REFUSED,
+        resume: ("queued", ""),
+        keep: ("queued", "keep"),
+        discard: ("cancelled", "discard"),
+    },
     ended: {pause: REFUSED, resume: REFUSED, keep: REFUSED, discard: REFUSED},
 }
 
@@ -139,6 +163,24 @@ def test_a_lost_worker_that_was_asked_to_pause_leaves_a_paused_job(base: Checkpo
     jobs.reconcile()
     job.refresh_from_db()
     assert (job.status, job.resume_from, job.infrastructure_failures) == ("paused", "step-3", 0)
+
+
+def test_a_job_whose_end_somebody_asked_for_ends_so_though_its_worker_is_lost(base: Checkpoint) -> None:
+    for mode, has_checkpoint, becomes in (
+        ("keep", True, ("queued", "keep", "step-3")),
+        ("keep", False, ("cancelled", "keep", "")),
+        ("discard", True, ("cancelled", "discard", "")),
+    ):
+        job = running(base)
+        if has_checkpoint:
+            complete_checkpoint(job, 3)
+        leases.request_cancel(job, mode)
+        TrainingJob.objects.filter(pk=job.pk).update(lease_expires_at=job.queued_at)
+        jobs.reconcile()
+        job.refresh_from_db()
+        assert (job.status, job.cancel_mode, job.resume_from) == becomes
+        assert ("Nothing could be kept" in job.error) == (mode == "keep" and not has_checkpoint)
+        TrainingJob.objects.filter(pk=job.pk).update(name=f"done-{mode}-{has_checkpoint}")
 
 
 def test_only_the_worker_that_holds_a_job_adds_to_its_time_and_its_alarms(base: Checkpoint) -> None:

@@ -14,6 +14,7 @@ from django.db import connections
 from rlhf import jobspec, supervisor
 from rlhf.models import Checkpoint, JobMetric, TrainingJob
 from rlhf.services import create_snapshot, leases, queue_training_job, register_base_checkpoint
+from tests.celery_workers import trainers_in
 from tests.factories import make_judged_project
 
 pytestmark = [pytest.mark.training, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
@@ -83,7 +84,10 @@ def test_a_job_trains_reports_and_leaves_a_checkpoint(tiny_model: Path, method: 
 
 @pytest.mark.parametrize("mode", ["keep", "discard"])
 @SLOW
-def test_cancelling_a_running_job_keeps_or_discards(tiny_model: Path, mode: str) -> None:
+def test_cancelling_a_running_job_keeps_or_discards(
+    tiny_model: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CANCEL_GRACE_SECONDS", 0)  # what is to be kept may take as long as it takes
     job = make_job(tiny_model, LONG)
     thread = in_thread(job)
     wait_for(job, lambda j: j.step >= 3)
@@ -93,6 +97,29 @@ def test_cancelling_a_running_job_keeps_or_discards(tiny_model: Path, mode: str)
     assert job.status == "cancelled"
     assert job.step < 400
     assert Checkpoint.objects.filter(job=job).exists() == (mode == "keep")
+
+
+@SLOW
+def test_what_is_to_be_kept_is_kept_though_the_trainer_dies(tiny_model: Path) -> None:
+    job = make_job(tiny_model, LONG)
+    thread = in_thread(job)
+    wait_for(job, lambda j: bool(jobspec.complete_checkpoints(j.directory)))
+    [trainer] = trainers_in(job.directory)
+    trainer.suspend()
+    leases.request_cancel(job, "keep")
+    wait_for(job, lambda j: (j.directory / jobspec.CANCEL_FILE).exists())
+    trainer.kill()
+    thread.join(60)
+    job.refresh_from_db()
+    assert (job.status, job.cancel_mode, job.unknown_failures) == ("queued", "keep", 1)
+    saved = int(job.resume_from.removeprefix("step-"))
+
+    assert supervisor.run_training_job(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.step) == ("cancelled", saved + 1)
+    checkpoint = Checkpoint.objects.get(job=job)
+    assert checkpoint.step == saved + 1
+    jobspec.check_manifest(checkpoint.path)
 
 
 @SLOW

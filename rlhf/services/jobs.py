@@ -266,6 +266,8 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
         if not leases.finish_job(job, status, metrics=result.metrics):
             return
         model_dir = job.directory / jobspec.MODEL_DIR
+        if status == JobStatus.CANCELLED and job.cancel_mode == CancelMode.DISCARD:
+            shutil.rmtree(model_dir, ignore_errors=True)  # it was to be kept when its process began to save it
         if model_dir.is_dir():
             checkpoint = register_checkpoint(
                 name=_checkpoint_name(job),
@@ -288,8 +290,20 @@ def _checkpoint_name(job: TrainingJob) -> str:
 
 
 def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
-    """End a failed attempt: back to the queue from the last complete checkpoint while the class's budget lasts."""
+    """End a failed attempt: back to the queue from the last complete checkpoint while the class's budget lasts.
+
+    A job that was to stop and keep goes back with that wish: its next process makes a model of the checkpoint. Where
+    there is none, nothing can be kept, and it is cancelled like one that was to be discarded.
+    """
     logger.warning("attempt failed: job=%s attempt=%s class=%s error=%s", job.pk, job.attempt, failure_class, error)
+    job.refresh_from_db(fields=["infrastructure_failures", "unknown_failures", "cancel_mode"])
+    if job.cancel_mode == CancelMode.DISCARD:
+        leases.finish_job(job, JobStatus.CANCELLED)
+        return
+    if job.cancel_mode == CancelMode.KEEP and not last_checkpoint(job):
+        nothing = f"{error.rstrip('.')}. Nothing could be kept: no checkpoint was complete yet."
+        leases.finish_job(job, JobStatus.CANCELLED, error=nothing)
+        return
     counts = {
         FailureClass.INFRASTRUCTURE: job.infrastructure_failures,
         FailureClass.UNKNOWN: job.unknown_failures,
@@ -331,8 +345,6 @@ def reconcile() -> dict[str, int]:
             counts["lost"] += 1
             if job.cancel_mode == CancelMode.PAUSE:
                 pause_training_job(job)
-            elif job.cancel_requested_at:
-                leases.finish_job(job, JobStatus.CANCELLED)
             else:
                 fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost")
         others = [model for model in leases.JOB_MODELS if model is not TrainingJob]

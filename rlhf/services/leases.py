@@ -4,7 +4,8 @@
       ▲  │               │
       │  └──pause───▶ paused ◀──pause (its worker has saved a checkpoint)
       │                  │
-      ├──────resume──────┘     (a paused or queued job is cancelled at once)
+      ├──────resume──────┘     (a paused or queued job is cancelled at once; one with a checkpoint
+      │                         that is to be kept is queued, to make a model of it)
       ├─────requeue────── running
       └─────reopen─────── succeeded | failed | cancelled
 
@@ -128,7 +129,8 @@ def requeue_job(job: LeasedJob, *, after_failures: int = 0, **fields: object) ->
 def request_cancel(job: LeasedJob, mode: str = "discard") -> None:
     """Cancel a queued job at once, or ask the worker of a running one to stop; asking again may change the mode.
 
-    Raises IllegalTransitionError where the job has ended.
+    To keep what a waiting training job has in its checkpoint, a worker must make a model of it: it stays in the queue
+    or returns to it. Raises IllegalTransitionError where the job has ended.
     """
     asked: dict[str, object] = {"cancel_requested_at": Now()}
     rows = type(job).objects.filter(pk=job.pk)  # type: ignore[attr-defined]
@@ -138,6 +140,11 @@ def request_cancel(job: LeasedJob, mode: str = "discard") -> None:
         if mode == CancelMode.KEEP:  # a child that was asked to pause leaves no model to keep
             running = running.exclude(cancel_mode=CancelMode.PAUSE)
     waiting = rows.filter(status__in=[JobStatus.QUEUED, JobStatus.PAUSED])
+    if mode == CancelMode.KEEP and isinstance(job, TrainingJob):
+        learnt = waiting.exclude(resume_from="")
+        if learnt.update(status=JobStatus.QUEUED, queued_at=Now(), dispatched_at=None, not_before=None, **asked):
+            dispatch_job(job)
+            return
     ended = waiting.update(status=JobStatus.CANCELLED, finished_at=Now(), **asked)
     if ended or running.update(**asked):
         return
@@ -159,7 +166,8 @@ def request_pause(job: TrainingJob) -> None:
     Raises IllegalTransitionError where the job has ended, is paused already or was asked to stop.
     """
     rows = TrainingJob.objects.filter(pk=job.pk)
-    if rows.filter(status=JobStatus.QUEUED).update(status=JobStatus.PAUSED, dispatched_at=None):
+    not_asked = {"cancel_requested_at": None, "cancel_mode": CancelMode.NONE}
+    if rows.filter(status=JobStatus.QUEUED).update(status=JobStatus.PAUSED, dispatched_at=None, **not_asked):
         return
     asked = {"cancel_requested_at": Now(), "cancel_mode": CancelMode.PAUSE}
     if rows.filter(status=JobStatus.RUNNING, cancel_mode="").update(**asked):

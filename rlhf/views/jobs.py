@@ -166,7 +166,9 @@ def job_stop(request: StaffRequest, pk: int) -> HttpResponse:
     """Ask before stopping, then stop: what a job has not saved cannot be brought back."""
     job = _find_job(pk)
     if request.method == "GET":
-        return render(request, "rlhf/job_stop.html", {"job": job, "mode": request.GET.get("mode", CancelMode.KEEP)})
+        waits = job.status in (JobStatus.QUEUED, JobStatus.PAUSED)
+        context = {"job": job, "mode": request.GET.get("mode", CancelMode.KEEP), "waits": waits}
+        return render(request, "rlhf/job_stop.html", context)
     mode = request.POST.get("mode", "")
     try:
         if mode not in (CancelMode.KEEP, CancelMode.DISCARD):

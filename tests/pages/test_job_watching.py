@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from rlhf import jobspec
 from rlhf.alarms import Alarm
 from rlhf.models import Checkpoint, TrainingJob
 from rlhf.services import jobs, leases, watching
@@ -133,7 +134,8 @@ def test_a_job_is_paused_and_resumed_by_one_click_each(page: Client, base: Check
     jobs.pause_training_job(job)
     text = text_of(page, f"/training/{job.pk}/")
     assert "paused" in text and "begins anew when you resume it" in text
-    assert "throws its checkpoint away" in text_of(page, f"/training/{job.pk}/stop/")
+    text = text_of(page, f"/training/{job.pk}/stop/")
+    assert "no checkpoint yet, so there is nothing to keep" in text and "Stop and keep" not in text
     page.post(f"/training/{job.pk}/resume/")
     job.refresh_from_db()
     assert job.status == "queued"
@@ -153,6 +155,22 @@ def test_after_running_out_of_memory_one_click_tries_with_half(page: Client, bas
     other = log_steps(make_job(base), 1)
     leases.finish_job(other, "failed", error="why")
     assert "did not run out of memory" in page.post(f"/training/{other.pk}/retry/", follow=True).content.decode()
+
+
+def test_what_a_waiting_job_has_learnt_can_be_kept(page: Client, base: Checkpoint) -> None:
+    job = log_steps(make_job(base), 7)
+    saved = job.directory / "checkpoints" / "step-5"
+    saved.mkdir(parents=True)
+    jobspec.write_manifest(saved)
+    jobs.fail_or_retry(job, "infrastructure", "the worker was lost")
+    text = text_of(page, f"/training/{job.pk}/stop/?mode=keep")
+    assert "No worker has taken it yet" not in text
+    assert "takes one more step from step-5" in text
+    page.post(f"/training/{job.pk}/stop/", {"mode": "keep"})
+    job.refresh_from_db()
+    assert (job.status, job.cancel_mode) == ("queued", "keep")
+    text = text_of(page, f"/training/{job.pk}/")
+    assert "A worker goes on from step-5" in text and "Stop and keep" not in text
 
 
 @pytest.mark.parametrize("tab", ["samples", "batch", "extremes"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rlhf.jobspec import CHECKPOINTS_KEPT
 from rlhf.model_directory import safetensors_header, weight_files
-from rlhf.options import TrainingOptions
+from rlhf.options import TrainingOptions, world_size
 
 FLOAT32 = 4
 # Adam keeps two moments per trained weight, in float32.
@@ -26,6 +26,9 @@ _ACTIVATION_BYTES = 34
 _LOGIT_BYTES = 10
 
 _PAIRED = {"reward", "dpo"}
+_WITH_REFERENCE = {"kto", "grpo", "rloo", "ppo", "grpo_token_kl"}
+# TRL loads none where nothing would be asked of it.
+_WITHOUT_REFERENCE_AT_0 = {"grpo", "rloo"}
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,73 @@ class ModelSize:
         return options.lora_rank * self.adaptable if options.use_lora else self.parameters
 
 
-def memory_bytes(model: ModelSize, method: str, options: TrainingOptions, longest_row: int) -> int:
-    """An estimate of a process's peak, with a micro-batch of rows as long as the longest and nothing sharded."""
-    trained = model.trained(options)
-    weights = model.parameters * FLOAT32 + (trained * FLOAT32 if options.use_lora else 0)
-    if options.bf16:
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one process of a job takes at its peak, where it computes and in main memory."""
+
+    computing: int
+    """On its GPU; without one, in main memory."""
+    main: int
+    """Beside a GPU: what is loaded before it moves there, and what is offloaded."""
+
+
+def keeps_reference(method: str, options: TrainingOptions) -> bool:
+    """Whether a second whole model stays in memory: an adapter is switched off instead, and DPO computes what its
+    reference says before the first step."""
+    if options.use_lora or method not in _WITH_REFERENCE:
+        return False
+    return method not in _WITHOUT_REFERENCE_AT_0 or getattr(options, "kl_coefficient", 0.0) > 0
+
+
+def memory_of(
+    model: ModelSize,
+    method: str,
+    options: TrainingOptions,
+    longest_row: int,
+    *,
+    reward_model: ModelSize | None = None,
+    has_gpu: bool = False,
+) -> Memory:
+    """An estimate for one process, with a micro-batch of rows as long as the longest.
+
+    ZeRO-2 divides gradients and optimizer states among the processes, ZeRO-3 the weights too, once they are loaded; a
+    reward model is whole in every process.
+    """
+    bf16 = options.bf16 and (has_gpu or not options.zero_stage)  # DeepSpeed computes in float32 on a CPU
+    trained, world = model.trained(options), world_size(options)
+    copies = 2 if keeps_reference(method, options) else 1
+    whole = model.parameters * FLOAT32 * copies
+    scorer = reward_model.parameters * FLOAT32 if reward_model else 0
+    weights = whole + (trained * FLOAT32 if options.use_lora else 0)
+    if bf16:
         weights += model.parameters * 2  # autocast keeps the cast weights until the step ends
     states = trained * (FLOAT32 + _OPTIMIZER_BYTES)
-    tokens = options.micro_batch_size * longest_row * (2 if method in _PAIRED else 1)
-    per_layer = model.hidden * _ACTIVATION_BYTES * (1 if options.bf16 else 2)
-    layers = (
-        per_layer + model.layers * model.hidden * 2 if options.gradient_checkpointing else per_layer * model.layers
-    )
+    if options.zero_stage:
+        states += trained * FLOAT32  # each keeps a flat copy of the weights whose states it holds
+        states = math.ceil(states / world)
+    # ZeRO-2 divides nothing of the reference, ZeRO-3 divides it like the policy.
+    divided = math.ceil(weights / world) if options.zero_stage == 3 else weights
+    offloaded = 0
+    if options.offload == "cpu":
+        offloaded = states + (divided if options.zero_stage == 3 else 0)
+    computing = divided + states - offloaded + scorer + _activation_bytes(model, method, options, longest_row, bf16)
+    loading = whole + scorer
+    if not has_gpu:
+        peak = _LIBRARIES_BYTES + max(computing + offloaded, loading)
+        return Memory(peak, peak)
+    return Memory(_LIBRARIES_BYTES + computing, _LIBRARIES_BYTES + max(loading, offloaded))
+
+
+def _activation_bytes(model: ModelSize, method: str, options: TrainingOptions, longest_row: int, bf16: bool) -> int:
+    rows = options.micro_batch_size * (2 if method in _PAIRED else 1)
+    tokens = rows * math.ceil(longest_row / options.sequence_parallel)
+    hidden = model.hidden * (2 if bf16 else FLOAT32)
+    per_layer = model.hidden * _ACTIVATION_BYTES * (1 if bf16 else 2)
+    # With a checkpoint for each group of layers: the inputs of all groups, and one group computed again.
+    group = min(1 if options.gradient_checkpointing else options.checkpoint_layers, model.layers)
+    layers = per_layer * group + hidden * math.ceil(model.layers / group) if group else per_layer * model.layers
     logits = 0 if method == "reward" else model.vocabulary * _LOGIT_BYTES
-    return _LIBRARIES_BYTES + weights + states + tokens * (layers + logits)
+    return tokens * (layers + logits)
 
 
 def disk_bytes(model: ModelSize, options: TrainingOptions, step_models: int = 0) -> int:

@@ -147,15 +147,57 @@ WORDS: dict[str, Words] = {
             "the model drift from its base, too large holds it where it is"
         ),
     ),
-    "memory": Words(MACHINE, _("About %(needed)s GB of memory needed at the longest batch, of %(has)s GB here")),
+    "memory": Words(
+        MACHINE, _("About %(needed)s GB of memory needed at the longest batch, of %(has)s GB on the machine")
+    ),
     "memory_short": Words(
         MACHINE,
         _(
-            "About %(needed)s GB of memory needed at the longest batch, and this machine has %(has)s GB: a smaller "
+            "About %(needed)s GB of memory needed at the longest batch, and the machine has %(has)s GB: a smaller "
             "micro-batch, gradient checkpointing or LoRA take less"
         ),
     ),
     "memory_estimate": Words(MACHINE, _("About %(needed)s GB of memory needed at the longest batch")),
+    "memory_of_processes": Words(
+        MACHINE,
+        _("About %(needed)s GB of memory needed by %(processes)s processes together, of %(has)s GB on the machine"),
+    ),
+    "memory_of_processes_short": Words(
+        MACHINE,
+        _(
+            "About %(needed)s GB of memory needed by %(processes)s processes together, and the machine has %(has)s "
+            "GB: fewer processes, a smaller micro-batch, gradient checkpointing or LoRA take less"
+        ),
+    ),
+    "memory_of_processes_estimate": Words(
+        MACHINE, _("About %(needed)s GB of memory needed by %(processes)s processes together")
+    ),
+    "memory_gpu": Words(MACHINE, _("About %(needed)s GB needed on the GPU at the longest batch, of %(has)s GB there")),
+    "memory_gpu_short": Words(
+        MACHINE,
+        _(
+            "About %(needed)s GB needed on the GPU at the longest batch, and it has %(has)s GB: a smaller "
+            "micro-batch, gradient checkpointing, LoRA, or ZeRO-3 over several GPUs take less"
+        ),
+    ),
+    "memory_gpu_estimate": Words(MACHINE, _("About %(needed)s GB needed on the GPU at the longest batch")),
+    "memory_gpu_of_processes": Words(
+        MACHINE,
+        _(
+            "About %(needed)s GB needed on each of %(processes)s GPUs at the longest batch, of %(has)s GB on the "
+            "smallest"
+        ),
+    ),
+    "memory_gpu_of_processes_short": Words(
+        MACHINE,
+        _(
+            "About %(needed)s GB needed on each of %(processes)s GPUs at the longest batch, and the smallest has "
+            "%(has)s GB: a smaller micro-batch, gradient checkpointing, LoRA or ZeRO-3 take less"
+        ),
+    ),
+    "memory_gpu_of_processes_estimate": Words(
+        MACHINE, _("About %(needed)s GB needed on each of %(processes)s GPUs at the longest batch")
+    ),
     "disk": Words(MACHINE, _("At most %(needed)s GB of disk for checkpoints and the model, %(free)s GB are free")),
     "disk_short": Words(
         MACHINE,

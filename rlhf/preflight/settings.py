@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from rlhf.footprint import ModelSize, disk_bytes, memory_bytes
+from rlhf.footprint import ModelSize, disk_bytes, memory_of
+from rlhf.hardware import Hardware
 from rlhf.options import DPOOptions, KTOOptions, TrainingOptions
-from rlhf.preflight.findings import Finding, blocked, passed, warned
+from rlhf.preflight.findings import Finding, blocked, passed, warned, worst
 from rlhf.recipes import band_for, beta_band
 
 # Ten times the usual is a slip of the keyboard or of a unit.
@@ -54,15 +54,46 @@ def check_disk(method: str, options: TrainingOptions, size: ModelSize, steps: in
     yield fits if needed < free else too_much
 
 
-def check_memory(method: str, options: TrainingOptions, size: ModelSize, longest_row: int) -> Iterator[Finding]:
-    """An estimate; where the workers are on this machine, beside what it has."""
-    needed = memory_bytes(size, method, options, longest_row)
-    if not settings.EMBEDDED_BROKER:
-        yield passed("memory_estimate", needed=gigabytes(needed))
-        return
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    said = {"needed": gigabytes(needed), "has": gigabytes(has)}
-    yield passed("memory", **said) if needed < has else blocked("memory_short", **said)
+def check_memory(
+    method: str,
+    options: TrainingOptions,
+    size: ModelSize,
+    longest_row: int,
+    machines: Sequence[Hardware],
+    *,
+    reward_model: ModelSize | None = None,
+    gpus: int = 0,
+) -> Iterator[Finding]:
+    """An estimate of all processes that run on one machine, beside the best of `machines`, if any is known."""
+    processes = options.processes
+
+    def judged(machine: Hardware | None) -> list[Finding]:
+        gpu_gb = sorted((gpu.memory_gb for gpu in machine.gpus), reverse=True) if machine else []
+        has_gpu = bool(gpu_gb or gpus)
+        memory = memory_of(size, method, options, longest_row, reward_model=reward_model, has_gpu=has_gpu)
+        found = [_fits("memory", processes * memory.main, machine.memory_gb if machine else None, processes)]
+        if has_gpu:
+            smallest = gpu_gb[max(gpus, processes) - 1] if gpu_gb else None
+            found.insert(0, _fits("memory_gpu", memory.computing, smallest, processes))
+        return found
+
+    able = [machine for machine in machines if can_run(machine, gpus, processes)]
+    yield from min((judged(machine) for machine in able), key=worst, default=judged(None))
+
+
+def can_run(machine: Hardware, gpus: int, processes: int) -> bool:
+    """Whether it has a GPU for each process, or none at all and none is asked for."""
+    return len(machine.gpus) >= max(gpus, processes) if machine.gpus else not gpus
+
+
+def _fits(code: str, needed: int, has_gb: float | None, processes: int) -> Finding:
+    said: dict[str, Any] = {"needed": gigabytes(needed)}
+    if processes > 1:
+        code, said["processes"] = f"{code}_of_processes", processes
+    if has_gb is None:
+        return passed(f"{code}_estimate", **said)
+    said["has"] = gigabytes(has_gb * 1e9)
+    return passed(code, **said) if needed < has_gb * 1e9 else blocked(f"{code}_short", **said)
 
 
 def gigabytes(count: float) -> str:

@@ -84,7 +84,9 @@ def queue_training_job(
     reward_model = find_reward_model(built, base)
     if found is None:
         try:
-            found = preflight.run_checks(snapshot, method, base, built).as_json()
+            found = preflight.run_checks(
+                snapshot, method, base, built, reward_model=reward_model, label=label, gpus=gpus
+            ).as_json()
         except SpecError as error:
             raise DomainError(str(error)) from None
     findings = [preflight.Finding.from_json(stored) for stored in found["checks"]]

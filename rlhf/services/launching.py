@@ -54,9 +54,11 @@ def check_launch(
     """
     built = checked_options(method, base, options)
     refuse_impossible_hardware(built, label, gpus)
-    find_reward_model(built, base)
+    reward_model = find_reward_model(built, base)
     try:
-        outcome = preflight.run_checks(snapshot, method, base, built)
+        outcome = preflight.run_checks(
+            snapshot, method, base, built, reward_model=reward_model, label=label, gpus=gpus
+        )
     except SpecError as error:
         raise DomainError(str(error)) from None
     LaunchCheck.objects.filter(job=None, created_at__lt=timezone.now() - _KEPT).delete()

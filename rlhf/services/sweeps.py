@@ -16,6 +16,7 @@ from rlhf import preflight
 from rlhf.models import TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import SpecError, build_options
+from rlhf.services.checkpoints import find_reward_model
 from rlhf.services.jobs import checked_options, queue_training_job
 
 JOBS_IN_SWEEP = 32
@@ -56,9 +57,12 @@ def combinations(job: TrainingJob, axes: Sequence[Axis]) -> list[dict[str, Any]]
 def check_sweep(job: TrainingJob, planned: Sequence[dict[str, Any]]) -> list[preflight.Outcome]:
     """What is found before the start of each combination. Raises DomainError and OSError."""
     assert job.snapshot is not None
-    variants = [checked_options(job.method, job.base, {**job.options, **values}) for values in planned]
+    built = [checked_options(job.method, job.base, {**job.options, **values}) for values in planned]
+    variants = [(options, find_reward_model(options, job.base)) for options in built]
     try:
-        return preflight.run_checks_of_each(job.snapshot, job.method, job.base, variants)
+        return preflight.run_checks_of_each(
+            job.snapshot, job.method, job.base, variants, label=job.label, gpus=job.gpus
+        )
     except SpecError as error:
         raise DomainError(str(error)) from None
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -233,6 +233,16 @@ class Project:
         """Put responses, by id, before the annotators: two to compare, three to nine to rank."""
         rows = ({"responses": list(ids)} for ids in comparisons)
         return sum(answer["new"] for answer in self._post_in_parts("comparisons/", rows))
+
+    def set_uncertainties(self, uncertainties: Mapping[int, float], *, at_least: float = 0.8) -> int:
+        """Say how unsure a reward model is about comparisons, by id, 0 … 1: people judge first what it cannot tell
+        apart. Gives how many of them the project has."""
+        rows = iter([{"comparison": pk, "uncertainty": value} for pk, value in uncertainties.items()])
+        known = 0
+        while part := list(itertools.islice(rows, _PROMPTS_A_CALL)):
+            body = {"uncertainties": part, "at_least": at_least}
+            known += self.site.call("POST", self._path + "uncertainties/", json=body).json()["comparisons"]
+        return known
 
     def import_file(self, path: Path, *, format_name: str = "auto") -> dict[str, Any]:
         """Send a file of judged comparisons; the answer counts what was made and names each row left out."""

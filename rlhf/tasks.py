@@ -9,7 +9,7 @@ from celery.worker.consumer import Consumer
 from rlhf import benchmarking, generation, supervisor, this_worker
 from rlhf.judges import work as judge_work
 from rlhf.preflight import probe
-from rlhf.services import jobs, launching, periodic, sample_scores
+from rlhf.services import jobs, launching, periodic, sample_scores, uncertainty
 
 
 @shared_task
@@ -35,6 +35,11 @@ def run_benchmark(run_id: int) -> None:
 @shared_task
 def score_samples(score_ids: list[int]) -> None:
     sample_scores.score_samples(score_ids)
+
+
+@shared_task
+def rate_uncertainties(project_id: int, checkpoint_id: int, user_id: int) -> None:
+    uncertainty.run_request(project_id, checkpoint_id, user_id)
 
 
 @shared_task

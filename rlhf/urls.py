@@ -79,6 +79,7 @@ urlpatterns = [
     path("checkpoints/<int:pk>/publish/", checkpoints.checkpoint_publish, name="checkpoint_publish"),
     path("checkpoints/<int:pk>/card/", checkpoints.checkpoint_card, name="checkpoint_card"),
     path("checkpoints/<int:pk>/reward-card/", reward_cards.reward_card, name="reward_card"),
+    path("checkpoints/<int:pk>/uncertainty/", reward_cards.rate_uncertainty, name="rate_uncertainty"),
     path("checkpoints/<int:pk>/card.md", checkpoints.checkpoint_card_file, name="checkpoint_card_file"),
     path("checkpoints/<int:pk>/model.tar", checkpoints.checkpoint_download, name="checkpoint_download"),
     path("checkpoints/<int:pk>/votes/<int:other>.csv", checkpoints.checkpoint_votes, name="checkpoint_votes"),

@@ -6,6 +6,7 @@ import io
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,9 +15,22 @@ from django.core.management import call_command
 from django.test import Client
 from drf_spectacular.validation import validate_schema
 
+from annotation import services
 from annotation.client import RefusedError, Touchstone
-from annotation.models import ApiToken, Judgment, Membership, Project, ProjectSource, ResponseSource, Role
+from annotation.models import (
+    ApiToken,
+    Comparison,
+    Event,
+    Judgment,
+    Membership,
+    Project,
+    ProjectSource,
+    QueueTier,
+    ResponseSource,
+    Role,
+)
 from tests.factories import (
+    make_annotator,
     make_comparison,
     make_judged_project,
     make_judgment,
@@ -98,6 +112,31 @@ def test_sources_are_those_of_the_project_however_they_came(tmp_path: Path) -> N
     assert [source["name"] for source in listed] == sorted(expected.values_list("name", flat=True))
     assert len(listed) > 2
     assert ProjectSource.objects.filter(project=project).count() == len(listed)  # each noted once
+
+
+@pytest.mark.django_db
+def test_a_program_says_what_people_judge_first() -> None:
+    project = make_project()
+    unsure, sure = make_comparison(project), make_comparison(project)
+    elsewhere = make_comparison()
+    url = f"/api/v1/projects/{project.slug}/uncertainties/"
+
+    def post(role: Role, *values: tuple[int, float]) -> Any:
+        rows = [{"comparison": pk, "uncertainty": value} for pk, value in values]
+        body = json.dumps({"uncertainties": rows})
+        return caller(member(project, role)).post(url, body, content_type="application/json")
+
+    given = [(unsure.pk, 0.9), (sure.pk, 0.2), (elsewhere.pk, 1.0)]
+    assert post(Role.REVIEWER, *given).status_code == 403
+    assert post(Role.ADMIN, (unsure.pk, 1.5)).status_code == 400
+    assert post(Role.ADMIN, *given).json() == {"comparisons": 2}
+    tiers = dict(Comparison.objects.values_list("pk", "tier"))
+    assert tiers == {unsure.pk: QueueTier.UNCERTAIN, sure.pk: QueueTier.NEW, elsewhere.pk: QueueTier.NEW}
+    assert Event.objects.get(project=project, kind="edit").data == {"action": "uncertainties", "comparisons": 2}
+    person = make_annotator(project=project)
+    Membership.objects.filter(user=person.user).update(served_count=1)
+    first = services.claim_assignments(annotator=person, project=project)[0]
+    assert first.comparison_id == unsure.pk
 
 
 @pytest.mark.django_db

@@ -5,7 +5,18 @@ from __future__ import annotations
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-from annotation.api import conversations, data, data_jobs, members, projects, ratings, review, rewrites, work
+from annotation.api import (
+    conversations,
+    data,
+    data_jobs,
+    members,
+    projects,
+    ratings,
+    review,
+    rewrites,
+    uncertainties,
+    work,
+)
 
 PROJECT = "v1/projects/<slug:slug>/"
 REWRITE = PROJECT + "rewrites/<int:task>/"
@@ -40,6 +51,7 @@ urlpatterns = [
     path(PROJECT + "responses/", data.Responses.as_view()),
     path(PROJECT + "comparisons/", data.Comparisons.as_view()),
     path(PROJECT + "comparisons/<int:pk>/", data.ComparisonDetail.as_view()),
+    path(PROJECT + "uncertainties/", uncertainties.Uncertainties.as_view()),
     path(PROJECT + "judgments/", data.Judgments.as_view()),
     path(PROJECT + "turns/", data.Turns.as_view()),
     path(PROJECT + "gold/", review.GoldItems.as_view()),

@@ -7,9 +7,13 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.utils.translation import gettext as _
 
-from annotation.models import Comparison, Project, Prompt, QueueTier, Response
+from annotation.errors import DomainError
+from annotation.models import Comparison, EventKind, Project, Prompt, QueueTier, Response
+from annotation.services.journal import record_event
 
 _TOPIC_PLACES = 2**24
 """Topics that land on the same one of these places of the queue (of a hundred, one time in 3,400) mix."""
@@ -66,11 +70,25 @@ WHERE c.id = found.id AND c.project_id = %(project)s
 """
 
 
-def set_uncertainties(project: Project, uncertainties: Mapping[int, float], *, at_least: float = 0.8) -> int:
+def set_uncertainties(
+    project: Project,
+    uncertainties: Mapping[int, float],
+    *,
+    at_least: float = 0.8,
+    by: User | None = None,
+    reward_model: str = "",
+) -> int:
     """Say how unsure a reward model is about comparisons, by id, 0 … 1; gives how many the project has of them.
 
-    Those from `at_least` on are handed out before other new ones, at every other of a person's items at most.
+    Those from `at_least` on are handed out before other new ones, at every other of a person's items at most. Raises
+    DomainError for a value outside.
     """
+    for comparison_id, value in uncertainties.items():
+        if not 0 <= value <= 1:
+            raise DomainError(
+                _("Comparison %(id)s has an uncertainty of %(value)s, not one from 0 to 1. Nothing was changed.")
+                % {"id": comparison_id, "value": value}
+            )
     values: dict[str, Any] = {
         "project": project.pk,
         "ids": list(uncertainties),
@@ -82,7 +100,10 @@ def set_uncertainties(project: Project, uncertainties: Mapping[int, float], *, a
     }
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_UNCERTAIN, values)
-        return cursor.rowcount
+        known = cursor.rowcount
+        said: dict[str, Any] = {"reward_model": reward_model} if reward_model else {}
+        record_event(EventKind.EDIT, project=project, user=by, action="uncertainties", comparisons=known, **said)
+    return known
 
 
 def comparison_of(

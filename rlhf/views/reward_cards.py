@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
+from annotation.models import Project
+from annotation.services import DomainError
 from rlhf.models import Checkpoint, CheckpointKind, RewardCard
-from rlhf.views.access import StaffRequest, staff_required
+from rlhf.services.uncertainty import request_uncertainties
+from rlhf.views.access import StaffRequest, as_sentence, staff_required
 
 VOTERS_SHOWN = 30
 GATES: dict[str, str | Promise] = {
@@ -58,8 +63,28 @@ def reward_card(request: StaffRequest, pk: int) -> HttpResponse:
         "ticks": [(_place(share), share) for share in (0.5, 0.75, 1.0)],
         "rules": [(_height(share), share) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
         "voters": values.get("by_voter", [])[:VOTERS_SHOWN],
+        "projects": Project.objects.filter(is_open=True).order_by("name"),
     }
     return render(request, "rlhf/reward_card.html", context)
+
+
+@staff_required
+@require_POST
+def rate_uncertainty(request: StaffRequest, pk: int) -> HttpResponse:
+    """Have a worker say what the model cannot tell apart in `project`, and go back to the card."""
+    checkpoint = get_object_or_404(Checkpoint, pk=pk, kind=CheckpointKind.REWARD)
+    project = get_object_or_404(Project, slug=request.POST.get("project", ""))
+    try:
+        request_uncertainties(project, checkpoint, user=request.user)
+    except DomainError as error:
+        messages.error(request, as_sentence(error))
+    else:
+        messages.success(
+            request,
+            gettext("A worker scores what is open in %(name)s. What came of it stands in the project’s journal.")
+            % {"name": project.name},
+        )
+    return redirect("reward_card", pk=checkpoint.pk)
 
 
 def _place(confidence: float) -> float:

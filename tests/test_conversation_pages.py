@@ -17,6 +17,7 @@ from django.test import Client
 from annotation.conversations import writing
 from annotation.conversations.writing import wait_for_writers
 from annotation.models import Conversation, Judgment, Rating, Response, SideStatus, Turn, TurnSide
+from annotation.services.projects import edit_guidelines
 from tests.chat_server import ChatServer, Exchange, answer_at_once, chat_server
 from tests.factories import make_annotator, make_prompt, make_user
 from tests.importing import import_lines
@@ -345,6 +346,31 @@ def test_an_imported_conversation_is_rated_on_its_page(talk: Conversation, brows
     assert Rating.objects.count() == 6
     assert Turn.objects.get(conversation=imported, position=0).feedback == "No, two."
     assert browser.post("/projects/talks/converse/rate")["Location"] == "/projects/talks/converse/"
+
+
+def test_what_is_said_carries_the_guidelines_that_were_shown(
+    talk: Conversation, browser: Client, tmp_path: Path
+) -> None:
+    edit_guidelines(talk.project, "Be kind.", None)
+    write(talk, "One.", "Two.")
+    assert 'name="guideline_version" value="1"' in browser.get(url(talk)).content.decode()
+    edit_guidelines(talk.project, "Be strict.", None)
+    said = {"position": 0, "judgment_id": uuid4(), "choice": "-2", "guideline_version": 1}
+    answer = fetch(browser, url(talk, "pick"), said)
+    assert answer.headers["X-Guideline-Version"] == "2"
+    assert Judgment.objects.get().guideline_version == 1
+    page = browser.post(url(talk, "pick"), {**said, "judgment_id": uuid4(), "choice": "2"}, follow=True)
+    assert "The guidelines changed. What you saved was given under the ones you had." in page.content.decode()
+
+    messages = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "It is 1."}]
+    import_lines(tmp_path, [{"messages": messages}], project="talks")
+    rate = browser.post("/projects/talks/converse/rate")["Location"]
+    assert 'name="guideline_version" value="2"' in browser.get(rate).content.decode()
+    scores = {"position": 0, "score_helpfulness": 1, "score_fluency": 4, "score_safety": 5}
+    assert browser.post(rate, {**scores, "guideline_version": 3}).status_code == 422
+    page = browser.post(rate, {**scores, "guideline_version": 1}, follow=True)
+    assert "The guidelines changed." in page.content.decode()
+    assert set(Rating.objects.values_list("guideline_version", flat=True)) == {1}
 
 
 def test_a_page_costs_the_same_queries_however_long_the_conversation(

@@ -98,6 +98,7 @@ class RatingForm(TypedFeedbackForm):
     """Scores of one response of an imported conversation, and what kind the answer to it is."""
 
     note = forms.CharField(required=False, max_length=10_000)
+    guideline_version = forms.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
 
     def __init__(self, *args: Any, aspects: tuple[Aspect, ...], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from annotation.access import MemberRequest, require_role
 from annotation.conversations.display import feedback_words
 from annotation.conversations.forms import RatingForm, feedback_choices, sentence_of
-from annotation.conversations.views import own_conversation
+from annotation.conversations.views import own_conversation, warn_of_guidelines
 from annotation.errors import ConflictError, DomainError
 from annotation.markdown import Rendered, render_markdown
 from annotation.models import Conversation, Project, Rating, Role, Turn
@@ -79,12 +79,19 @@ def rate(request: HttpRequest, talk: Conversation) -> HttpResponseBase:
         if not form.is_valid():
             raise DomainError(sentence_of(form))
         position = form.cleaned_data["position"]
+        version = form.cleaned_data["guideline_version"] or 0
         rating_conversations.rate_turn(
-            talk, position, ratings=form.ratings(), feedback=form.feedback(), note=form.cleaned_data["note"]
+            talk,
+            position,
+            ratings=form.ratings(),
+            feedback=form.feedback(),
+            note=form.cleaned_data["note"],
+            guideline_version=version,
         )
     except DomainError as refused:
         messages.error(request, str(refused))
         return _page(request, talk, form=form, status=409 if isinstance(refused, ConflictError) else 422)
+    warn_of_guidelines(request, talk.project, version)
     if "finish" in request.POST:
         services.end_conversation(talk)
         messages.success(request, _("Rated. Everything is saved."))

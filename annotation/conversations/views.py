@@ -25,6 +25,8 @@ from django.http import (
 )
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -261,7 +263,17 @@ def pick(request: HttpRequest, talk: Conversation) -> HttpResponseBase:
     position = _position(request)
     judgment_id, answer = read_answer(request.POST, list)  # passages are not marked here
     turns.pick_response(talk, position, judgment_id=judgment_id, answer=answer)
+    if not _wants_fragment(request):
+        warn_of_guidelines(request, talk.project, answer.guideline_version)
     return _changed(request, talk, position)
+
+
+def warn_of_guidelines(request: HttpRequest, project: Project, version: int) -> None:
+    """Say on the next page that what was just saved was given under older guidelines, where it was."""
+    if version < project.guideline_version:
+        changed = _("The guidelines changed. What you saved was given under the ones you had.")
+        link = reverse("project_guidelines", args=[project.slug])
+        messages.warning(request, format_html('{} <a href="{}">{}</a>', changed, link, _("Read them")))
 
 
 @require_POST
@@ -343,10 +355,14 @@ def _changed(request: HttpRequest, talk: Conversation, position: int) -> HttpRes
 def _turns(request: HttpRequest, talk: Conversation, *, since: int) -> HttpResponse:
     shown = show_conversation(talk, since=since)
     html = [
-        render_to_string("_conversation_turn.html", {"turn": turn, "talk": shown, "lang": talk.lang}, request)
+        render_to_string(
+            "_conversation_turn.html",
+            {"turn": turn, "talk": shown, "lang": talk.lang, "guideline_version": talk.project.guideline_version},
+            request,
+        )
         for turn in shown.turns
     ]
-    return HttpResponse("".join(html))
+    return HttpResponse("".join(html), headers={"X-Guideline-Version": str(talk.project.guideline_version)})
 
 
 def _page(request: HttpRequest, talk: Conversation, *, status: int = 200) -> HttpResponse:
@@ -357,6 +373,15 @@ def _page(request: HttpRequest, talk: Conversation, *, status: int = 200) -> Htt
         "lang": talk.lang,
         "task": talk.task,
         "guidelines": render_markdown(talk.project.guidelines) if talk.project.guidelines else None,
+        "guideline_version": talk.project.guideline_version,
+        "page_data": {
+            "guidelineVersion": talk.project.guideline_version,
+            "words": {
+                "guidelinesChanged": _("The guidelines changed. What you saved was given under the ones you had."),
+                "readGuidelines": _("Read them"),
+                "textFailed": _("The text could not be fetched. Try again when the connection is back."),
+            },
+        },
         **feedback_choices(),
         "typed": request.POST if request.method == "POST" else {},
         "typed_lists": {

@@ -424,6 +424,7 @@ class Rating(models.Model):
     low = models.FloatField(null=True, blank=True, help_text="The scale's ends, where they are known.")
     high = models.FloatField(null=True, blank=True)
     note = models.TextField(blank=True)
+    guideline_version = models.PositiveIntegerField(default=0, db_default=0, help_text="As a judgment's.")
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -102,6 +102,9 @@ class Conversation(models.Model):
     external_id = models.CharField(max_length=200, blank=True, help_text="The id in the imported file.")
     created_at = models.DateTimeField(default=timezone.now)
     ended_at = models.DateTimeField(null=True, blank=True)
+    lease_expires_at = models.DateTimeField(
+        null=True, blank=True, help_text="Of an imported one: from then on somebody else may rate it."
+    )
 
     class Meta:
         constraints = [

@@ -75,6 +75,7 @@ def rate_turn(
     ratings: Mapping[str, int | None],
     feedback: Feedback | None = None,
     note: str = "",
+    guideline_version: int = 0,
 ) -> None:
     """Store what the person says of one response; a later word replaces an earlier one.
 
@@ -86,12 +87,15 @@ def rate_turn(
         check_open(locked.project)
         if locked.ended_at:
             raise ConflictError(_("This conversation has ended. Open it again to go on."))
+        if guideline_version > locked.project.guideline_version:
+            raise DomainError(_("guideline_version: there is no such version; reload the page and save again."))
         turn = locked.turns.filter(position=position).select_related("kept_response").first()
         if turn is None or turn.kept_response is None or locked.source_a_id:
             raise ConflictError(_("There is no response to rate here. Reload the page."))
         for number, aspect in enumerate(rating_aspects(locked.project)):
             # The note is about the response; it stands once, beside the first score.
-            _rate(turn.kept_response, locked, aspect, ratings.get(aspect.name), "" if number else note)
+            said = "" if number else note
+            _rate(turn.kept_response, locked, aspect, ratings.get(aspect.name), said, guideline_version)
         if feedback is not None:
             answered = locked.turns.filter(position=position + 1).select_related("prompt").first()
             if answered is None:
@@ -106,7 +110,14 @@ def rate_turn(
         record(locked, "rated", position=position)
 
 
-def _rate(response: Response, conversation: Conversation, aspect: Aspect, value: int | None, note: str) -> None:
+def _rate(
+    response: Response,
+    conversation: Conversation,
+    aspect: Aspect,
+    value: int | None,
+    note: str,
+    guideline_version: int,
+) -> None:
     if value is None:
         raise DomainError(_("Give a score for %(aspect)s.") % {"aspect": aspect.label})
     if not aspect.low <= value <= aspect.high:
@@ -118,5 +129,11 @@ def _rate(response: Response, conversation: Conversation, aspect: Aspect, value:
         response=response,
         annotator=conversation.annotator,
         aspect=aspect.name,
-        defaults={"value": value, "low": aspect.low, "high": aspect.high, "note": note[:10_000]},
+        defaults={
+            "value": value,
+            "low": aspect.low,
+            "high": aspect.high,
+            "note": note[:10_000],
+            "guideline_version": guideline_version,
+        },
     )

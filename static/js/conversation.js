@@ -1,10 +1,12 @@
 // A conversation: responses appear as they are written, a digit picks, what is sent starts the next turn. The server
 // draws the turns; this script swaps them in and keeps every draft until the server has it.
 
+import { Guidelines } from "app/guidelines";
 import "app/hotkeys";
 import { typeset } from "app/math";
 import { fetchHeaders, uuid4 } from "app/outbox";
 import { toast } from "app/toast";
+import { say as sentence } from "app/words";
 
 const main = document.querySelector("main.talk");
 const thread = document.getElementById("thread");
@@ -12,6 +14,8 @@ const form = document.getElementById("feedback");
 const types = document.getElementById("types");
 const message = document.getElementById("message");
 const word = (name) => main.dataset[`word${name}`];
+
+const guidelines = new Guidelines(main.dataset.guidelinesUrl, main.dataset.katexCss);
 
 const current = () => thread.querySelector(".talk-turn:last-child");
 const position = () => Number(current().dataset.position);
@@ -35,9 +39,25 @@ async function ask(url, body = null) {
   } catch {
     throw new Error(word("Offline"));
   }
+  if (guidelines.isStale(response.headers)) tellOfGuidelines();
   if (response.ok) return text;
   const isSentence = response.headers.get("Content-Type")?.startsWith("text/plain");
   throw new Error(isSentence ? text : word("Server"));
+}
+
+function tellOfGuidelines() {
+  const box = Object.assign(document.createElement("div"), { id: "guidelines-changed", className: "notice spread" });
+  box.dataset.tone = "warning";
+  box.setAttribute("role", "status");
+  const read = document.createElement("button");
+  Object.assign(read, { type: "button", className: "button button-small", textContent: sentence("readGuidelines") });
+  read.addEventListener("click", async () => {
+    if (await guidelines.refresh()) box.remove();
+  });
+  box.append(Object.assign(document.createElement("p"), { textContent: sentence("guidelinesChanged") }), read);
+  document.getElementById(box.id)?.remove();
+  document.getElementById("notices").append(box);
+  box.scrollIntoView({ block: "nearest" });
 }
 
 // ── Drawing ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -193,6 +213,7 @@ async function pick(radio) {
   radio.checked = true;
   const body = new FormData(radio.form);
   body.set("judgment_id", uuid4());
+  body.set("guideline_version", String(guidelines.version));
   body.set("decided_in_ms", String(Math.max(0, Math.round(performance.now() - shownAt - hiddenMs))));
   if (firstKeyAt) body.set("first_key_ms", String(Math.max(0, Math.round(firstKeyAt - shownAt))));
   try {

@@ -12,6 +12,7 @@ from playwright.sync_api import Page, Response, expect
 
 from annotation.conversations.writing import wait_for_writers
 from annotation.models import Conversation, Edit, Judgment, ResponseSource
+from annotation.services.projects import edit_guidelines
 from tests.browser.conftest import until
 from tests.chat_server import ChatServer, Exchange, answer_at_once, chat_server
 from tests.factories import make_annotator
@@ -218,3 +219,17 @@ def test_early_votes_broken_streams_and_a_phone(server: ChatServer, open_page: O
     page.locator('.pick:has([value="0"])').click()
     expect(page.locator(".talk-outcome")).to_contain_text("chance has kept")
     until(page, lambda: last_turn(other).kept_at_random)
+
+    edit_guidelines(project, "Be **strict**.", None)
+    page.locator('.pick:has([value="-3"])').click()
+    notice = page.locator("#guidelines-changed")
+    expect(notice).to_contain_text("The guidelines changed.")
+    expect(notice).to_be_in_viewport()
+    notice.get_by_role("button", name="Read them").click()
+    expect(page.locator("#guidelines strong")).to_have_text("strict")
+    expect(notice).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.locator('.pick:has([value="3"])').click()
+    said = Judgment.objects.filter(comparison__turn__conversation=other)
+    until(page, lambda: said.count() == 3)
+    assert list(said.order_by("pk").values_list("guideline_version", flat=True)) == [0, 0, 1]

@@ -35,7 +35,6 @@ urlpatterns = [
     path("projects/<slug:slug>/generate/", projects.project_generate, name="project_generate"),
     path("projects/<slug:slug>/generate/jobs/", projects.generation_rows, name="generation_rows"),
     path("projects/<slug:slug>/generate/<int:job_id>/cancel/", projects.cancel_generation, name="cancel_generation"),
-    path("projects/<slug:slug>/export/<slug:kind>.<slug:suffix>", projects.project_export, name="project_export"),
     path("projects/<slug:slug>/tick/", ticking.project_tick, name="project_tick"),
     path("projects/<slug:slug>/evaluations/", studies.project_studies, name="project_studies"),
     path("projects/<slug:slug>/evaluations/<int:study_id>/", studies.project_study, name="project_study"),

@@ -18,6 +18,7 @@ from typing import Any
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
+from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
 from annotation.models import Project
@@ -306,7 +307,8 @@ def _check_axis(cursor: CursorWrapper, project: Project, axis: str) -> None:
     ):
         return
     raise ExportError(
-        f"nobody judged by the axis {axis!r} in {project.name}; leave it out or name one of its protocol"
+        _("nobody judged by the axis '%(axis)s' in %(project)s; leave it out or name one of its protocol")
+        % {"axis": axis, "project": project.name}
     )
 
 

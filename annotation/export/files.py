@@ -49,8 +49,17 @@ class HashedFile(io.BufferedIOBase):
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What a file would hold. `dropped`: the judged pairs that give no row (of `ranking` the rankings), by reason."""
+
+    rows: int
+    prompts: int
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Exported:
-    """What a file holds. `dropped` counts the judged pairs that gave no row (of `ranking` the rankings), by reason."""
+    """What a file holds, as Counted has it."""
 
     rows: int
     prompts: int
@@ -75,7 +84,8 @@ def export_preferences(
     ExportError with a sentence; an older file of that name then stands as it was.
     """
     kind, rules = Kind(kind), rules or Rules()
-    _check(kind, out, rules, axis)
+    _check_name(kind, out)
+    _check_rules(kind, rules, axis)
     draft = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         with transaction.atomic(durable=True), connection.cursor() as cursor:
@@ -113,11 +123,28 @@ def export_preferences(
     return done
 
 
-def _check(kind: Kind, out: Path, rules: Rules, axis: str) -> None:
+def count_export(
+    project: Project, kind: str, *, humans_only: bool = False, rules: Rules | None = None, axis: str = ""
+) -> Counted:
+    """What `export_preferences` would write and leave out, of the kinds that are tables. Raises ExportError as it."""
+    kind, rules = Kind(kind), rules or Rules()
+    _check_rules(kind, rules, axis)
+    with transaction.atomic(), connection.cursor() as cursor:
+        make_consensus(project, humans_only=humans_only, rules=rules, axis=axis)
+        cursor.execute(f"SELECT count(*) FROM ({make_table(kind, project, humans_only=humans_only).query}) counted")
+        rows = cursor.fetchone()[0]
+        prompts, dropped = _counts(kind)
+    return Counted(rows, prompts, dropped)
+
+
+def _check_name(kind: Kind, out: Path) -> None:
     if out.suffix not in (".jsonl", ".parquet"):
         raise ExportError(f"{out.name}: the name must end in .jsonl or .parquet.")
     if kind not in TABLE_KINDS and out.suffix == ".parquet":
         raise ExportError(f"{out.name}: {kind} holds records of many shapes, so its file must end in .jsonl.")
+
+
+def _check_rules(kind: Kind, rules: Rules, axis: str) -> None:
     if axis and kind not in USABLE:
         raise ExportError(f"an axis has a verdict of its own, which {kind} does not hold; leave the axis out.")
     if rules != Rules() and kind not in USABLE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from annotation.pages import account, journal, leaderboard, members, pace, quality, settings, settle, webhooks
+from annotation.pages import account, export, journal, leaderboard, members, pace, quality, settings, settle, webhooks
 from annotation.sign_in import SignIn
 
 urlpatterns = [
@@ -35,6 +35,8 @@ urlpatterns = [
     path("projects/<slug:slug>/people/<int:user_id>/unlock/", members.member_unlock, name="member_unlock"),
     path("projects/<slug:slug>/progress/", pace.progress, name="project_progress"),
     path("projects/<slug:slug>/leaderboard/", leaderboard.leaderboard, name="project_leaderboard"),
+    path("projects/<slug:slug>/export/", export.choose, name="project_exports"),
+    path("projects/<slug:slug>/export/<slug:kind>.<slug:suffix>", export.download, name="project_export"),
     path("projects/<slug:slug>/settings/", settings.project_settings, name="project_settings"),
     path("projects/<slug:slug>/settings/preview/", settings.protocol_preview, name="protocol_preview"),
     path("projects/<slug:slug>/settings/open/", settings.project_open, name="project_open"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count
-from django.http import FileResponse, Http404, HttpResponse, HttpResponseBase
+from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -137,20 +135,3 @@ def cancel_generation(request: MemberRequest, project: Project, job_id: int) -> 
     else:
         messages.success(request, _("Generation stops; the responses written so far stay."))
     return redirect("project_generate", slug=project.slug)
-
-
-@require_role(Role.ADMIN)
-@require_GET
-def project_export(request: MemberRequest, project: Project, kind: str, suffix: str) -> HttpResponseBase:
-    """The rows of one kind as a file, made for this request and streamed."""
-    if kind not in export.Kind.values or suffix not in ("jsonl", "parquet"):
-        raise Http404("There is no such export.")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{project.slug}-{kind}.{suffix}"
-        try:
-            export.export_preferences(project, kind, path, humans_only=True, user=request.user)
-        except export.ExportError as error:
-            messages.error(request, as_sentence(error))
-            return redirect("project_detail", slug=project.slug)
-        # The open file outlives its name: the disk is freed when the response has been sent.
-        return FileResponse(path.open("rb"), as_attachment=True, filename=path.name)

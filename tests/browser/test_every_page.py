@@ -385,6 +385,7 @@ def addresses(tiny_model: Path, tmp_path: Path) -> dict[str, list[tuple[str, str
         "boss": [
             ("project-list", of("project_list")),
             *((name.replace("_", "-"), of(name, "helpful")) for name in helpful_pages),
+            ("project-exports", f"{of('project_exports', 'helpful')}?action=count&kind=dpo&max_spread=1"),
             ("prompt", of("prompt_detail", "helpful", disputed.prompt_id)),
             ("upload", of("upload", "helpful", upload)),
             ("upload-checked", of("data_job", "helpful", checked)),

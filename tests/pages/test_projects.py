@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -11,8 +12,10 @@ from django.utils import timezone
 
 from annotation import services
 from annotation.browse import ProjectSize, project_sizes
-from annotation.models import Project, Prompt, ResponseSource
+from annotation.models import Event, EventKind, Project, Prompt, ResponseSource
+from annotation.protocol import Axis, Protocol
 from annotation.services import refresh_browse_index
+from annotation.services.projects import update_settings
 from rlhf.models import Checkpoint, GenerationJob
 from rlhf.services import (
     publish_checkpoint,
@@ -118,3 +121,49 @@ def test_exports_are_downloaded_whole(page: Client) -> None:
     assert b"".join(answer.streaming_content)[:4] == b"PAR1"  # type: ignore[attr-defined]
     assert page.get(f"/projects/{project.slug}/export/gold.jsonl").status_code == 404
     assert page.get(f"/projects/{project.slug}/export/dpo.exe").status_code == 404
+
+
+def words_of(answer: Any) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", answer.content.decode()))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_rules_leave_out_is_counted_before_it_is_downloaded(page: Client) -> None:
+    project = make_judged_project(3)
+    update_settings(project, None, protocol=Protocol(axes=(Axis("harmless", "Which is less harmful?"),)))
+    weak = make_comparison(project, a_text="I am ChatGPT.", b_text="It rains.")
+    for strength, person in ((-1, make_annotator()), (-3, make_annotator())):
+        make_judgment(weak, "a", strength, annotator=person)
+    make_judgment(make_comparison(project), "tie", 0)
+    address = f"/projects/{project.slug}/export/"
+    assert "Which is less harmful?" in words_of(page.get(address))
+    asked = {"action": "count", "kind": "dpo"}
+    assert re.search(r"rows 4 .* About the same 1", words_of(page.get(address, asked)))
+    rules = {"max_spread": "1", "names_model": "on", "near_identical": "on"}
+    text = words_of(page.get(address, asked | rules))
+    # The first reason that holds counts.
+    assert re.search(r"rows 3 .*About the same 1 .*lie too far apart your rule 0 Texts that agree", text)
+    assert re.search(r"says who wrote it your rule 1", text)
+    answer = page.get(address, {"action": "download", "kind": "dpo", "suffix": "jsonl", "max_spread": "1"})
+    rows = b"".join(answer.streaming_content).splitlines()  # type: ignore[attr-defined]
+    assert len(rows) == 3
+    assert Event.objects.get(kind=EventKind.EXPORT).data["dropped"] == {"spread": 1, "tie": 1}
+    answer = page.get(f"{address}sft.jsonl", {"max_spread": "1"})
+    assert len(b"".join(answer.streaming_content).splitlines()) == 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"kind": "annotations", "suffix": "parquet"}, "their file must be JSON Lines"),
+        ({"kind": "ranking", "min_strength": "1"}, "Nothing is left out of these by rules"),
+        ({"kind": "dpo", "max_spread": "-1"}, "greater than or equal to 0"),
+        ({"kind": "dpo", "axis": "x' OR true --"}, "Nobody judged by the axis"),
+        ({"kind": "gold"}, "Select a valid choice"),
+    ],
+)
+def test_exports_that_cannot_be_are_refused(page: Client, asked: dict[str, str], sentence: str) -> None:
+    project = make_judged_project(1)
+    answer = page.get(f"/projects/{project.slug}/export/", asked | {"action": "count"})
+    assert answer.status_code == 422
+    assert sentence in words_of(answer)

@@ -27,7 +27,8 @@ ROLES = {
         "member_qualification", "member_unlock", "project_settings", "protocol_preview", "project_open",
         "project_webhooks", "project_webhook", "webhook_switch", "webhook_remove", "webhook_restore", "webhook_resend",
         "guidelines_preview", "project_journal", "project_journal_file", "project_generate",
-        "generation_rows", "cancel_generation", "project_export", "project_study_act",
+        "generation_rows", "cancel_generation", "project_export", "project_exports",
+        "project_study_act",
     },
 }  # fmt: skip
 FOR_MEMBERS_ONLY = {"compare", "renew_lease", "guidelines_text"}

@@ -17,6 +17,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,11 +35,11 @@ class Message(TypedDict):
 
 
 class RefusedError(Exception):
-    """The site refused; `status` is the HTTP status and the text its sentence."""
+    """The site refused; `status` is the HTTP status, the text its sentence and `body` all that it said."""
 
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, body: Any = None) -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.body = status, body
 
 
 @dataclass(frozen=True)
@@ -153,22 +154,31 @@ class Touchstone:
         """A conversation of the token's owner, by its id."""
         return Conversation(self, self.call("GET", f"conversations/{conversation}/").json())
 
-    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request; raises RefusedError with the site's sentence."""
-        for attempt in range(1, _ATTEMPTS + 1):
+    def call(self, method: str, path: str, *, attempts: int = _ATTEMPTS, **options: Any) -> httpx.Response:
+        """One request; raises RefusedError with the site's sentence. attempts: 1 for what must not be done twice."""
+        for attempt in range(1, attempts + 1):
             try:
                 answer = self._http.request(method, path, **options)
             except httpx.TransportError:
-                if attempt == _ATTEMPTS:
+                if attempt == attempts:
                     raise
                 time.sleep(0.25 * 2**attempt)
                 continue
-            if answer.status_code not in (429, 502, 503, 504) or attempt == _ATTEMPTS:
+            if answer.status_code not in (429, 502, 503, 504) or attempt == attempts:
                 break
             time.sleep(_pause(answer, attempt))
         if answer.is_error:
-            raise RefusedError(answer.status_code, _sentence(answer))
+            raise _refusal(answer)
         return answer
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[httpx.Response]:
+        """What is too large for the memory, while it comes; raises RefusedError."""
+        with self._http.stream("GET", path) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _refusal(answer)
+            yield answer
 
     def pages(self, path: str, **params: Any) -> Iterator[dict[str, Any]]:
         """Every row of a paged list, fetched page by page."""
@@ -185,12 +195,13 @@ def _pause(answer: httpx.Response, attempt: int) -> float:
     return min(60.0, float(asked)) if asked.isdigit() else 0.25 * 2**attempt
 
 
-def _sentence(answer: httpx.Response) -> str:
+def _refusal(answer: httpx.Response) -> RefusedError:
     try:
         body = answer.json()
     except ValueError:
-        return f"HTTP {answer.status_code}"
-    return body["detail"] if isinstance(body, dict) and isinstance(body.get("detail"), str) else str(body)
+        return RefusedError(answer.status_code, f"HTTP {answer.status_code}")
+    said = body["detail"] if isinstance(body, dict) and isinstance(body.get("detail"), str) else str(body)
+    return RefusedError(answer.status_code, said, body)
 
 
 class Project:

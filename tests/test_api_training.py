@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
 from django.test import Client
 
+from annotation.client import RefusedError
+from rlhf.client import TrainingSite
 from rlhf.models import Checkpoint, JobAlarm, TrainingJob
 from rlhf.services import create_snapshot, jobs, leases, register_base_checkpoint
 from tests.factories import make_comparison, make_judged_project, make_judgment, make_user
 from tests.pages.training import finish, log_steps, make_job
-from tests.test_api import caller
+from tests.test_api import caller, token_for
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 Answer = tuple[int, Any]
@@ -180,9 +184,61 @@ def test_a_sweep_starts_when_its_count_is_confirmed(here: Client, base: Checkpoi
     assert post(here, url, options={"beta": ["x"]})[0] == 422
 
 
+def run(*arguments: Any) -> dict[str, Any]:
+    out = io.StringIO()
+    call_command("job", *map(str, arguments), json=True, stdout=out, stderr=io.StringIO())
+    return json.loads(out.getvalue())
+
+
+def test_jobs_are_listed_followed_and_steered_by_command(base: Checkpoint, tiny_model: Path) -> None:
+    first, second, third = (make_job(base, batch_size=4, micro_batch_size=4) for _ in range(3))
+    page = run("list", "--limit", 2)
+    assert ([row["id"] for row in page["jobs"]], page["older"]) == ([third.pk, second.pk], second.pk)
+    page = run("list", "--before", second.pk, "--status", "queued")
+    assert ([row["id"] for row in page["jobs"]], page["older"]) == ([first.pk], None)
+    assert run("pause", first.pk)["status"] == "paused"
+    assert run("follow", first.pk)["status"] == "paused"
+    assert run("resume", first.pk)["status"] == "queued"
+    assert run("stop", first.pk, "--discard")["status"] == "cancelled"
+    log_steps(second, 2)
+    assert run("stop", second.pk, "--keep")["stopping"] == "keep"
+    running = log_steps(third, 2)
+    jobs.fail_or_retry(running, "out_of_memory", "Training ran out of memory.")
+    assert run("retry", third.pk)["retry_of"] == third.pk
+    with pytest.raises(CommandError, match=r"failed: Training ran out of memory\."):
+        run("follow", third.pk)
+    finish(TrainingJob.objects.get(pk=second.pk), tiny_model, eval_loss=0.5)
+    assert run("show", second.pk)["step"] == 2
+    with pytest.raises(CommandError, match="there is no job 0"):
+        run("show", 0)
+
+
 def test_data_is_frozen_by_program(here: Client) -> None:
     project = make_judged_project()
     status, frozen = post(here, "snapshots/", project=project.slug, name="r1", eval_share=0.25)
     assert (status, frozen["train_rows"] + frozen["eval_rows"]) == (201, 12)
     assert post(here, "snapshots/", project=project.slug, name="r1")[0] == 422
     assert [row["name"] for row in get(here, f"snapshots/?project={project.slug}")["results"]] == ["r1"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_client_launches_watches_and_stops(live_server: Any, base: Checkpoint, staff: User) -> None:
+    project = make_judged_project()
+    with TrainingSite(live_server.url, token_for(staff)) as site:
+        site.create_snapshot(project.slug, "r1")
+        with pytest.raises(RefusedError, match="longer than 16 tokens") as refusal:
+            site.launch(method="dpo", snapshot="r1", base="tiny", options={"max_tokens": 16})
+        assert any(one["level"] == "refused" for one in refusal.value.body["findings"])
+        job = site.launch(method="dpo", snapshot="r1", base="tiny", name="first", priority="low")
+        assert job.pause().wait().status == "paused"
+        assert job.resume().status == "queued"
+        log_steps(TrainingJob.objects.get(), 3)
+        assert [row["step"] for row in job.metrics(after=1)] == [2, 3]
+        assert job.stop("keep").state["stopping"] == "keep"
+        config = {name: value for name, value in job.config().items() if name != "format"}
+        again = site.launch(**config | {"name": "second"})
+        assert [row["name"] for row in site.jobs(status="queued")] == ["second"]
+        assert again.sweep({"beta": [0.1, 0.3]})["count"] == 2
+        assert again.log() == ""
+        assert site.compare_jobs([job.id, again.id]).startswith("job,method")
+        assert list(site.workers()) == []

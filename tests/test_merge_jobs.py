@@ -72,6 +72,23 @@ def test_the_page_queues_a_merge_with_its_parents_and_names_what_is_wrong(
 
 
 @pytest.mark.django_db
+def test_a_checkpoint_that_is_not_among_the_newest_is_found_by_name(
+    staff: Client, family: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlhf.views.merging.CHECKPOINTS_OFFERED", 1)
+    oldest, *_, newest = sorted(family, key=lambda one: one.created_at)
+    page = staff.get("/checkpoints/merge/").content.decode()
+    assert (f"weight-{newest.pk}" in page, f"weight-{oldest.pk}" in page) == (True, False)
+    assert f"{len(family) - 1} older ones are not shown." in page
+    typed = {"step": "find", "find": oldest.name.upper(), "models": [newest.pk], f"weight-{newest.pk}": "0.25"}
+    page = staff.post("/checkpoints/merge/", typed).content.decode()
+    assert f'value="{newest.pk}" checked' in page
+    assert f'name="weight-{newest.pk}" value="0.25"' in page
+    assert f'name="weight-{oldest.pk}" value="1"' in page
+    assert not TrainingJob.objects.exists()
+
+
+@pytest.mark.django_db
 def test_another_architecture_is_refused_before_the_start(
     staff: Client, family: list[Checkpoint], tmp_path: Path
 ) -> None:

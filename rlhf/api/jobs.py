@@ -46,17 +46,6 @@ _LISTED = ("snapshot__project", "base", "checkpoint", "created_by")
 _SHOWN = (*_LISTED, "reward_model", "worker", "proceeded_by")
 
 
-def filtered_jobs(asked: dict[str, Any]) -> QuerySet[TrainingJob]:
-    """Those with this `status`, `method`, `project` and `snapshot`; what is not named is not asked."""
-    columns = {
-        "status": "status",
-        "method": "method",
-        "project": "snapshot__project__slug",
-        "snapshot": "snapshot__name",
-    }
-    return TrainingJob.objects.filter(**{columns[name]: value for name, value in asked.items() if value})
-
-
 def find_job(pk: int) -> TrainingJob:
     return get_object_or_404(TrainingJob.objects.select_related(*_SHOWN), pk=pk)
 
@@ -76,7 +65,7 @@ class Jobs(StaffList):
         return super().get(request, *args, **kwargs)
 
     def rows(self, asked: dict[str, Any]) -> QuerySet[TrainingJob]:
-        return filtered_jobs(asked).select_related(*_LISTED)
+        return TrainingJob.objects.like(**asked).select_related(*_LISTED)
 
     @extend_schema(
         operation_id="launch_job",

@@ -10,9 +10,9 @@ from typing import TypeVar
 from django.db import connections
 from django.utils import timezone
 
-from rlhf.models import JobStatus
+from rlhf.models import JobStatus, TrainingJob
 from rlhf.models.leased import LeasedJob
-from rlhf.services.jobs import reconcile
+from rlhf.services.jobs import reconcile, seconds_left
 from rlhf.supervisor import worker_is_stopping
 
 WORKER_WAIT_SECONDS = 3
@@ -64,6 +64,24 @@ def watch(
         if worker is not None:
             worker.join()
         job.refresh_from_db()
+
+
+def follow(job: TrainingJob, say: Callable[[str], None]) -> None:
+    """Say how far a job is until it ends or is paused; whoever runs it runs it elsewhere."""
+    said = ""
+    while not job.is_finished and job.status != JobStatus.PAUSED:
+        if job.lease_expires_at and job.lease_expires_at < timezone.now():
+            reconcile()  # whoever had it is gone
+        if (line := training_state(job)) != said:
+            say(line)
+            said = line
+        time.sleep(1)
+        job.refresh_from_db()
+
+
+def training_state(job: TrainingJob) -> str:
+    line = f"job {job.pk}: {job.status}, step {job.step} of {job.total_steps or '?'}"
+    return f"{line}, {time_left(seconds_left(job))}" if job.status == JobStatus.RUNNING else line
 
 
 def _work(work: Callable[[int], object], job_id: int) -> None:

@@ -57,6 +57,20 @@ class CancelMode(models.TextChoices):
     PAUSE = "pause", "save a checkpoint and free the worker"
 
 
+class TrainingJobQuerySet(models.QuerySet["TrainingJob"]):
+    def like(
+        self, *, status: str = "", method: str = "", project: str = "", snapshot: str = ""
+    ) -> TrainingJobQuerySet:
+        """Those with this status, method, project (its slug) and data set (its name); what is empty is not asked."""
+        columns = {
+            "status": status,
+            "method": method,
+            "snapshot__project__slug": project,
+            "snapshot__name": snapshot,
+        }
+        return self.filter(**{column: value for column, value in columns.items() if value})
+
+
 class TrainingJob(Placed, LeasedJob):
     """One training run over one snapshot from one base checkpoint, or a merge of checkpoints, which needs no data."""
 
@@ -98,6 +112,8 @@ class TrainingJob(Placed, LeasedJob):
     )
     # The job that ran out of memory and of which this is the retry with a smaller micro-batch.
     retry_of = models.OneToOneField("self", on_delete=models.SET_NULL, null=True, blank=True, related_name="retry")
+
+    objects = TrainingJobQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -1,10 +1,9 @@
-"""Training jobs: the list, and the page that watches one."""
+"""The page that watches a training job."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections import Counter
 from typing import Any
 
 from django.contrib import messages
@@ -20,10 +19,10 @@ from rlhf.category_changes import falls_of, tables_of
 from rlhf.costs import cost_of, hardware_of
 from rlhf.jobspec import LOG_FILE, SPEC_FILE
 from rlhf.launch_commands import notes
-from rlhf.models import CancelMode, FailureClass, JobAlarm, JobStatus, TrainingJob
+from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
-from rlhf.services import broker_is_up, request_cancel, seconds_left, seconds_left_by_job
+from rlhf.services import broker_is_up, request_cancel, seconds_left
 from rlhf.services.jobs import half_micro_batch
 from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
@@ -34,7 +33,6 @@ from rlhf.views.job_figures import figures_of, score_lines
 from rlhf.views.job_insights import batch_tab, extremes_tab, samples_tab
 from rlhf.views.job_words import checks_of, what_to_do
 
-JOBS_SHOWN = 100
 METRIC_ROWS_SHOWN = 20
 LOG_LINES = 200
 LOG_BYTES = 64_000
@@ -47,42 +45,6 @@ TABS = {
     "log": _("Log"),
     "options": _("Options and command"),
 }
-
-
-# ── The list ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _job_rows() -> dict[str, Any]:
-    jobs = list(
-        TrainingJob.objects.select_related("snapshot", "base", "checkpoint", "worker").order_by("-queued_at", "-pk")[
-            :JOBS_SHOWN
-        ]
-    )
-    left = seconds_left_by_job(jobs)
-    alarms = Counter(JobAlarm.objects.filter(job__in=jobs).values_list("job", flat=True))
-    queue = Queue.now() if any(job.status == JobStatus.QUEUED for job in jobs) else None
-    waits = {job.pk: queue.reason(job) for job in jobs if queue and job.status == JobStatus.QUEUED}
-    return {
-        "rows": [(job, left.get(job.pk), waits.get(job.pk, ""), alarms[job.pk]) for job in jobs],
-        "is_moving": any(not job.is_finished for job in jobs),
-        "broker_is_away": any(job.status == JobStatus.QUEUED for job in jobs) and not broker_is_up(),
-    }
-
-
-@staff_required
-@require_GET
-def job_list(request: StaffRequest) -> HttpResponse:
-    return render(request, "rlhf/job_list.html", _job_rows())
-
-
-@staff_required
-@require_GET
-def job_rows(request: StaffRequest) -> HttpResponse:
-    """The table alone, for a page that is watching it."""
-    return render(request, "rlhf/_job_rows.html", _job_rows())
-
-
-# ── One job ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _find_job(pk: int) -> TrainingJob:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from django import forms
 from django.core.validators import validate_slug
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.functional import cached_property
@@ -54,18 +56,37 @@ class MergeForm(forms.Form):
         help_text=_("Of the job and of the checkpoint that it makes. Letters, digits, hyphens and underscores."),
     )
 
+    find = forms.CharField(
+        label=_("Find by name"), required=False, max_length=100, help_text=_("What is ticked stays on the list.")
+    )
+
     def __init__(self, data: object = None, **kwargs: object) -> None:
         super().__init__(data, **kwargs)  # type: ignore[arg-type]
-        self.offered = list(Checkpoint.objects.order_by("-created_at")[:CHECKPOINTS_OFFERED])
-        self.fields["models"].queryset = Checkpoint.objects.filter(  # type: ignore[attr-defined]
-            pk__in=[checkpoint.pk for checkpoint in self.offered]
-        )
+        self.weights: Mapping[str, str] = self.data
+        self.fields["models"].queryset = Checkpoint.objects.all()  # type: ignore[attr-defined]
+
+    @cached_property
+    def offered(self) -> list[Checkpoint]:
+        """What is ticked, and the newest of those whose name holds what is looked for."""
+        ticked = [int(pk) for pk in self["models"].value() or () if str(pk).isdecimal() and len(str(pk)) < 10]
+        kept = list(Checkpoint.objects.filter(pk__in=ticked).order_by("-created_at"))
+        return kept + list(self._found.exclude(pk__in=ticked)[:CHECKPOINTS_OFFERED])
+
+    @property
+    def _found(self) -> QuerySet[Checkpoint]:
+        text = (self["find"].value() or "").replace("\0", "").strip()
+        return Checkpoint.objects.filter(name__icontains=text).order_by("-created_at")
+
+    @cached_property
+    def left_out(self) -> int:
+        """How many more there are with such a name."""
+        return max(0, self._found.exclude(pk__in=[one.pk for one in self.offered]).count())
 
     @cached_property
     def rows(self) -> list[tuple[Checkpoint, bool, str]]:
         """Each checkpoint on offer, whether it is ticked, and its weight as given."""
         ticked = {str(pk) for pk in self["models"].value() or ()}
-        return [(one, str(one.pk) in ticked, self.data.get(f"weight-{one.pk}", "1")) for one in self.offered]
+        return [(one, str(one.pk) in ticked, self.weights.get(f"weight-{one.pk}", "1")) for one in self.offered]
 
     def options(self) -> dict[str, str | float]:
         """For queue_merge_job, the models in the order of the page. Raises DomainError that names a bad weight."""
@@ -97,6 +118,12 @@ class MergeForm(forms.Form):
 def merge_new(request: StaffRequest) -> HttpResponse:
     if request.method == "GET":
         return _page(request, MergeForm(initial={"base": request.GET.get("base", "")}))
+    if request.POST.get("step") == "find":
+        typed = {name: request.POST.get(name, "") for name in MergeForm.base_fields}
+        typed["models"] = request.POST.getlist("models")  # type: ignore[assignment]
+        form = MergeForm(initial=typed)
+        form.weights = request.POST
+        return _page(request, form)
     form = MergeForm(request.POST)
     if form.is_valid():
         try:

@@ -11,12 +11,12 @@ from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import launcher, preflight, supervisor
 from rlhf.launch_config import LaunchConfig, parse_config
-from rlhf.management.following import time_left, watch
+from rlhf.management.following import training_state, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, DatasetSnapshot, JobStatus, LaunchCheck, Method, Priority, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, JobStatus, LaunchCheck, Method, Priority
 from rlhf.options import OPTIONS, SpecError
 from rlhf.preflight.probe import run_probe
-from rlhf.services import check_launch, queue_merge_job, seconds_left, start_checked_job
+from rlhf.services import check_launch, queue_merge_job, start_checked_job
 from rlhf.services.imports import prepare_job_directory
 from rlhf.services.launching import findings_of, measure_launch
 
@@ -72,7 +72,9 @@ class Command(ScriptCommand):
                 return {"directory": str(options["prepare"]), "commands": commands}
             job = start_checked_job(check, proceed=options["proceed"])
         if options["wait"]:
-            watch(job, supervisor.run_training_job, _state, self.progress, after_stop="it goes back to the queue")
+            watch(
+                job, supervisor.run_training_job, training_state, self.progress, after_stop="it goes back to the queue"
+            )
             if not job.is_finished:
                 raise DomainError(f"job {job.pk} has not ended; a worker goes on with it from its last checkpoint")
         job.refresh_from_db()
@@ -105,11 +107,6 @@ class Command(ScriptCommand):
         for finding in findings:
             self.progress(f"{finding.level.name.lower()}: {preflight.sentence(finding)}")
         return check, findings
-
-
-def _state(job: TrainingJob) -> str:
-    line = f"job {job.pk}: {job.status}, step {job.step} of {job.total_steps or '?'}"
-    return f"{line}, {time_left(seconds_left(job))}" if job.status == JobStatus.RUNNING else line
 
 
 def _find_snapshot(name: str) -> DatasetSnapshot:

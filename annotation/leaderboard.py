@@ -57,17 +57,23 @@ class Choices:
     lang: str | None = None
     method: str = "bradley-terry"
     """Or "elo"."""
-    intervals: str = "sandwich"
-    """Or "bootstrap"."""
+    intervals: str = ""
+    """"sandwich" or "bootstrap"; if empty the method's own, which for Elo is the only one, the bootstrap."""
     control: bool = False
     """Whether style (ratings.style) is held equal."""
 
     def __post_init__(self) -> None:
+        if not self.intervals:
+            object.__setattr__(self, "intervals", "bootstrap" if self.method == "elo" else "sandwich")
         for name, known in KNOWN_CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(known)}")
         if self.control and self.method == "elo":
             raise ValueError("Elo's ratings cannot hold style equal; use bradley-terry")
+        if self.ties == "davidson" and self.method == "elo":
+            raise ValueError("for Elo's ratings a tie is no outcome of its own; use half or drop, or bradley-terry")
+        if self.intervals == "sandwich" and self.method == "elo":
+            raise ValueError("Elo's intervals come from resampling; use bootstrap, or bradley-terry")
         if self.control and self.intervals == "bootstrap":
             raise ValueError("with style held equal the intervals are those of the sandwich estimate")
 
@@ -98,7 +104,7 @@ class Leaderboard:
     prompts: int = 0
     people: int = 0
     people_counted: bool = False
-    """Whether the intervals say how people differ; few people are taken for all there are."""
+    """Whether the intervals say how people differ; one person says nothing of others."""
     is_weighted: bool = False
     """Whether pairs were drawn with known and unequal probabilities, and votes weighted by their inverse."""
     style: list[StyleEffect] = field(default_factory=list)
@@ -152,7 +158,7 @@ def board_of(
         is_weighted=bool(battles.weight.size) and float(np.ptp(battles.weight)) > 1e-9,
     )
     if choices.method == "elo":
-        return replace(facts, standings=_elo(battles, names, choices.ties))
+        return _elo(facts, battles, names, choices.ties)
     rows = bradley_terry.rows_of_votes(battles, len(names), choices.ties)
     points = bradley_terry.points_matrix(rows)
     rated = bradley_terry.rated_together(points) if points.any() else np.zeros(0, dtype=int)
@@ -180,7 +186,13 @@ def board_of(
     widths = errors.half_widths
     return replace(
         facts,
-        standings=_rated(fit.strengths, widths[: len(rated)], [names[index] for index in rated], judgments) + unrated,
+        standings=_rated(
+            1000 + POINTS_PER_NAT * fit.strengths,
+            POINTS_PER_NAT * widths[: len(rated)],
+            [names[index] for index in rated],
+            judgments,
+        )
+        + unrated,
         people_counted=errors.people > 0,
         style=[
             StyleEffect(feature, value * POINTS_PER_NAT, *_ends(value * POINTS_PER_NAT, width * POINTS_PER_NAT))
@@ -208,9 +220,8 @@ def _ends(value: float, width: float) -> tuple[float | None, float | None]:
 
 
 def _rated(
-    strengths: NDArray[np.float64], half_widths: NDArray[np.float64], names: list[str], judgments: NDArray[np.int64]
+    ratings: NDArray[np.float64], widths: NDArray[np.float64], names: list[str], judgments: NDArray[np.int64]
 ) -> list[Standing]:
-    ratings, widths = 1000 + POINTS_PER_NAT * strengths, POINTS_PER_NAT * half_widths
     standings = []
     for index in sorted(range(len(names)), key=lambda index: (-ratings[index], names[index])):
         rating, width = float(ratings[index]), float(widths[index])
@@ -251,24 +262,13 @@ def _unrated(points: NDArray[np.float64], met: NDArray[np.int64], names: list[st
     return sorted(standings, key=lambda standing: standing.source)
 
 
-def _elo(battles: Battles, names: list[str], ties: str) -> list[Standing]:
+def _elo(facts: Leaderboard, battles: Battles, names: list[str], ties: str) -> Leaderboard:
     ratings = elo.rate_in_order(battles, len(names), ties=ties)
-    widths = elo.half_widths(battles, len(names), ties=ties)
+    errors = elo.resampled_errors(battles, len(names), ties=ties)
     counted = battles.where(_counted(battles, ties))
     judgments = np.bincount(np.concatenate([counted.one, counted.other]), minlength=len(names))
-    note = "" if widths is not None else "too many votes to try other orders of them, so there is no interval"
-    standings = [
-        Standing(
-            names[index],
-            float(ratings[index]),
-            *((None, None) if widths is None else _ends(float(ratings[index]), float(widths[index]))),
-            None,
-            int(judgments[index]),
-            note,
-        )
-        for index in sorted(range(len(names)), key=lambda index: (-ratings[index], names[index]))
-    ]
-    return _with_ranks(standings)
+    standings = _rated(ratings, errors.half_widths, names, judgments)
+    return replace(facts, standings=standings, people_counted=errors.people > 0)
 
 
 def _flagged(

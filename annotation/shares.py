@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
-FEWEST_PEOPLE = 8
-"""With fewer, the interval is about these people's taste on other prompts: they say nothing of how people differ."""
+FEWEST_PEOPLE = 2
+"""One person says nothing of how people differ: that interval is about one person's taste on other prompts."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ class Share:
     def two_way(cls, values: ArrayLike, prompts: ArrayLike, people: ArrayLike) -> Share | None:
         """The mean of single outcomes that lean the same way on one prompt, and by one person.
 
-        values: (outcomes,), each in 0 … 1; prompts, people: labels of each outcome. As `clustered`, with the variance
-        over prompts plus that over people less that over single outcomes (Cameron, Gelbach and Miller 2011), and never
-        less than either; with fewer than FEWEST_PEOPLE that over prompts alone.
+        values: (outcomes,), each in 0 … 1; prompts, people: labels of each outcome. As `clustered`, with the
+        `two_way_variance`; with fewer than FEWEST_PEOPLE that over prompts alone.
         """
         values = np.asarray(values, dtype=float)
         count = len(values)
@@ -69,14 +68,34 @@ class Share:
         if prompt_count == 1:
             return cls(share, 0.0, 1.0, count)
         residuals = values - share
-        variance, clusters = _variance(residuals, prompt), prompt_count
+        variance, clusters, freedom = _variance(residuals, prompt), prompt_count, prompt_count - 1.0
         if person_count >= FEWEST_PEOPLE:
-            of_people = _variance(residuals, person)
-            both = variance + of_people - _variance(residuals, prompt * person_count + person)
-            variance, clusters = max(both, variance, of_people), min(prompt_count, person_count)
+            of_votes = _variance(residuals, prompt * person_count + person)
+            both, degrees = two_way_variance(
+                variance, _variance(residuals, person), of_votes, prompt_count, person_count
+            )
+            variance, freedom, clusters = float(both), float(degrees), min(prompt_count, person_count)
         independent = clusters if variance < 1e-12 else min(count, share * (1 - share) / variance)
-        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1))
+        quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
         return cls(share, *_wilson(share, float(independent), quantile), count)
+
+
+def two_way_variance(
+    of_prompts: ArrayLike, of_people: ArrayLike, of_votes: ArrayLike, prompts: int, people: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The variance of what leans the same way on one prompt, and by one person; and its degrees of freedom.
+
+    What the prompts vary plus what the people vary less the single votes, which both count (Cameron, Gelbach and
+    Miller 2011); never less than either alone, since with few clusters the difference can come out too small. The
+    degrees of freedom are those of Student's t for a sum of two variances that rest on unequal numbers of clusters
+    (Satterthwaite 1946): few people cost their own part of the variance its certainty, and not that of the prompts.
+    """
+    prompt, person, vote = (np.asarray(part, dtype=float) for part in (of_prompts, of_people, of_votes))
+    variance = np.maximum(prompt + person - vote, np.maximum(prompt, person))
+    spread = prompt**2 / (prompts - 1) + person**2 / (people - 1)
+    fewest = np.full_like(variance, min(prompts, people) - 1)
+    degrees = np.divide(variance**2, spread, out=fewest.copy(), where=spread > 0)
+    return variance, np.maximum(degrees, fewest)
 
 
 def _variance(residuals: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -49,7 +49,7 @@ class WinRate:
 
     @property
     def people_counted(self) -> bool:
-        """Whether the interval says how people differ; few people are taken for all there are."""
+        """Whether the interval says how people differ; one person says nothing of others."""
         return self.people >= FEWEST_PEOPLE
 
     @property

@@ -5,8 +5,9 @@
 
 `speed` fits a million drawn votes over a hundred models. Peers (evalica, arena-rank) fit the same arrays in the other
 environment; both sides are timed without reading the file, best of three. `coverage` draws 200 leaderboards whose
-strengths are known. There every vote is right with the Bradley–Terry probability, but votes are not independent:
-the draw that decides one is sometimes its prompt's, sometimes its person's, so that both lean.
+strengths are known, with many voters and with few. There every vote is right with the Bradley–Terry probability, but
+votes are not independent: the draw that decides one is sometimes its prompt's, sometimes its person's, so that both
+lean.
 """
 
 from __future__ import annotations
@@ -78,10 +79,13 @@ def main() -> int:
     parser.add_argument("what", choices=["speed", "coverage"])
     parser.add_argument("--peers", type=Path, help="the Python of an environment with the peers")
     parser.add_argument("--boards", type=int, default=200)
+    parser.add_argument("--people", type=int, nargs="*", default=[40, 5], help="voters of a board of `coverage`")
     arguments = parser.parse_args()
     django.setup()
-    found = speed(arguments.peers) if arguments.what == "speed" else coverage(arguments.boards)
-    print(json.dumps(found, indent=1))
+    if arguments.what == "speed":
+        print(json.dumps(speed(arguments.peers), indent=1))
+    for people in arguments.people if arguments.what == "coverage" else []:
+        print(json.dumps(coverage(arguments.boards, people), indent=1))
     return 0
 
 
@@ -133,11 +137,11 @@ def _megabytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def coverage(boards: int) -> dict[str, object]:
+def coverage(boards: int, people: int) -> dict[str, object]:
     from annotation.leaderboard import POINTS_PER_NAT, Choices, board_of
     from annotation.ratings.battles import Battles
 
-    models, people, prompts, votes = 8, 40, 150, 2400
+    models, prompts, votes = 8, 150, 2400
     hits: dict[str, list[bool]] = {"sandwich": [], "bootstrap": []}
     for number in range(boards):
         rng = np.random.default_rng(number)
@@ -162,6 +166,7 @@ def coverage(boards: int) -> dict[str, object]:
     return {
         "boards": boards,
         "votes each": votes,
+        "people": people,
         **{
             f"{kind}: share of 95 % intervals that hold the truth": float(np.mean(held)) for kind, held in hits.items()
         },

@@ -23,7 +23,7 @@ from annotation.leaderboard import POINTS_PER_NAT, Choices, board_of, follow_rat
 from annotation.models import Comparison, Judgment, Prompt, SourceKind
 from annotation.ratings.battles import LOST, TIED, WON, Battles, inverse_probability_weights, load_battles
 from annotation.ratings.bradley_terry import fit_strengths, rows_of_votes
-from annotation.ratings.elo import rate_in_order
+from annotation.ratings.elo import rate_in_order, resampled_errors
 from annotation.ratings.history import history_of
 from annotation.ratings.style import style_differences
 from annotation.services.conversations import set_conversation_sources
@@ -93,6 +93,46 @@ def test_people_who_lean_widen_the_interval_as_prompts_do() -> None:
     assert wide.upper - wide.lower == pytest.approx(narrow.upper - narrow.lower, rel=0.05)  # type: ignore[operator]
 
 
+def test_elos_intervals_know_prompts_people_and_the_order_also_of_many_votes() -> None:
+    # Six labels, each of which always says the same: of no account, or six people's tastes, or six prompts' lean.
+    label, alone = np.arange(1200) % 6, np.arange(1200)
+    zeros = np.zeros(1200, dtype=int)
+    widths = [
+        resampled_errors(
+            Battles(zeros, zeros + 1, np.where(label < 3, WON, LOST), person, group, np.ones(1200)), 2, ties="half"
+        ).half_widths[0]
+        for person, group in ((alone, alone), (label, alone), (alone, label))
+    ]
+    assert widths[1] > 2 * widths[0] and widths[2] > 2 * widths[0]
+    many, _ = drawn(4, votes=120_000, people=500, prompts=500)
+    board = board_of(many, list("abcd"), Choices(method="elo", voters="people"))
+    assert board.people_counted
+    for row in board.standings:
+        assert row.lower is not None and row.upper is not None and row.rank is not None
+        # What a rating remembers is a few hundred votes, however many there were.
+        assert 30 < row.upper - row.lower < 120
+
+
+@pytest.mark.parametrize(("people", "least"), [(5, 0.93), (3, 0.9)])
+def test_intervals_hold_the_truth_with_few_voters(people: int, least: float) -> None:
+    hits = []
+    for number in range(100):
+        rng = np.random.default_rng(number)
+        truth = np.array([0.5, 0.0, -0.5])
+        one, other = np.triu_indices(3, 1)
+        pair, person, prompt = rng.integers(0, 3, 600), rng.integers(0, people, 600), rng.integers(0, 60, 600)
+        leans = rng.random((people, 3))[person, pair]  # a third of the votes on a pair is one draw of their person
+        decides = np.where(rng.random(600) < 0.3, leans, rng.random(600))
+        chance = 1 / (1 + np.exp(truth[other] - truth[one]))
+        verdict = np.where(decides < chance[pair], WON, LOST)
+        battles = Battles(one[pair], other[pair], verdict, person, prompt, np.ones(600))
+        board = board_of(battles, ["0", "1", "2"], Choices())
+        assert board.people_counted
+        for row in board.standings:
+            hits.append(row.lower <= 1000 + POINTS_PER_NAT * truth[int(row.source)] <= row.upper)
+    assert least <= np.mean(hits) <= 0.99
+
+
 def test_style_held_equal_finds_strength_and_the_worth_of_length() -> None:
     rng = np.random.default_rng(3)
     votes, truth = 20_000, np.array([0.5, 0.0, -0.5])
@@ -124,8 +164,9 @@ def test_style_held_equal_finds_strength_and_the_worth_of_length() -> None:
         assert row.rating == pytest.approx(1000 + POINTS_PER_NAT * strength, abs=10)
     (effect,) = equal.style
     assert effect.points / POINTS_PER_NAT == pytest.approx(0.8, abs=0.06)
-    with pytest.raises(ValueError, match="Elo"):
-        Choices(control=True, method="elo")
+    for without in ({"control": True}, {"ties": "davidson"}, {"intervals": "sandwich"}):
+        with pytest.raises(ValueError, match="Elo"):
+            Choices(method="elo", **without)
 
 
 @pytest.mark.parametrize("ties", ["half", "davidson"])
@@ -269,7 +310,13 @@ def test_the_page_and_the_command_make_the_board_that_is_asked_for() -> None:
     assert "12 votes on 12 prompts" in chat
     assert '<option value="davidson" selected>' in chat
     for given in ({"method": "elo"}, {"control": "1"}, {"intervals": "bootstrap"}, {"ties": "nonsense"}):
-        assert client.get(address, given).status_code == 200
+        answer = client.get(address, given)
+        assert answer.status_code == 200 and "passed over" not in answer.content.decode()
+    by_elo = client.get(address, {"method": "elo", "ties": "davidson", "control": "1"}).content.decode()
+    assert "passed over" in by_elo and '<option value="bootstrap" selected>' in by_elo
+    for without in ('<option value="davidson" disabled>', '<option value="sandwich" disabled>'):
+        assert without in by_elo
+    assert "passed over" in client.get(address, {"control": "1", "intervals": "bootstrap"}).content.decode()
     assert "No vote between two sources" in client.get(address, {"voters": "judges"}).content.decode()
     assert "No vote between two sources" in client.get(address, {"category": "a'b\\c\N{SNOWMAN}"}).content.decode()
     assert run_board(category="math")["votes"] == 12
@@ -283,7 +330,7 @@ def test_the_page_and_the_command_make_the_board_that_is_asked_for() -> None:
         ({"ties": "davidson", "category": "chat", "language": "en", "interval": "bootstrap"}, 12),
         ({"style": "equal"}, 24),
         ({"voters": "judges"}, 0),
-        ({"humans_only": "true", "method": "elo"}, 24),
+        ({"humans_only": "true", "method": "elo", "interval": "bootstrap"}, 24),
     ):
         answer = client.get(api, given).json()
         assert answer["votes"] == votes
@@ -291,6 +338,8 @@ def test_the_page_and_the_command_make_the_board_that_is_asked_for() -> None:
     for given, sentence in (
         ({"ties": "coin"}, "ties is 'coin'; it is one of half, drop, davidson."),
         ({"style": "equal", "interval": "bootstrap"}, "those of the sandwich estimate."),
+        ({"method": "elo", "ties": "davidson"}, "use half or drop, or bradley-terry."),
+        ({"method": "elo", "interval": "sandwich"}, "use bootstrap, or bradley-terry."),
         ({"style": "loud"}, "style: 'loud' is neither as_is nor equal."),
         ({"tie": "half"}, "'tie' is no choice; known are category, "),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
@@ -40,6 +41,7 @@ WORDS: dict[str, tuple[str | Promise, dict[str, str | Promise]]] = {
     "method": (_("Ratings"), {"bradley-terry": _("Bradley–Terry"), "elo": _("Elo, vote by vote")}),
     "intervals": (_("Intervals"), {"sandwich": _("sandwich"), "bootstrap": _("bootstrap")}),
 }
+WITHOUT_EFFECT_ON_ELO = {"ties": ("davidson",), "intervals": ("sandwich",)}
 STYLE_WORDS = {"length": _("length"), "headings": _("headings"), "lists": _("list items"), "bold": _("bold")}
 
 
@@ -89,7 +91,7 @@ def measure_board(project: Project, **chosen: Any) -> dict[str, Any]:
 @require_role(Role.REVIEWER)
 @require_GET
 def leaderboard(request: MemberRequest, project: Project) -> HttpResponse:
-    choices = _chosen(request)
+    choices, passed_over = _chosen(request)
     chosen = asdict(choices)
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:24]
     data, as_of = stored_figures(project, f"board {digest}", partial(measure_board, **chosen))
@@ -105,13 +107,18 @@ def leaderboard(request: MemberRequest, project: Project) -> HttpResponse:
     names = [standing.source for standing in board.standings if standing.rating is not None][:LINES_SHOWN]
     past = data["history"]
     chart = line_chart(past["at"], {name: past["ratings"][name] for name in names if name in past["ratings"]})
+    impossible = WITHOUT_EFFECT_ON_ELO if choices.method == "elo" else {}
     context = {
         "project": project,
         "choices": choices,
+        "passed_over": passed_over,
         "board": board,
         "rows": scaled(board.standings),
         "style": [(STYLE_WORDS[effect.feature], effect) for effect in board.style],
-        "fields": [(name, label, options, getattr(choices, name)) for name, (label, options) in WORDS.items()],
+        "fields": [
+            (name, label, options, getattr(choices, name), impossible.get(name, ()))
+            for name, (label, options) in WORDS.items()
+        ],
         "marks": [
             ("category", _("Category"), [value for value, _count in values["task"] if value], choices.category),
             ("lang", _("Language"), [value for value, _count in values["lang"] if value], choices.lang),
@@ -126,11 +133,18 @@ def leaderboard(request: MemberRequest, project: Project) -> HttpResponse:
     return render(request, "people/leaderboard.html", context)
 
 
-def _chosen(request: MemberRequest) -> Choices:
-    """Out of the address; what makes no sense there is passed over."""
+def _chosen(request: MemberRequest) -> tuple[Choices, str]:
+    """Out of the address, and what had to be passed over of it because it has no effect beside the rest."""
     given = {name: request.GET[name] for name, known in KNOWN_CHOICES.items() if request.GET.get(name) in known}
     marks = {name: request.GET[name][:200] for name in ("category", "lang") if request.GET.get(name)}
-    choices = Choices(**({"voters": "people"} | given | marks))  # type: ignore[arg-type]
-    if request.GET.get("control") and choices.method != "elo":
-        choices = replace(choices, control=True, intervals="sandwich")
-    return choices
+    held = bool(request.GET.get("control"))
+    passed_over = ""
+    if given.get("method") == "elo":
+        without = [name for name, values in WITHOUT_EFFECT_ON_ELO.items() if given.get(name) in values]
+        if held or "ties" in without:
+            passed_over = gettext("Elo counts a tie as half a win or leaves it out, and cannot hold style equal.")
+        given, held = {name: value for name, value in given.items() if name not in without}, False
+    elif held and given.get("intervals") == "bootstrap":
+        passed_over = gettext("With style held equal the intervals are those of the sandwich estimate.")
+        del given["intervals"]
+    return Choices(**({"voters": "people"} | given | marks), control=held), passed_over

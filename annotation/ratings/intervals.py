@@ -15,7 +15,7 @@ from scipy import sparse, stats
 
 from annotation.ratings.battles import LOST, TIED, WON, Battles, Floats, Ints
 from annotation.ratings.bradley_terry import Fit, Rows, score_residuals
-from annotation.shares import CONFIDENCE, FEWEST_PEOPLE
+from annotation.shares import CONFIDENCE, FEWEST_PEOPLE, two_way_variance
 
 _NOTHING = 1e-12
 _LEAST_KNOWN = 4.0
@@ -30,13 +30,13 @@ class Errors:
     half_widths: Floats
     prompts: int
     people: int
-    """0 where they were too few to be counted."""
+    """0 where they were too few (shares.FEWEST_PEOPLE) to be counted."""
 
 
 def sandwich_errors(fit: Fit, votes: Rows, battles: Battles) -> Errors:
     """By the derivatives of each vote; `votes` are rows of single votes, in the order of `battles`."""
-    group, person = _numbered(battles.group), _numbered(battles.person)
-    prompts, people = _clusters(group), _clusters(person)
+    group, person = numbered(battles.group), numbered(battles.person)
+    prompts, people = clusters_in(group), clusters_in(person)
     if prompts < 2:
         return Errors(np.full(len(fit.parameters), np.nan), prompts, 0)
     scores = score_residuals(fit, votes)
@@ -45,10 +45,10 @@ def sandwich_errors(fit: Fit, votes: Rows, battles: Battles) -> Errors:
         # What the prior alone holds in place has hardly a residual, which is not certainty.
         of_prompts[np.diag(fit.covariance) > _LEAST_KNOWN] = np.nan
     if people < FEWEST_PEOPLE:
-        return Errors(_half_widths(of_prompts, prompts), prompts, 0)
+        return one_way_errors(of_prompts, prompts)
     of_people = _variance(fit, votes, scores, person, people)
-    of_votes = _variance(fit, votes, scores, *_cells(group, person, people))
-    return Errors(_half_widths(_together(of_prompts, of_people, of_votes), min(prompts, people)), prompts, people)
+    of_votes = _variance(fit, votes, scores, *cells_of(group, person, people))
+    return two_way_errors(of_prompts, of_people, of_votes, prompts, people)
 
 
 def bootstrap_errors(
@@ -60,44 +60,49 @@ def bootstrap_errors(
     everything does no harm. What the single votes vary comes from their derivatives.
     """
     count = fit.count
-    group, person = _numbered(battles.group), _numbered(battles.person)
-    prompts, people = _clusters(group), _clusters(person)
+    group, person = numbered(battles.group), numbered(battles.person)
+    prompts, people = clusters_in(group), clusters_in(person)
     if prompts < 2:
         return Errors(np.full(count, np.nan), prompts, 0)
     rng = np.random.default_rng(seed)
     of_prompts = _spread(_refits(fit, battles, group, prompts, ties, resamples, rng)) ** 2
     if people < FEWEST_PEOPLE:
-        return Errors(_half_widths(of_prompts, prompts), prompts, 0)
+        return one_way_errors(of_prompts, prompts)
     of_people = _spread(_refits(fit, battles, person, people, ties, resamples, rng)) ** 2
-    of_votes = _variance(fit, votes, score_residuals(fit, votes), *_cells(group, person, people))[:count]
-    return Errors(_half_widths(_together(of_prompts, of_people, of_votes), min(prompts, people)), prompts, people)
+    of_votes = _variance(fit, votes, score_residuals(fit, votes), *cells_of(group, person, people))[:count]
+    return two_way_errors(of_prompts, of_people, of_votes, prompts, people)
 
 
-def _together(of_prompts: Floats, of_people: Floats, of_votes: Floats) -> Floats:
-    """Never less than either alone: with few clusters the difference can come out too small, or below 0."""
-    return np.maximum(of_prompts + of_people - of_votes, np.maximum(of_prompts, of_people))
+def one_way_errors(of_prompts: Floats, prompts: int) -> Errors:
+    """From variances over prompts alone, where the people are too few."""
+    return Errors(_half_widths(of_prompts, prompts - 1), prompts, 0)
 
 
-def _half_widths(variance: Floats, clusters: int) -> Floats:
+def two_way_errors(of_prompts: Floats, of_people: Floats, of_votes: Floats, prompts: int, people: int) -> Errors:
+    """From variances over prompts, people and single votes (`shares.two_way_variance`)."""
+    return Errors(_half_widths(*two_way_variance(of_prompts, of_people, of_votes, prompts, people)), prompts, people)
+
+
+def _half_widths(variance: Floats, freedom: Floats | int) -> Floats:
     # Nothing but ties leaves no residual at all: that is not certainty.
     known = np.where(variance > _NOTHING, variance, np.nan)
-    return np.sqrt(known) * stats.t.ppf((1 + CONFIDENCE) / 2, clusters - 1)
+    return np.asarray(np.sqrt(known) * stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
-def _numbered(labels: Ints) -> Ints:
+def numbered(labels: Ints) -> Ints:
     """Without gaps, which filtering leaves."""
     present = np.bincount(labels) > 0
     return np.asarray((np.cumsum(present) - 1)[labels], dtype=np.int64)
 
 
-def _clusters(labels: Ints) -> int:
+def clusters_in(labels: Ints) -> int:
     return int(labels.max(initial=-1)) + 1
 
 
-def _cells(group: Ints, person: Ints, people: int) -> tuple[Ints, int]:
+def cells_of(group: Ints, person: Ints, people: int) -> tuple[Ints, int]:
     """One person's votes on one prompt."""
     cell = np.unique(group * people + person, return_inverse=True)[1]
-    return cell, _clusters(cell)
+    return cell, clusters_in(cell)
 
 
 def _variance(fit: Fit, votes: Rows, scores: tuple[Floats, Floats | None], cluster: Ints, clusters: int) -> Floats:

@@ -25,7 +25,7 @@ class Command(ScriptCommand):
         parser.add_argument("--category", metavar="TASK", help="prompts of this task only")
         parser.add_argument("--lang", help="prompts in this language only")
         parser.add_argument("--method", choices=KNOWN_CHOICES["method"], default="bradley-terry")
-        parser.add_argument("--intervals", choices=KNOWN_CHOICES["intervals"], default="sandwich")
+        parser.add_argument("--intervals", choices=KNOWN_CHOICES["intervals"], default="")
         parser.add_argument("--control-style", action="store_true", help="hold length, headings, lists and bold equal")
 
     def run(self, **options: Any) -> dict[str, Any]:

@@ -310,6 +310,18 @@ def matching_ids(
     return _List(Tally.Scope.PROMPT, project, given, search).ids(Cursor(after=after), limit)
 
 
+def prompt_ids_above(
+    project: Project, given: PromptFilter, above: int, limit: int, *, search: Search | None
+) -> list[int]:
+    """The first prompts above an id, in order of id; two queries."""
+    return _List(Tally.Scope.PROMPT, project, given, search).ids(Cursor(before=above), limit)
+
+
+def comparison_ids_above(project: Project, given: ComparisonFilter, above: int, limit: int) -> list[int]:
+    """The first comparisons above an id, in order of id; two queries."""
+    return _List(Tally.Scope.COMPARISON, project, given).ids(Cursor(before=above), limit)
+
+
 def tallied_values(project: Project, scope: Tally.Scope) -> dict[str, list[tuple[str, int]]]:
     """The most frequent (value, count) of each dimension; one query."""
     dimensions = ["task", "lang", "skill", "topic", "tag", "state", "batch", "live", "archived", "all", "similar"]

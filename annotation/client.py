@@ -14,6 +14,7 @@ Make a token on your own page of the site. Whoever holds it may do what you may;
 from __future__ import annotations
 
 import itertools
+import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -328,12 +329,14 @@ class Project:
     # ── Out ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def prompts(self, **filters: str) -> Iterator[dict[str, Any]]:
+        """filters: task, lang, skill, topic, tag, query (words), state, batch, archived."""
         return self.site.pages(self._path + "prompts/", **filters)
 
     def responses(self, **filters: Any) -> Iterator[dict[str, Any]]:
         return self.site.pages(self._path + "responses/", **filters)
 
     def comparisons(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """filters: prompt, lang, skill, state, batch."""
         return self.site.pages(self._path + "comparisons/", **filters)
 
     def judgments(self, *, live: bool = False, **filters: Any) -> Iterator[dict[str, Any]]:
@@ -360,14 +363,19 @@ class Project:
         params = {"ties": ties, "humans_only": str(humans_only).lower(), **choices}
         return self.site.call("GET", self._path + "leaderboard/", params=params).json()["rows"]
 
-    def export(self, kind: str, out: Path, *, humans_only: bool = False) -> int:
-        """Write the training rows of one kind to a .jsonl or .parquet file; gives its size in bytes."""
-        answer = self.site.call(
-            "GET",
-            f"{self._path}export/{kind}{out.suffix}",
-            params={"humans_only": str(humans_only).lower()},
-        )
-        return out.write_bytes(answer.content)
+    def export(self, kind: str, out: Path, **rules: Any) -> dict[str, Any]:
+        """Write the training rows of one kind to a .jsonl or .parquet file; gives rows, prompts, sha256 and dropped:
+        how many judged pairs gave no row, by reason.
+
+        rules: humans_only, axis, max_spread, min_strength, drop_near_identical, drop_unfinished, drop_model_names.
+        """
+        answer = self.site.call("GET", f"{self._path}export/{kind}{out.suffix}", params=_as_query(rules))
+        out.write_bytes(answer.content)
+        return json.loads(answer.headers["touchstone-exported"])
+
+
+def _as_query(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in values.items()}
 
 
 class Conversation:

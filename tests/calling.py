@@ -23,7 +23,7 @@ class Program:
         secret = ApiToken.objects.create(self.user, expiry=timedelta(days=1))[1]
         self.http = Client(headers={"Authorization": f"Token {secret}"})
 
-    def get(self, path: str, **query: object) -> tuple[int, Any]:
+    def get(self, path: str, **query: str | int) -> tuple[int, Any]:
         return self._said(self.http.get(self._address(path), query))
 
     def post(self, path: str, body: Any = None, **fields: object) -> tuple[int, Any]:

@@ -259,7 +259,9 @@ def test_the_client_goes_round_the_loop(live_server, tmp_path: Path) -> None:
         judgments = list(project.judgments(live=True))
         assert [(judgment["strength"], judgment["note"]) for judgment in judgments] == [(-2, "kinder")] * 3
         out = tmp_path / "pairs.jsonl"
-        assert project.export("dpo", out) > 0
+        done = project.export("dpo", out)
+        assert (done["rows"], done["dropped"]) == (3, {})
+        assert project.export("dpo", tmp_path / "sure.jsonl", min_strength=3)["dropped"] == {"weak": 3}
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert all(row["chosen"][0]["content"].startswith("polite") for row in rows)
         assert len(rows) == 3

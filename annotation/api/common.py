@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.http import Http404
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import pagination, serializers, status, views
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
@@ -58,11 +59,19 @@ class ProjectView(views.APIView):
     """An endpoint under one project, for members of `role` or above; to others the project does not exist."""
 
     role = Role.ANNOTATOR
+    query: tuple[OpenApiParameter, ...] = ()
+    """What its address may carry behind the “?”; anything else is refused by name."""
     project: Project
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         self.project = project_for(request, str(kwargs["slug"]), self.role)
+        known = [parameter.name for parameter in self.query]
+        if getattr(self, "pagination_class", None):
+            known += [ByIdPagination.cursor_query_param, str(ByIdPagination.page_size_query_param)]
+        if unknown := sorted(set(request.query_params) - set(known)):
+            choices = f"known are {', '.join(known)}" if known else "none is known"
+            raise DomainError(f"{unknown[0]!r} is no parameter of this address; {choices}.")
 
 
 def project_for(request: Request, slug: str, role: Role) -> Project:
@@ -86,8 +95,8 @@ def annotator(request: Request) -> Annotator:
     return services.annotator_for(person(request))
 
 
-def refuse_unknown(shape: serializers.Serializer, request: Request) -> None:
+def refuse_unknown(shape: serializers.Serializer, sent: object) -> None:
     """Raise DomainError that names what was sent and is no field: it would be passed over in silence."""
-    given = request.data if isinstance(request.data, Mapping) else {}
-    if unknown := sorted(str(name) for name in set(given) - set(shape.fields)):
+    given = set(sent) if isinstance(sent, Mapping) else set()
+    if unknown := sorted(str(name) for name in given - set(shape.fields)):
         raise DomainError(f"{unknown[0]!r} is not known here; known are {', '.join(shape.fields)}.")

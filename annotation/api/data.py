@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
@@ -14,6 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response as HttpAnswer
 
 from annotation import services
+from annotation.api import filters
 from annotation.api import serializers as shapes
 from annotation.api.common import ByIdPagination, ProjectView, RefusalSerializer
 from annotation.models import (
@@ -52,6 +54,11 @@ class Listed(ProjectView, generics.ListAPIView):
         rows.is_valid(raise_exception=True)
         return rows.validated_data
 
+    def browsed(self, rows: QuerySet, ids: Callable[[int, int], list[int]]) -> HttpAnswer:
+        """The page of those rows that the browse index finds."""
+        assert isinstance(self.paginator, ByIdPagination)
+        return filters.browsed_page(self.request, self.paginator, rows, self.get_serializer_class(), ids)
+
     def require_admin(self) -> None:
         self.role = Role.ADMIN
         self.initial(self.request, **self.kwargs)
@@ -61,12 +68,23 @@ class Prompts(Listed):
     """The prompts of a project, in order of id."""
 
     serializer_class = shapes.PromptSerializer
-
-    @extend_schema(
-        operation_id="list_prompts",
-        parameters=[OpenApiParameter(name, str) for name in ("task", "lang", "skill", "topic")],
+    query = (
+        *(OpenApiParameter(name, str) for name in ("task", "lang", "skill", "topic", "tag")),
+        OpenApiParameter("query", description="Words of the prompt or of a response to it."),
+        filters.STATE,
+        filters.BATCH,
+        OpenApiParameter(
+            "archived",
+            bool,
+            description="true: only those; false: only the others, as with tag, query, state and batch; else all.",
+        ),
     )
+
+    @extend_schema(operation_id="list_prompts", parameters=[*query])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
+        if any(name in request.query_params for name in filters.INDEXED_PROMPT_FILTERS):
+            ids = filters.prompt_ids(self.project, filters.prompt_filter(self.project, request.query_params))
+            return self.browsed(Prompt.objects.filter(project=self.project), ids)
         return super().get(request, *args, **kwargs)
 
     def get_queryset(self) -> QuerySet[Prompt]:
@@ -89,8 +107,9 @@ class Responses(Listed):
     """The responses to a project's prompts, in order of id."""
 
     serializer_class = shapes.ResponseSerializer
+    query = (OpenApiParameter("prompt", int),)
 
-    @extend_schema(operation_id="list_responses", parameters=[OpenApiParameter("prompt", int)])
+    @extend_schema(operation_id="list_responses", parameters=[*query])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
         return super().get(request, *args, **kwargs)
 
@@ -140,14 +159,28 @@ class Comparisons(Listed):
     """The comparisons of a project, in order of id."""
 
     serializer_class = shapes.ComparisonSerializer
+    query = (
+        *(OpenApiParameter(name, type_) for name, type_ in (("prompt", int), ("lang", str), ("skill", str))),
+        filters.STATE,
+        filters.BATCH,
+    )
 
-    @extend_schema(operation_id="list_comparisons", parameters=[OpenApiParameter("prompt", int)])
+    @extend_schema(operation_id="list_comparisons", parameters=[*query])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
-        return super().get(request, *args, **kwargs)
+        asked = request.query_params
+        if not any(name in asked for name in filters.INDEXED_COMPARISON_FILTERS):
+            return super().get(request, *args, **kwargs)
+        if "prompt" in asked:
+            raise services.DomainError("A prompt has few comparisons: leave state and batch out, or leave prompt out.")
+        ids = filters.comparison_ids(self.project, filters.comparison_filter(self.project, asked))
+        return self.browsed(self._rows(), ids)
 
     def get_queryset(self) -> QuerySet[Comparison]:
+        return self.narrowed(self._rows(), "prompt", "lang", "skill")
+
+    def _rows(self) -> QuerySet[Comparison]:
         further = Prefetch("further_responses", FurtherResponse.objects.order_by("position"))
-        return self.narrowed(Comparison.objects.filter(project=self.project).prefetch_related(further), "prompt")
+        return Comparison.objects.filter(project=self.project).prefetch_related(further)
 
     @extend_schema(
         operation_id="add_comparisons",
@@ -173,17 +206,15 @@ class Judgments(Listed):
     """Every judgment, superseded ones too (`?live=true`: only those that stand), in order of id."""
 
     serializer_class = shapes.JudgmentSerializer
+    query = (OpenApiParameter("comparison", int), OpenApiParameter("live", bool))
 
-    @extend_schema(
-        operation_id="list_judgments",
-        parameters=[OpenApiParameter("comparison", int), OpenApiParameter("live", bool)],
-    )
+    @extend_schema(operation_id="list_judgments", parameters=[*query])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
         return super().get(request, *args, **kwargs)
 
     def get_queryset(self) -> QuerySet[Judgment]:
         rows = Judgment.objects.filter(comparison__project=self.project).select_related("annotator")
-        if self.request.query_params.get("live") == "true":
+        if filters.read_flag(self.request.query_params, "live"):
             rows = rows.filter(superseded_at=None)
         return self.narrowed(rows.prefetch_related("error_spans"), "comparison")
 
@@ -192,8 +223,9 @@ class Turns(Listed):
     """The turns of the project's conversations with their typed feedback, in order of id."""
 
     serializer_class = shapes.TurnSerializer
+    query = (OpenApiParameter("conversation", int),)
 
-    @extend_schema(operation_id="list_turns", parameters=[OpenApiParameter("conversation", int)])
+    @extend_schema(operation_id="list_turns", parameters=[*query])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpAnswer:
         return super().get(request, *args, **kwargs)
 

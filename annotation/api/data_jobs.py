@@ -10,7 +10,9 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotation.api.common import ProjectView, RefusalSerializer, person
+from annotation.api.common import ProjectView, RefusalSerializer, person, refuse_unknown
+from annotation.api.filters import STATES, prompt_filter
+from annotation.errors import DomainError
 from annotation.models import DataJob, Role
 from annotation.personal_data import PersonalKind
 from annotation.services import duplicates, masking
@@ -26,10 +28,25 @@ class DataJobSerializer(serializers.ModelSerializer):
         fields = ["id", "kind", "status", "result", "error", "total", "done", "created_at", "finished_at"]
 
 
-class PromptEditSerializer(serializers.Serializer):
-    """What to do to the prompts of these ids; what is not given is left as it is."""
+class PromptFilterSerializer(serializers.Serializer):
+    """As the list of prompts is narrowed; {}: all that are not archived."""
 
-    ids = serializers.ListField(child=serializers.IntegerField(), min_length=1, max_length=10_000)
+    query = serializers.CharField(required=False, max_length=500)
+    task = serializers.CharField(required=False, allow_blank=True, max_length=60)
+    lang = serializers.CharField(required=False, allow_blank=True, max_length=20)
+    skill = serializers.CharField(required=False, allow_blank=True, max_length=60)
+    topic = serializers.CharField(required=False, allow_blank=True, max_length=100)
+    tag = serializers.CharField(required=False, max_length=60)
+    state = serializers.ChoiceField(choices=list(STATES), required=False)
+    batch = serializers.CharField(required=False, max_length=200, help_text="Its name, or its id.")
+    archived = serializers.ChoiceField(choices=["true", "false"], required=False)
+
+
+class PromptEditSerializer(serializers.Serializer):
+    """What to do to the prompts of these ids, or of this filter; what is not given is left as it is."""
+
+    ids = serializers.ListField(child=serializers.IntegerField(), min_length=1, max_length=10_000, required=False)
+    filter = PromptFilterSerializer(required=False)
     task = serializers.CharField(max_length=60, **_TEXT)
     lang = serializers.CharField(max_length=20, **_TEXT)
     skill = serializers.CharField(max_length=60, **_TEXT)
@@ -48,11 +65,16 @@ class EditPrompts(ProjectView):
     def post(self, request: Request, slug: str) -> Response:
         """Edit many prompts at once; few are changed before the answer, many by a worker."""
         given = PromptEditSerializer(data=request.data)
+        refuse_unknown(given, request.data)
         given.is_valid(raise_exception=True)
+        refuse_unknown(PromptFilterSerializer(), given.initial_data.get("filter"))
         fields = dict(given.validated_data)
-        ids = fields.pop("ids")
+        ids, narrowed = fields.pop("ids", None), fields.pop("filter", None)
+        if (ids is None) == (narrowed is None):
+            raise DomainError("Say which prompts: either ids or filter.")
+        which = prompt_filter(self.project, narrowed) if narrowed is not None else None
         fields |= {name: tuple(fields[name]) for name in ("add_tags", "remove_tags")}
-        job = start_edit(self.project, PromptEdit(**fields), ids=ids, user=person(request))
+        job = start_edit(self.project, PromptEdit(**fields), ids=ids, given=which, user=person(request))
         return Response(DataJobSerializer(job).data, status=status.HTTP_202_ACCEPTED)
 
 

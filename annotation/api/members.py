@@ -79,7 +79,7 @@ class Members(ProjectView):
     def post(self, request: Request, slug: str) -> Response:
         """Give somebody a place (201); of a member's place only what is given is changed (200)."""
         given = NewMemberSerializer(data=request.data)
-        refuse_unknown(given, request)
+        refuse_unknown(given, request.data)
         given.is_valid(raise_exception=True)
         fields = dict(given.validated_data)
         user = fields.pop("username")
@@ -107,7 +107,7 @@ class Member(MemberView):
         """Change a member's role, what is routed to them, or how they stand in the qualification round."""
         row = self.member(username)
         given = MemberPatchSerializer(data=request.data)
-        refuse_unknown(given, request)
+        refuse_unknown(given, request.data)
         given.is_valid(raise_exception=True)
         fields = dict(given.validated_data)
         state = fields.pop("qualification", None)
@@ -185,7 +185,7 @@ class Invitations(ProjectView, generics.ListAPIView):
     def post(self, request: Request, slug: str) -> Response:
         """Make a link that one person can join the project by; it cannot be had again."""
         given = NewInvitationSerializer(data=request.data)
-        refuse_unknown(given, request)
+        refuse_unknown(given, request.data)
         given.is_valid(raise_exception=True)
         invitation, secret = services.create_invitation(self.project, by=person(request), **given.validated_data)
         link = request.build_absolute_uri(reverse("join", args=[secret]))

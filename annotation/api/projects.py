@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -30,13 +31,15 @@ from annotation.api.common import (
     project_for,
     refuse_unknown,
 )
+from annotation.api.filters import read_flag
 from annotation.leaderboard import KNOWN_CHOICES, Choices, make_leaderboard
-from annotation.models import Event, Project, Role, Webhook, WebhookDelivery
+from annotation.models import Event, EventKind, Project, Role, Webhook, WebhookDelivery
 from annotation.quality_report import project_agreement
 from annotation.services import webhooks
 from annotation.services.projects import edit_guidelines, update_settings
 
 REFUSED = {422: RefusalSerializer}
+EXPORTED_HEADER = "Touchstone-Exported"
 
 
 class ProjectList(APIView):
@@ -77,7 +80,7 @@ class ProjectDetail(ProjectView):
         """Change settings; `guidelines` makes a new version. All of it or none. For admins."""
         project_for(request, slug, Role.ADMIN)
         given = shapes.SettingsSerializer(data=request.data, partial=True)
-        refuse_unknown(given, request)
+        refuse_unknown(given, request.data)
         given.is_valid(raise_exception=True)
         changes = dict(given.validated_data)
         with transaction.atomic():
@@ -89,13 +92,14 @@ class ProjectDetail(ProjectView):
 
 class Agreement(ProjectView):
     role = Role.REVIEWER
+    query = (OpenApiParameter("humans_only", bool),)
 
-    @extend_schema(operation_id="get_agreement", responses=OpenApiTypes.OBJECT)
+    @extend_schema(operation_id="get_agreement", parameters=[*query], responses=OpenApiTypes.OBJECT)
     def get(self, request: Request, slug: str) -> Response:
         """How far people agree; the keys are those of `manage.py agreement --json`. null: not defined.
 
         Intervals are at 95 %, of 1,000 bootstrap samples."""
-        humans_only = request.query_params.get("humans_only") == "true"
+        humans_only = bool(read_flag(request.query_params, "humans_only"))
         return Response(project_agreement(self.project, humans_only=humans_only))
 
 
@@ -106,27 +110,24 @@ BOARD_PARAMETERS = {"ties": "ties", "voters": "voters", "method": "method", "int
 class Leaderboard(ProjectView):
     role = Role.REVIEWER
 
+    query = (
+        *(OpenApiParameter(name, enum=KNOWN_CHOICES[field]) for name, field in BOARD_PARAMETERS.items()),
+        OpenApiParameter("humans_only", bool, description="The same as voters=people."),
+        OpenApiParameter("category", description="Prompts of this task only."),
+        OpenApiParameter("language", description="Prompts in this language only."),
+        OpenApiParameter("style", enum=["as_is", "equal"], description="equal holds length and markup equal."),
+    )
+
     @extend_schema(
-        operation_id="get_leaderboard",
-        parameters=[
-            *(OpenApiParameter(name, enum=KNOWN_CHOICES[field]) for name, field in BOARD_PARAMETERS.items()),
-            OpenApiParameter("humans_only", bool, description="The same as voters=people."),
-            OpenApiParameter("category", description="Prompts of this task only."),
-            OpenApiParameter("language", description="Prompts in this language only."),
-            OpenApiParameter("style", enum=["as_is", "equal"], description="equal holds length and markup equal."),
-        ],
-        responses={200: OpenApiTypes.OBJECT, **REFUSED},
+        operation_id="get_leaderboard", parameters=[*query], responses={200: OpenApiTypes.OBJECT, **REFUSED}
     )
     def get(self, request: Request, slug: str) -> Response:
         """Ratings with 95 % intervals; the keys are those of `manage.py leaderboard --json`."""
         asked = request.query_params
-        known = {*BOARD_PARAMETERS, "humans_only", "category", "language", "style"}
-        if unknown := sorted(set(asked) - known):
-            raise services.DomainError(f"{unknown[0]!r} is no choice; known are {', '.join(sorted(known))}.")
         if (style := asked.get("style", "as_is")) not in ("as_is", "equal"):
             raise services.DomainError(f"style: {style!r} is neither as_is nor equal.")
         given: dict[str, Any] = {field: asked[name] for name, field in BOARD_PARAMETERS.items() if name in asked}
-        if asked.get("humans_only") == "true":
+        if read_flag(asked, "humans_only"):
             given["voters"] = "people"
         try:
             choices = Choices(
@@ -141,40 +142,88 @@ class Leaderboard(ProjectView):
         return Response({"rows": board.pop("standings")} | board)
 
 
-class Export(ProjectView):
-    role = Role.ADMIN
+DROPS = {"drop_near_identical": "near_identical", "drop_unfinished": "unfinished", "drop_model_names": "names_model"}
+"""What the command and an address call a rule, and `export.Rules`."""
 
-    @extend_schema(
-        operation_id="export",
-        parameters=[OpenApiParameter("humans_only", bool)],
-        responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **REFUSED},
+
+class ExportView(ProjectView):
+    """An endpoint that exports by the rules of `manage.py export_preferences`, under its names."""
+
+    role = Role.ADMIN
+    query = (
+        OpenApiParameter("humans_only", bool, description="Leave out judgments by models."),
+        OpenApiParameter("axis", description="Judge by this separate question of the protocol."),
+        OpenApiParameter("max_spread", float, description="Leave out where people lie further apart, in steps."),
+        OpenApiParameter("min_strength", float, description="Leave out where the mean strength is weaker, in steps."),
+        OpenApiParameter("drop_near_identical", bool, description="Leave out texts that agree in 95 %."),
+        OpenApiParameter("drop_unfinished", bool, description="Leave out responses cut off, or blank."),
+        OpenApiParameter("drop_model_names", bool, description="Leave out responses that say who wrote them."),
     )
-    def get(self, request: Request, slug: str, kind: str, suffix: str) -> FileResponse:
-        """The training rows of one kind, as JSON Lines or Parquet."""
+
+    def choices(self, kind: str) -> dict[str, Any]:
+        """Keywords of `export_preferences` and `count_export`."""
         if kind not in export.Kind.values:
             raise services.DomainError(f"kind: {kind!r} is unknown; choose among {', '.join(export.Kind.values)}.")
+        asked = self.request.query_params
+        drops = {rule: bool(read_flag(asked, name)) for name, rule in DROPS.items()}
+        form = export.RulesForm({name: asked.get(name, "") for name in ("axis", "max_spread", "min_strength")} | drops)
+        if not form.is_valid():
+            name, errors = next(iter(form.errors.items()))
+            raise services.DomainError(f"{name}: {errors[0]}")
+        humans_only = bool(read_flag(asked, "humans_only"))
+        return {"humans_only": humans_only, "rules": form.rules(), "axis": form.cleaned_data["axis"]}
+
+
+class Export(ExportView):
+    @extend_schema(
+        operation_id="export",
+        parameters=[
+            *ExportView.query,
+            OpenApiParameter(
+                EXPORTED_HEADER, location=OpenApiParameter.HEADER, response=[200],
+                description="What the file holds, as JSON: rows, prompts, sha256 and dropped, by reason.",
+            ),
+        ],
+        responses={(200, "application/octet-stream"): OpenApiTypes.BINARY, **REFUSED},
+    )  # fmt: skip
+    def get(self, request: Request, slug: str, kind: str, suffix: str) -> FileResponse:
+        """The training rows of one kind, as JSON Lines or Parquet."""
+        choices = self.choices(kind)
         # The folder goes as soon as the file is open; the file itself lives until it is closed.
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / f"{slug}-{kind}.{suffix}"
-            export.export_preferences(
-                self.project,
-                kind,
-                out,
-                humans_only=request.query_params.get("humans_only") == "true",
-                user=person(request),
-            )
+            done = export.export_preferences(self.project, kind, out, user=person(request), **choices)
             file = out.open("rb")
-        return FileResponse(file, as_attachment=True, filename=out.name)
+        return FileResponse(
+            file, as_attachment=True, filename=out.name, headers={EXPORTED_HEADER: json.dumps(asdict(done))}
+        )
+
+
+class ExportCounts(ExportView):
+    @extend_schema(
+        operation_id="count_export",
+        parameters=[*ExportView.query],
+        responses={200: shapes.ExportCountsSerializer, **REFUSED},
+    )
+    def get(self, request: Request, slug: str, kind: str) -> Response:
+        """What a file would hold, and how many judged pairs would give no row, by reason."""
+        choices = self.choices(kind)
+        if kind not in export.TABLE_KINDS:
+            raise services.DomainError(
+                f"kind: nothing is left out of {kind!r} by rules, so there is nothing to count."
+            )
+        return Response(asdict(export.count_export(self.project, kind, **choices)))
 
 
 class Import(ProjectView):
     role = Role.ADMIN
     parser_classes = [parsers.FileUploadParser]
+    query = (OpenApiParameter("format", enum=["auto", *importers.FORMATS]),)
 
     @extend_schema(
         operation_id="import_file",
         parameters=[
-            OpenApiParameter("format", enum=["auto", *importers.FORMATS]),
+            *query,
             OpenApiParameter(
                 "Content-Disposition", location=OpenApiParameter.HEADER, required=True,
                 description="attachment; filename=NAME.jsonl",
@@ -202,14 +251,17 @@ class Journal(ProjectView, generics.ListAPIView):
     role = Role.ADMIN
     serializer_class = shapes.EventSerializer
     pagination_class = NewestFirstPagination
+    query = (OpenApiParameter("kind", enum=EventKind.values),)
 
-    @extend_schema(operation_id="list_events", parameters=[OpenApiParameter("kind", str)])
+    @extend_schema(operation_id="list_events", parameters=[*query])
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         return super().get(request, *args, **kwargs)
 
     def get_queryset(self) -> QuerySet[Event]:
         events = Event.objects.filter(project=self.project).select_related("user")
         kind = self.request.query_params.get("kind")
+        if kind and kind not in EventKind.values:
+            raise services.DomainError(f"kind: {kind!r} is unknown; choose among {', '.join(EventKind.values)}.")
         return events.filter(kind=kind) if kind else events
 
 

@@ -15,6 +15,7 @@ from rest_framework.views import APIView
 from annotation import services
 from annotation.api.common import ProjectView, RefusalSerializer, annotator
 from annotation.api.data import Listed
+from annotation.api.filters import read_flag
 from annotation.api.serializers import LeaseSerializer, MessageSerializer
 from annotation.blind import blind_single
 from annotation.models import RatingStatus, RubricRating
@@ -72,17 +73,15 @@ class Ratings(Listed):
     """What people marked, corrected ones too (`?live=true`: only those that stand), in order of id."""
 
     serializer_class = RatingSerializer
+    query = (OpenApiParameter("study", str), OpenApiParameter("response", int), OpenApiParameter("live", bool))
 
-    @extend_schema(
-        operation_id="list_ratings",
-        parameters=[OpenApiParameter("study", str), OpenApiParameter("response", int), OpenApiParameter("live", bool)],
-    )
+    @extend_schema(operation_id="list_ratings", parameters=[*query])
     def get(self, request: Request, *args: object, **kwargs: object) -> Response:
         return super().get(request, *args, **kwargs)
 
     def get_queryset(self) -> QuerySet[RubricRating]:
         rows = RubricRating.objects.filter(project=self.project, status=RatingStatus.SUBMITTED)
-        if self.request.query_params.get("live") == "true":
+        if read_flag(self.request.query_params, "live"):
             rows = rows.filter(superseded_at=None)
         named = rows.annotate(study=F("item__study__name"), response=F("item__response"))
         return self.narrowed(named.select_related("annotator"), "study", "response")

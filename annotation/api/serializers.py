@@ -91,6 +91,14 @@ class CountSerializer(serializers.Serializer):
     given = serializers.IntegerField()
 
 
+class ExportCountsSerializer(serializers.Serializer):
+    rows = serializers.IntegerField()
+    prompts = serializers.IntegerField()
+    dropped = serializers.DictField(
+        child=serializers.IntegerField(), help_text="Judged pairs without a row, by reason."
+    )
+
+
 class SourceSerializer(serializers.ModelSerializer):
     class Meta:
         model = ResponseSource

@@ -34,6 +34,7 @@ urlpatterns = [
     path(PROJECT + "agreement/", projects.Agreement.as_view()),
     path(PROJECT + "leaderboard/", projects.Leaderboard.as_view()),
     path(PROJECT + "export/<slug:kind>.<slug:suffix>", projects.Export.as_view()),
+    path(PROJECT + "export/<slug:kind>/counts/", projects.ExportCounts.as_view()),
     path(PROJECT + "import/", projects.Import.as_view()),
     path(PROJECT + "events/", projects.Journal.as_view()),
     path(PROJECT + "webhooks/", projects.Webhooks.as_view()),

@@ -43,8 +43,8 @@ check: setup
 
 test: setup system check
 	$(BIN)/pytest -q -n 2
-	$(BIN)/pytest -q -m slow -n 2 --dist loadfile tests/training
-	$(BIN)/pytest -q -m slow --ignore tests/training
+	$(BIN)/pytest -q -m slow -n 2 --dist loadfile --ignore tests/test_loop.py
+	$(BIN)/pytest -q -m slow tests/test_loop.py
 
 loop: setup
 	$(BIN)/python -m benchmarks.loop

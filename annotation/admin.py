@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.translation import gettext as _
 
 from annotation import models, services
 
@@ -33,6 +35,24 @@ admin.site.unregister(User)
 @admin.register(User)
 class AccountAdmin(UserAdmin):
     """Making accounts and switching them off; what people do in projects is on the projects' own pages."""
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Without deletion of many: each account that has worked here has a sentence of its own."""
+        return {name: action for name, action in super().get_actions(request).items() if name != "delete_selected"}
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Only who never had a place here can be deleted: what people did is evidence and keeps its author."""
+        user = self.get_object(request, object_id)
+        if user and (user.memberships.exists() or models.Annotator.objects.filter(user=user).exists()):
+            sentence = _(
+                "%(name)s has a place or votes here, and these are kept, so the account cannot be deleted. "
+                "Switch it off instead: take the tick from “Active” and save."
+            )
+            messages.error(request, sentence % {"name": user.get_username()})
+            return redirect("admin:auth_user_change", user.pk)
+        return super().delete_view(request, object_id, extra_context)
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
         leaves = change and not obj.is_active and form.initial.get("is_active")

@@ -11,7 +11,7 @@ from django.test import Client, RequestFactory
 
 from annotation import accounts, services
 from annotation.accounts import AuthenticationMiddleware, SessionStore
-from tests.factories import make_user
+from tests.factories import make_comparison, make_project, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -92,3 +92,32 @@ def test_only_so_many_sessions_are_remembered(ann: User, monkeypatch: pytest.Mon
         browser.force_login(ann)
         assert who(browser) == ann
         assert len(accounts._remembered) <= 2
+
+
+def test_an_account_that_has_worked_here_is_switched_off_and_not_deleted(ann: User) -> None:
+    boss, idle = make_user("boss", is_staff=True), make_user("typo")
+    services.add_member(make_project(), ann)
+    admin = Client()
+    admin.force_login(boss)
+    address = f"/django-admin/auth/user/{ann.pk}/"
+    for refused in (admin.get(f"{address}delete/", follow=True), admin.post(f"{address}delete/", {"post": "yes"})):
+        assert refused.status_code in (200, 302)
+    assert "Switch it off instead" in admin.get(f"{address}delete/", follow=True).content.decode()
+    assert User.objects.filter(pk=ann.pk).exists()
+    assert "delete_selected" not in admin.get("/django-admin/auth/user/").content.decode()
+    admin.post(f"/django-admin/auth/user/{idle.pk}/delete/", {"post": "yes"})
+    assert not User.objects.filter(pk=idle.pk).exists()
+
+
+def test_a_demoted_reviewer_is_told_what_the_page_needs(ann: User) -> None:
+    comparison = make_comparison()
+    services.add_member(comparison.project, ann, role="reviewer")
+    client = Client()
+    client.force_login(ann)
+    address = f"/projects/{comparison.project.slug}/adjudicate/{comparison.pk}/"
+    assert client.get(address).status_code == 200
+    services.change_member(comparison.project, ann, role="annotator")
+    answer = client.post(address, {"choice": "1"})
+    assert answer.status_code == 403
+    assert "needs the role of reviewer in this project; yours is annotator" in answer.content.decode()
+    assert not comparison.adjudications.exists()

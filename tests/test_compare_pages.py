@@ -314,6 +314,18 @@ def test_a_member_who_was_removed_keeps_the_vote_but_gets_no_more(ann: Client, p
     assert Judgment.objects.count() == 1
 
 
+def test_a_member_who_was_removed_is_told_so_without_scripts(ann: Client, project: Project) -> None:
+    first, second = queue(ann)
+    project.members.clear()
+    assert vote(ann, first)["Location"] == "/"
+    assert Judgment.objects.count() == 1
+    assert "This is saved. You are no longer in" in ann.get("/").content.decode()
+    assert vote(ann, second, choice="")["Location"] == "/"
+    text = ann.get("/").content.decode()
+    assert "Choose one of the steps" in text and "You are no longer in this project" in text
+    assert Judgment.objects.count() == 1
+
+
 # ── Blindness ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -281,8 +281,12 @@ def test_only_its_own_person_sees_a_conversation(talk: Conversation, browser: Cl
     assert other.get(url(talk)).status_code == 404
     assert other.get("/projects/talks/converse/").status_code == 404
     talk.project.memberships.all().delete()
-    assert fetch(browser, url(talk, "stream")).status_code == 404, "taken off the project"
-    assert fetch(browser, url(talk, "pick"), {"position": 0}).status_code == 404
+    for answer in (fetch(browser, url(talk, "stream")), fetch(browser, url(talk, "pick"), {"position": 0})):
+        assert answer.status_code == 403
+        assert answer["Content-Type"].startswith("text/plain")
+        assert "no longer in this project" in answer.content.decode()
+    page = browser.post(url(talk, "feedback"), {"position": 0, "text": "Lost?"}, follow=True)
+    assert "no longer in this project, so this was not saved" in page.content.decode()
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,17 @@ def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBa
             .select_related("project", "annotator")
             .first()
         )
-        if conversation is None or role_in(request.user, conversation.project) is None:
+        if conversation is None:
             raise Http404
+        if role_in(request.user, conversation.project) is None:
+            removed = _(
+                "You are no longer in this project, so this was not saved. Everything from before is kept. "
+                "Ask one of the project’s admins."
+            )
+            if _wants_fragment(request):
+                return _sentence(removed, 403)
+            messages.error(request, removed)
+            return redirect("home")
         try:
             return view(request, conversation)
         except DomainError as refused:

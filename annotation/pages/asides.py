@@ -6,7 +6,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
@@ -14,7 +14,7 @@ from annotation import services
 from annotation.blind import shown_texts
 from annotation.markdown import render_markdown
 from annotation.models import Annotator, Project
-from annotation.pages.compare import on_assignment, signed_in
+from annotation.pages.compare import back_to_work, on_assignment, signed_in
 
 
 @require_GET
@@ -47,4 +47,4 @@ def flag(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Htt
     if request.headers.get("X-Requested-With") == "fetch":
         return HttpResponse(status=204)
     messages.success(request, _("Flagged. Whoever runs the project looks at it; you can go on judging it."))
-    return redirect("compare", flagged.comparison.project.slug)
+    return back_to_work(request, flagged.comparison.project)

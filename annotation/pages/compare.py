@@ -137,7 +137,7 @@ def judge(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Ht
         changed = _("The guidelines changed. What you saved was given under the ones you had.")
         link = reverse("project_guidelines", args=[project.slug])
         messages.warning(request, format_html('{} <a href="{}">{}</a>', changed, link, _("Read them")))
-    return redirect("compare", project.slug)
+    return back_to_work(request, project)
 
 
 @on_assignment
@@ -145,7 +145,7 @@ def skip(request: HttpRequest, annotator: Annotator, assignment_id: UUID) -> Htt
     reason = request.POST.get("reason", "")
     skipped = services.skip_assignment(assignment_id=assignment_id, annotator=annotator, reason=reason)
     if not _wants_fragment(request):
-        return redirect("compare", skipped.project.slug)
+        return back_to_work(request, skipped.project)
     shown = services.claim_assignments(annotator=annotator, project=skipped.project, known=_known(request))
     return _fragments(request, skipped.project, shown)
 
@@ -172,6 +172,18 @@ def renew_lease(request: HttpRequest, slug: str) -> HttpResponse:
             client_at=_browser_time(request.POST.get("shown_at", "")),
         )
     return JsonResponse({"seconds": settings.ASSIGNMENT_LEASE_SECONDS if ends else 0})
+
+
+def back_to_work(request: HttpRequest, project: Project) -> HttpResponse:
+    """To the page for comparing; home, with a word about it, where somebody was taken off the project meanwhile."""
+    if _is_member(request, project):
+        return redirect("compare", project.slug)
+    messages.info(request, _("This is saved. You are no longer in %(name)s.") % {"name": project.name})
+    return redirect("home")
+
+
+def _is_member(request: HttpRequest, project: Project) -> bool:
+    return Project.objects.filter(pk=project.pk, members=_person(request)).exists()
 
 
 def _browser_time(text: str) -> datetime | None:
@@ -213,11 +225,16 @@ def _refusal(
     """Say why, and keep what was typed."""
     if _wants_fragment(request):
         return _sentence(sentence, status)
-    assignment = Assignment.objects.filter(public_id=assignment_id, annotator=annotator).first()
+    assignment = (
+        Assignment.objects.filter(public_id=assignment_id, annotator=annotator).select_related("project").first()
+    )
     if assignment is None:
         raise Http404(sentence)
     messages.error(request, sentence)
-    project = _project_of(request, pk=assignment.project_id)
+    project = assignment.project
+    if not _is_member(request, project):
+        messages.info(request, _("You are no longer in this project. What you saved is kept."))
+        return redirect("home")
     shown = for_display(assignment_id, annotator.pk)
     return _page(request, annotator, project, shown=shown, typed=typed_answer(request.POST), status=status)
 

@@ -30,9 +30,14 @@ WAITING_LIFE = timedelta(minutes=2)
 PROBE_LIFE = timedelta(minutes=15)
 # Checks that never became a job are of no use after this.
 _KEPT = timedelta(days=14)
-# What a dry step's time and memory depend on.
-_MEASURED_OPTIONS = (
-    "batch_size", "micro_batch_size", "max_tokens", "use_lora", "lora_rank", "bf16", "gradient_checkpointing",
+# What neither a dry step's time nor its memory depends on. All other options must be the same, new ones included.
+_NOT_MEASURED = frozenset(
+    {
+        "learning_rate", "value_learning_rate", "epochs", "max_steps", "warmup_share", "weight_decay", "scheduler",
+        "seed", "checkpoint_every_steps", "eval_every_steps", "model_every_steps", "sample_prompts", "sample_tokens",
+        "lora_alpha", "beta", "label_smoothing", "desirable_weight", "undesirable_weight", "reward_model_weight",
+        "rule_weight", "clip_range", "discount", "gae_lambda", "value_coefficient", "value_clip_range",
+    }
 )  # fmt: skip
 
 
@@ -83,11 +88,17 @@ def check_launch(
 
 
 def _measured_alike(check: LaunchCheck) -> LaunchCheck | None:
-    """A check whose worker ran the same model on the same rows in the same way."""
-    same = {f"options__{name}": check.options[name] for name in _MEASURED_OPTIONS if name in check.options}
+    """A check whose worker ran the same model on the same rows in the same way, in the same place."""
+    same = {f"options__{name}": value for name, value in check.options.items() if name not in _NOT_MEASURED}
     return (
         LaunchCheck.objects.filter(
-            snapshot=check.snapshot, base=check.base, method=check.method, probe_status=ProbeStatus.DONE, **same
+            snapshot=check.snapshot,
+            base=check.base,
+            method=check.method,
+            label=check.label,
+            gpus=check.gpus,
+            probe_status=ProbeStatus.DONE,
+            **same,
         )
         .exclude(probe_findings__contains=[{"code": "probe_failed"}])
         .order_by("-pk")

@@ -224,8 +224,29 @@ def test_what_a_worker_measured_is_asked_for_shown_and_used_again(
     assert "hx-trigger" not in fragment
     again = page.post("/training/new/", launch_form(snapshot, base, learning_rate="2e-5"))["Location"]
     assert "ran out of memory: no room" in page.get(again).content.decode()
-    smaller = page.post("/training/new/", launch_form(snapshot, base, micro_batch_size="2"))["Location"]
-    assert "ran out of memory" not in page.get(smaller).content.decode()
+    for change in (
+        {"micro_batch_size": "2"},
+        {"checkpoint_layers": "2"},
+        {"loss_type": "ipo"},
+        {"launcher": "torchrun", "processes": "2", "zero_stage": "3"},
+        {"label": "a100"},
+        {"gpus": "1"},
+    ):
+        page.post("/training/new/", launch_form(snapshot, base, **change))
+        assert LaunchCheck.objects.latest("pk").probe_findings == [], change
+
+
+def test_what_was_measured_of_short_completions_does_not_stand_for_long_ones(base: Checkpoint) -> None:
+    snapshot = create_snapshot(make_judged_project(2), "set", eval_share=0)
+
+    def check(**options: object) -> LaunchCheck:
+        given = {"rule": "length", "rule_argument": "8", "max_completion_tokens": 8, **options}
+        return launching.check_launch(snapshot=snapshot, method="grpo", base=base, options=given)
+
+    launching.measure_launch(check(), lambda _check: [findings.passed("dry_step", peak="0.1", seconds="1.0")])
+    assert check(learning_rate=1e-6).probe_status == "done"
+    for change in ({"max_completion_tokens": 300}, {"samples_per_prompt": 8}, {"rule": "contains"}):
+        assert check(**change).probe_status == "none", change
 
 
 def test_a_recipe_fills_the_form_and_names_its_source(page: Client, base: Checkpoint) -> None:

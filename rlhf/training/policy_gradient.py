@@ -55,6 +55,7 @@ from rlhf.training.advantages import (
 from rlhf.training.divergence import sampled_kl, token_log_probs, top_k_kl
 from rlhf.training.insights import Insights
 from rlhf.training.job import Job, peak_memory_gb
+from rlhf.training.layer_groups import checkpoint_layers
 from rlhf.training.padding import padded
 from rlhf.training.processes import prepared_accelerator
 from rlhf.training.prompts import OnPolicyRows, endless_order, read_prompts
@@ -133,6 +134,7 @@ class PolicyGradientTrainer:
         policy.generation_config = GenerationConfig(eos_token_id=end_ids)  # the base's top-p would change the samples
         if options.gradient_checkpointing:
             policy.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(policy, options.checkpoint_layers)
         reference = None
         if lora := models.lora_config(job, "CAUSAL_LM"):
             policy.enable_input_require_grads()

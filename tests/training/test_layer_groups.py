@@ -65,6 +65,31 @@ def test_gradients_are_equal_with_and_without_and_less_is_kept(size: int) -> Non
 
 
 @pytest.mark.training
+@pytest.mark.parametrize("method", ["ppo", "grpo_token_kl"])
+def test_our_own_methods_group_layers_and_learn_the_same(
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from rlhf.training import layer_groups
+
+    calls = 0
+    checkpoint = layer_groups.checkpoint
+
+    def counted(*given: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return checkpoint(*given, **named)
+
+    monkeypatch.setattr(layer_groups, "checkpoint", counted)
+    options = {"rule": "vocabulary_half", "rule_argument": "lower", "max_completion_tokens": 8, "max_steps": 2}
+    options |= {"samples_per_prompt": 2, "update_epochs": 1, "use_lora": False, "eval_rows": []}
+    plain = losses_of(jobs.run("plain", method, **options))
+    assert calls == 0
+    grouped = losses_of(jobs.run("grouped", method, checkpoint_layers=2, **options))
+    assert calls >= 2 * 2, "in each pass of both steps"
+    assert grouped == pytest.approx(plain, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.training
 def test_jobs_with_and_without_it_end_with_the_same_model(jobs: JobRunner) -> None:
     import numpy as np
 

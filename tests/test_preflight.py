@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.storage import storages
 
 from annotation.models import Response
 from rlhf.footprint import ModelSize, disk_bytes, memory_of
 from rlhf.hardware import GPU, Hardware
+from rlhf.job_directory import rows_of
 from rlhf.jobspec import OPTIONS_FILE, check_resumable, write_json_atomically, write_manifest
 from rlhf.models import Checkpoint
 from rlhf.option_words import RECIPE_NAMES
@@ -28,6 +31,7 @@ from rlhf.preflight.settings import check_disk, check_memory, check_settings
 from rlhf.recipes import BANDS, RECIPES
 from rlhf.services import create_snapshot, publish_checkpoint, register_base_checkpoint
 from rlhf.services.workers import announce_worker
+from rlhf.snapshots import snapshot_path
 from rlhf.token_lengths import TokenCounter
 from rlhf.training.probe import largest_difference
 from tests.factories import make_comparison, make_judged_project, make_judgment, make_project, make_prompt
@@ -60,18 +64,13 @@ def content_of(*rows: dict[str, Any], held_out: Iterable[dict[str, Any]] = (), m
     return list(content.check(method))
 
 
-def test_rows_that_contradict_repeat_or_say_nothing_are_named() -> None:
+def test_rows_that_contradict_or_repeat_are_named() -> None:
     rows = [pair(number, f"Question {number}", "yes", "no") for number in range(20)]
     assert said(content_of(*rows)) == {"no_contradiction": "passed"}
-    wrong = [
-        pair(20, "Question 3", "no", "yes"),
-        pair(21, "Question 4", "yes", "no"),
-        pair(22, "Question 5", "a", "a"),
-    ]
+    wrong = [pair(20, "Question 3", "no", "yes"), pair(21, "Question 4", "yes", "no")]
     findings = content_of(*rows, *wrong)
-    assert said(findings) == {"equal_sides": "warned", "contradicting": "warned", "repeated": "warned"}
+    assert said(findings) == {"contradicting": "warned", "repeated": "warned"}
     assert {finding.code: finding.values["examples"] for finding in findings} == {
-        "equal_sides": [22],
         "contradicting": [20],
         "repeated": [21],
     }
@@ -400,6 +399,51 @@ def test_a_base_that_wrote_with_another_template_blocks(tiny_model: Path) -> Non
     assert said(checked(base).findings)["served_alike"] == "passed"
     Response.objects.filter(pk=written.pk).update(template_sha256="f" * 64)
     assert said(checked(base).findings)["served_otherwise"] == "blocked"
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_the_templates_that_the_rows_were_written_with_are_counted(tiny_model: Path) -> None:
+    base = register_base_checkpoint("tiny", tiny_model)
+    snapshot = create_snapshot(make_judged_project(6), "six", eval_share=0)
+
+    def found(method: str = "dpo") -> dict[str, str]:
+        outcome = run_checks(snapshot, method, base, build_options(method, {}))
+        return {one.code: sentence(one) for one in outcome.findings if one.code.startswith("written")}
+
+    assert found() == {"written_unknown": "No chat template is recorded for the 12 responses of the training rows"}
+    responses = list(Response.objects.order_by("pk"))
+    mine = TokenCounter(tiny_model).template_sha256
+    Response.objects.filter(pk__in=[one.pk for one in responses[:10]]).update(template_sha256=mine)
+    assert "10 responses" in found()["written_alike"] and "for 2 none" in found()["written_alike"]
+    # Chosen responses come first in each pair.
+    Response.objects.filter(pk=responses[0].pk).update(template_sha256="f" * 64)
+    Response.objects.filter(pk__in=[responses[1].pk, responses[3].pk]).update(template_sha256="e" * 64)
+    assert found()["written_otherwise"].startswith("3 of 12 responses of the training rows were written with another")
+    assert "eeeeeeeeeeee… (2), ffffffffffff… (1)" in found()["written_otherwise"]
+    assert "1 of 6" in found("sft")["written_otherwise"], "of chosen responses alone"
+    outcome = run_checks(snapshot, "dpo", base, build_options("dpo", {}))
+    assert said(outcome.findings)["written_otherwise"] == "warned"
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_pairs_with_equal_sides_in_an_older_data_set_are_left_out_and_counted(tiny_model: Path) -> None:
+    base = register_base_checkpoint("tiny", tiny_model)
+    snapshot = create_snapshot(make_judged_project(7), "seven", eval_share=0)
+    file = Path(storages["snapshots"].path(snapshot_path(snapshot.sha256, "train")))
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows[:5]:
+        row["b"]["text"] = row["a"]["text"]
+    file.chmod(0o644)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = build_options("dpo", {})
+    outcome = run_checks(snapshot, "dpo", base, options)
+    assert outcome.rows["train"]["used"] == 2
+    [left_out] = [sentence(one) for one in outcome.findings if one.code == "no_side"]
+    assert left_out == "Comparisons without a side to learn from left out: 5 between equal texts"
+    written = list(rows_of(snapshot, "train", "dpo", base, options))
+    assert [row["id"] for row in written] == [row["id"] for row in rows[5:]], "what the job gets"
 
 
 def test_every_finding_has_words_of_its_own() -> None:

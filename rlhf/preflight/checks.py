@@ -15,7 +15,7 @@ from rlhf.options import TrainingOptions
 from rlhf.preflight.content import Content
 from rlhf.preflight.findings import Finding
 from rlhf.preflight.lengths import LengthCounts
-from rlhf.preflight.model import check_template, check_tokens
+from rlhf.preflight.model import WrittenWith, check_template, check_tokens
 from rlhf.preflight.resuming import check_resuming, expected_steps
 from rlhf.preflight.rows import Lengths, Report, Row, check_rows, empty_report, usable_rows
 from rlhf.preflight.settings import check_disk, check_memory, check_settings
@@ -125,7 +125,7 @@ def machines_for(label: str) -> list[Hardware]:
 
 
 def _look_at_rows(snapshot: DatasetSnapshot, method: str, counter: TokenCounter, options: TrainingOptions) -> _Rows:
-    content, lengths = Content(), LengthCounts(counter, options.max_tokens)
+    content, lengths, written = Content(), LengthCounts(counter, options.max_tokens), WrittenWith()
     report: dict[str, Report] = {}
     for split in SPLITS:
         report[split] = empty_report(options.max_tokens)
@@ -134,7 +134,13 @@ def _look_at_rows(snapshot: DatasetSnapshot, method: str, counter: TokenCounter,
             content.add(split, row)
             lengths.add(split, row, tokens)
 
-        for _ in usable_rows(snapshot, split, method, counter, options, report[split], observe):
-            pass
-    findings = [*check_rows(report), *content.check(method), *lengths.check(method)]
+        for row in usable_rows(snapshot, split, method, counter, options, report[split], observe):
+            if split == "train":
+                written.add(row)
+    findings = [
+        *check_rows(report),
+        *content.check(method),
+        *lengths.check(method),
+        *written.check(counter.template_sha256),
+    ]
     return _Rows(report, findings, lengths.histogram(), lengths.sample_ids())

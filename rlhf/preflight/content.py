@@ -23,7 +23,6 @@ class Content:
 
     def __init__(self) -> None:
         self.rows = 0
-        self.equal_sides: list[int] = []
         self.repeated: list[int] = []
         self.contradicting: list[int] = []
         self.labels: set[bool] = set()
@@ -40,9 +39,6 @@ class Content:
             return
         if "chosen" in row:
             sides = _digest(row["chosen"]), _digest(row["rejected"])
-            if sides[0] == sides[1]:
-                self.equal_sides.append(row["id"])
-                return
             itself, opposite = prompt + sides[0] + sides[1], prompt + sides[1] + sides[0]
         else:
             label = row.get("label", True)
@@ -60,7 +56,6 @@ class Content:
             yield refused("all_desirable" if True in self.labels else "all_undesirable", count=self.rows)
         clean = True
         for code, ids, share in (
-            ("equal_sides", self.equal_sides, 0.0),
             ("contradicting", self.contradicting, _CONTRADICTIONS_BLOCK_ABOVE),
             ("repeated", self.repeated, 1.0),
         ):

@@ -88,6 +88,9 @@ def usable_rows(
             yield row
 
     for row in training_rows(kind, judged(), ties=ties):
+        if "chosen" in row and row["chosen"] == row["rejected"]:  # from an older data set
+            dropped["identical_responses"] += 1
+            continue
         try:
             lengths: Lengths = {
                 side: counter.count([*row["prompt"], *row[side]])

@@ -84,7 +84,22 @@ WORDS: dict[str, Words] = {
         ),
     ),
     "no_leak": Words(DATA, _("None of %(count)s held-out prompts is trained on, word for word or nearly")),
-    "template": Words(TEXT, _("One chat template for every row: %(sha256)s…")),
+    "template": Words(TEXT, _("Every row is rendered with the chat template of the base, %(sha256)s…")),
+    "written_alike": Words(
+        TEXT,
+        _(
+            "%(count)s responses of the training rows were written with the chat template of the base; for "
+            "%(unknown)s none is recorded"
+        ),
+    ),
+    "written_otherwise": Words(
+        TEXT,
+        _(
+            "%(count)s of %(total)s responses of the training rows were written with another chat template than that "
+            "of the base, %(base)s…: %(templates)s. What they answer was shown to their models in another form"
+        ),
+    ),
+    "written_unknown": Words(TEXT, _("No chat template is recorded for the %(count)s responses of the training rows")),
     "served_otherwise": Words(
         TEXT,
         _(
@@ -295,6 +310,8 @@ def _said(name: str, value: Any) -> str:
             f"{count:,} {_REASONS.get(reason, reason.replace('_', ' '))}" for reason, count in sorted(value.items())
         )
         return gettext(", ").join(listed)
+    if name == "templates":
+        return gettext(", ").join(f"{sha256}… ({count:,})" for sha256, count in value.items())
     if isinstance(value, list):
         return gettext(", ").join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else format_number(value)

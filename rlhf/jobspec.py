@@ -18,6 +18,7 @@ Standard library only, so that a bare GPU node and a web process read the same d
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -57,7 +58,7 @@ SHOWN_CHARACTERS = 4000
 CHECKPOINT_NAME = re.compile(r"step-\d+")
 CHECKPOINTS_KEPT = 2
 OPTIONS_FILE = "options.json"
-"""In a checkpoint: the options that it was written with."""
+"""In a checkpoint: the options that it was written with, and `rows_grouped` (see `rows_grouped`)."""
 
 
 class BadDataError(ValueError):
@@ -227,6 +228,18 @@ def complete_checkpoints(directory: Path, kind: str = CHECKPOINTS_DIR) -> list[s
     return sorted(
         (name for name in names if CHECKPOINT_NAME.fullmatch(name)), key=lambda name: int(name.removeprefix("step-"))
     )
+
+
+def rows_grouped(spec: JobSpec, directory: Path) -> int:
+    """Of how many rows a group of like length is: as many as a pass took when the job began.
+
+    A job that goes on with another micro_batch_size meets its rows in the same order so, and none twice.
+    """
+    if spec.resume_from:
+        with contextlib.suppress(FileNotFoundError):
+            written = json.loads((directory / CHECKPOINTS_DIR / spec.resume_from / OPTIONS_FILE).read_text())
+            return int(written.get("rows_grouped", written["micro_batch_size"]))
+    return spec.options.micro_batch_size
 
 
 def check_resumable(checkpoint: Path, options: TrainingOptions) -> None:

@@ -199,6 +199,42 @@ def test_only_the_worker_that_holds_a_job_adds_to_its_time_and_its_alarms(base: 
     assert not job.insights.exists()
 
 
+def failed(base: Checkpoint, failure_class: str, step: int = 0, **options: int) -> TrainingJob:
+    job = claim(make_job(base, **options))
+    if step:
+        complete_checkpoint(job, step)
+    TrainingJob.objects.filter(pk=job.pk).update(infrastructure_failures=5, unknown_failures=1)
+    jobs.finish_training_job(job, Result(status="failed", error="why", failure_class=failure_class))
+    job.refresh_from_db()
+    assert job.status == "failed"
+    return job
+
+
+def test_a_failed_job_goes_on_from_its_checkpoint_with_all_its_tries(base: Checkpoint) -> None:
+    for number, failure_class in enumerate(("infrastructure", "unknown", "out_of_memory")):
+        job = failed(base, failure_class, step=390)
+        jobs.resume_training_job(job)
+        again = claim(job)
+        assert (again.attempt, again.resume_from, again.finished_at) == (2, "step-390", None)
+        assert (again.infrastructure_failures, again.unknown_failures, again.error) == (0, 0, "")
+        TrainingJob.objects.filter(pk=job.pk).update(name=f"done-{number}")
+    for job in (failed(base, "unknown"), failed(base, "bad_data", step=390)):
+        with pytest.raises(leases.IllegalTransitionError, match="one that failed with a checkpoint"):
+            jobs.resume_training_job(job)
+        TrainingJob.objects.filter(pk=job.pk).update(name=f"done-{job.pk}")
+
+
+def test_after_running_out_of_memory_a_job_with_a_checkpoint_goes_on_with_half(base: Checkpoint) -> None:
+    job = failed(base, "out_of_memory", step=390, batch_size=12, micro_batch_size=6)
+    again = jobs.retry_with_half_micro_batch(job)
+    assert (again, again.status, again.resume_from) == (job, "queued", "step-390")
+    assert (again.options["batch_size"], again.options["micro_batch_size"]) == (12, 3)
+    assert jobs.retry_with_half_micro_batch(job) == job  # a second click changes nothing
+    job.refresh_from_db()
+    assert job.options["micro_batch_size"] == 3
+    assert not hasattr(job, "retry")
+
+
 def test_after_running_out_of_memory_half_the_micro_batch_learns_the_same(base: Checkpoint) -> None:
     job = make_job(base, batch_size=12, micro_batch_size=6)
     with pytest.raises(DomainError, match="did not run out of memory"):

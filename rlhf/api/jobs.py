@@ -33,7 +33,7 @@ from rlhf.services import (
     queue_merge_job,
     request_cancel,
     request_pause,
-    resume_job,
+    resume_training_job,
     start_checked_job,
 )
 from rlhf.services.jobs import retry_with_half_micro_batch
@@ -153,7 +153,7 @@ class StopJob(StaffView):
         responses={200: shapes.JobDetailSerializer, **REFUSED},
     )
     def post(self, request: Request, pk: int) -> Response:
-        """Stop a job and keep or discard what was learnt; one that only waits is cancelled at once."""
+        """Stop a job and keep or discard what was learnt; one that waits without a checkpoint is cancelled at once."""
         request_cancel(find_job(pk), given(shapes.StopSerializer, request)["mode"])
         return _shown(pk)
 
@@ -169,17 +169,22 @@ class PauseJob(StaffView):
 class ResumeJob(StaffView):
     @extend_schema(operation_id="resume_job", request=None, responses={200: shapes.JobDetailSerializer, **REFUSED})
     def post(self, request: Request, pk: int) -> Response:
-        """Put a job back into the queue, to go on from its last checkpoint."""
-        resume_job(find_job(pk))
+        """Put a paused job back into the queue, or one that failed with a checkpoint, to go on from there."""
+        resume_training_job(find_job(pk))
         return _shown(pk)
 
 
 class RetryJob(StaffView):
-    @extend_schema(operation_id="retry_job", request=None, responses={201: shapes.JobDetailSerializer, **REFUSED})
+    @extend_schema(
+        operation_id="retry_job",
+        request=None,
+        responses={200: shapes.JobDetailSerializer, 201: shapes.JobDetailSerializer, **REFUSED},
+    )
     def post(self, request: Request, pk: int) -> Response:
-        """Of a job that ran out of memory: another with half as many rows at once. Asked again, the same job."""
+        """Have a job that ran out of memory take half as many rows at once: the same, which goes on from its last
+        checkpoint, or another where it has none. Asked again, the same job."""
         retry = retry_with_half_micro_batch(find_job(pk), person(request))
-        return _shown(retry.pk, status.HTTP_201_CREATED)
+        return _shown(retry.pk, status.HTTP_200_OK if retry.pk == pk else status.HTTP_201_CREATED)
 
 
 class SweepJob(StaffView):

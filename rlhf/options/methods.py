@@ -14,8 +14,8 @@ class SpecError(ValueError):
     """A spec or an option that cannot be used; the sentence names the key and says what to do."""
 
 
-# Neither what is learnt nor the schedule depends on these. A job that goes on from a checkpoint with another
-# micro_batch_size takes the rest of its epoch in another order, and no row twice.
+# Neither what is learnt nor the schedule depends on these: with another micro_batch_size each step takes the same rows
+# in other passes.
 CHANGEABLE_ON_RESUME = (
     "micro_batch_size",
     "gradient_checkpointing",

@@ -4,9 +4,15 @@ from rlhf.services.aliases import aliases_by_checkpoint, move_alias, resolve_ali
 from rlhf.services.checkpoints import find_checkpoint, publish_checkpoint, register_base_checkpoint
 from rlhf.services.demo import seed_demo
 from rlhf.services.generation import queue_generation_job
-from rlhf.services.jobs import queue_training_job, reconcile, seconds_left, seconds_left_by_job
+from rlhf.services.jobs import (
+    queue_training_job,
+    reconcile,
+    resume_training_job,
+    seconds_left,
+    seconds_left_by_job,
+)
 from rlhf.services.launching import check_launch, request_probe, start_checked_job
-from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause, resume_job
+from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause
 from rlhf.services.merging import queue_merge_job
 from rlhf.services.sample_scores import prepare_sample_scores, request_sample_scores, score_samples
 from rlhf.services.snapshots import create_snapshot
@@ -31,7 +37,7 @@ __all__ = [
     "request_probe",
     "request_sample_scores",
     "resolve_alias",
-    "resume_job",
+    "resume_training_job",
     "roll_back_alias",
     "score_samples",
     "seconds_left",

@@ -159,16 +159,48 @@ def half_micro_batch(job: TrainingJob) -> int | None:
     return None
 
 
-def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None) -> TrainingJob:
-    """Queue a job like one that ran out of memory, with at most half as many rows at once.
+def checkpoint_to_go_on_from(job: TrainingJob) -> str:
+    """The complete checkpoint from which a failed job can be resumed; "" where nothing can go on."""
+    if job.status != JobStatus.FAILED or job.failure_class == FailureClass.BAD_DATA:
+        return ""  # what was refused, or diverged, would end the same way
+    return last_checkpoint(job)
 
-    Gradients are accumulated over more passes, so that each step learns from as many rows as before. Asking again
-    gives the same job. Raises DomainError.
+
+def resume_training_job(job: TrainingJob, **options: Any) -> None:
+    """Put a paused job back into the queue, or a failed one with all its tries, to go on from its last checkpoint.
+
+    options: those that a failed job takes another value of. Raises DomainError.
     """
-    if job.failure_class != FailureClass.OUT_OF_MEMORY or job.status != JobStatus.FAILED:
-        raise DomainError(gettext("job %(number)s did not run out of memory") % {"number": job.pk})
+    checkpoint = checkpoint_to_go_on_from(job)
+    if not checkpoint:
+        leases.resume_job(job)
+        return
+    leases.resume_job(
+        job,
+        JobStatus.FAILED,
+        resume_from=checkpoint,
+        options={**job.options, **options},
+        infrastructure_failures=0,
+        unknown_failures=0,
+        cancel_requested_at=None,
+        cancel_mode=CancelMode.NONE,
+    )
+
+
+def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None) -> TrainingJob:
+    """Have a job that ran out of memory go on with at most half as many rows at once.
+
+    Where it left a checkpoint the same job goes on from there, else one like it is queued. Gradients are accumulated
+    over more passes, so that each step learns from as many rows as before. Asking again gives the same job. Raises
+    DomainError.
+    """
     with transaction.atomic():
-        TrainingJob.objects.select_for_update(of=["self"]).get(pk=job.pk)  # two clicks make one job
+        # Two clicks make one job.
+        job = TrainingJob.objects.select_for_update(of=["self"]).select_related("snapshot", "base").get(pk=job.pk)
+        if job.failure_class != FailureClass.OUT_OF_MEMORY or job.status not in (JobStatus.FAILED, JobStatus.QUEUED):
+            raise DomainError(gettext("job %(number)s did not run out of memory") % {"number": job.pk})
+        if job.status == JobStatus.QUEUED:
+            return job
         if existing := TrainingJob.objects.filter(retry_of=job).first():
             return existing
         rows = half_micro_batch(job)
@@ -179,6 +211,10 @@ def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None
                     "allow. Lower max_tokens, or turn on gradient checkpointing or LoRA"
                 )
             )
+        if checkpoint_to_go_on_from(job):
+            resume_training_job(job, micro_batch_size=rows)
+            job.refresh_from_db()
+            return job
         retry = queue_training_job(
             snapshot=job.snapshot,
             method=job.method,

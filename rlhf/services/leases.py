@@ -6,6 +6,7 @@
       │                  │
       ├──────resume──────┘     (a paused or queued job is cancelled at once; one with a checkpoint
       │                         that is to be kept is queued, to make a model of it)
+      ├──────resume────── failed (with a checkpoint)
       ├─────requeue────── running
       └─────reopen─────── succeeded | failed | cancelled
 
@@ -188,13 +189,15 @@ def pause_job(job: TrainingJob, **fields: object) -> bool:
     return paused == 1
 
 
-def resume_job(job: TrainingJob) -> None:
-    """Put a paused job back into the queue and tell the workers. Raises IllegalTransitionError."""
-    paused = TrainingJob.objects.filter(pk=job.pk, status=JobStatus.PAUSED)
-    if not paused.update(status=JobStatus.QUEUED, queued_at=Now(), dispatched_at=None, not_before=None):
+def resume_job(job: TrainingJob, status: JobStatus = JobStatus.PAUSED, **fields: object) -> None:
+    """Put a job of this status back into the queue and tell the workers. Raises IllegalTransitionError."""
+    fields |= {"queued_at": Now(), "dispatched_at": None, "not_before": None, "finished_at": None}
+    if not TrainingJob.objects.filter(pk=job.pk, status=status).update(status=JobStatus.QUEUED, **fields):
         job.refresh_from_db()
         raise IllegalTransitionError(
-            gettext("job %(number)s is %(status)s; only a paused job can be resumed")
+            gettext(
+                "job %(number)s is %(status)s; only a paused job, or one that failed with a checkpoint, can be resumed"
+            )
             % {"number": job.pk, "status": gettext(job.status)}
         )
     dispatch_job(job)

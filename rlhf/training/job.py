@@ -36,6 +36,7 @@ from rlhf.jobspec import (
     JobSpec,
     Result,
     current_attempt,
+    rows_grouped,
     sha256_of_file,
 )
 from rlhf.model_directory import check_model_directory
@@ -74,6 +75,11 @@ class Job:
     """Whether the training loop runs: then SIGTERM waits for the end of the step, to save a checkpoint."""
     stopped: StopReason | None = None
     started_at: float = field(default_factory=time.monotonic)
+    rows_grouped: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Now: the checkpoint that says it is deleted when newer ones stand.
+        self.rows_grouped = rows_grouped(self.spec, self.directory)
 
     @property
     def base(self) -> Path:

@@ -92,14 +92,15 @@ def checkpoint_to_resume(job: Job) -> str | None:
 
 def publish_checkpoint(job: Job, draft: Path, step: int) -> None:
     """Make a finished draft the checkpoint of this step, and delete those that are too old to be needed."""
-    write_json_atomically(draft / OPTIONS_FILE, dataclasses.asdict(job.spec.options))
+    written_with = dataclasses.asdict(job.spec.options) | {"rows_grouped": job.rows_grouped}
+    write_json_atomically(draft / OPTIONS_FILE, written_with)
     publish_directory(draft, job.directory / CHECKPOINTS_DIR / f"step-{step}")
     for name in complete_checkpoints(job.directory)[:-CHECKPOINTS_KEPT]:
         shutil.rmtree(job.directory / CHECKPOINTS_DIR / name)
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Rows in random order, except that each micro-batch holds rows of like length.
+    """Rows in random order, except that each group of `batch_size` holds rows of like length.
 
     The order depends on the seed and the epoch alone, so a resumed run goes on where the first one stopped.
     """
@@ -175,8 +176,7 @@ class JobTrainer:
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self._train_tokens is None:
             return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        options = self.job.spec.options
-        return LengthGroupedSampler(self._train_tokens, options.micro_batch_size, options.seed)
+        return LengthGroupedSampler(self._train_tokens, self.job.rows_grouped, self.job.spec.options.seed)
 
     def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
         """TRL's card says nothing that is true of our models; the web side writes the lineage."""

@@ -14,8 +14,8 @@ from rlhf.models import TrainingJob
 from rlhf.option_words import LABELS
 from rlhf.options import SpecError
 from rlhf.preflight import worst
-from rlhf.services import request_pause, resume_job
-from rlhf.services.jobs import retry_with_half_micro_batch
+from rlhf.services import request_pause
+from rlhf.services.jobs import resume_training_job, retry_with_half_micro_batch
 from rlhf.services.sweeps import JOBS_IN_SWEEP, check_sweep, combinations, queue_sweep, said
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.job_words import checks_of
@@ -35,7 +35,7 @@ def job_pause(request: StaffRequest, pk: int) -> HttpResponse:
 @require_POST
 def job_resume(request: StaffRequest, pk: int) -> HttpResponse:
     try:
-        resume_job(get_object_or_404(TrainingJob, pk=pk))
+        resume_training_job(get_object_or_404(TrainingJob, pk=pk))
     except DomainError as error:
         messages.error(request, as_sentence(error))
     return redirect("job_detail", pk=pk)
@@ -50,8 +50,19 @@ def job_retry(request: StaffRequest, pk: int) -> HttpResponse:
     except DomainError as error:
         messages.error(request, as_sentence(error))
         return redirect("job_detail", pk=pk)
-    said = gettext("Job %(number)s tries again with %(rows)s rows at once; each step still learns from %(batch)s.")
-    numbers = {"number": retry.pk, "rows": retry.options["micro_batch_size"], "batch": retry.options["batch_size"]}
+    if retry == job:
+        said = gettext(
+            "Job %(number)s goes on from %(checkpoint)s with %(rows)s rows at once; each step still learns from "
+            "%(batch)s."
+        )
+    else:
+        said = gettext("Job %(number)s tries again with %(rows)s rows at once; each step still learns from %(batch)s.")
+    numbers = {
+        "number": retry.pk,
+        "checkpoint": retry.resume_from,
+        "rows": retry.options["micro_batch_size"],
+        "batch": retry.options["batch_size"],
+    }
     messages.success(request, said % numbers)
     return redirect("job_detail", pk=retry.pk)
 

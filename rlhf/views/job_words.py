@@ -44,13 +44,30 @@ _ADVICE: dict[FailureClass, str | Promise] = {
     FailureClass.OUT_OF_MEMORY: _("It is not tried again as it is. Clone the job and change one of these."),
     FailureClass.BAD_DATA: _("Another try would end the same way: change what is named above, then clone the job."),
     FailureClass.INFRASTRUCTURE: _(
-        "The job goes on from its last complete checkpoint while tries are left; when they are spent, mend the "
-        "worker and clone the job."
+        "The job goes on from its last complete checkpoint while tries are left. When they are spent and it has none, "
+        "mend the worker and clone the job."
     ),
     FailureClass.UNKNOWN: _("The end of the log says more. Nothing else was touched: clone the job to try again."),
 }
 
 
-def what_to_do(failure_class: FailureClass) -> str:
-    """Advice beside an error."""
+_ADVICE_WITH_CHECKPOINT: dict[FailureClass, str | Promise] = {
+    FailureClass.OUT_OF_MEMORY: _(
+        "What it learnt up to %(checkpoint)s is safe, and it is not tried again as it is. It can go on from there "
+        "with fewer rows at once; to change something else, clone the job."
+    ),
+    FailureClass.INFRASTRUCTURE: _(
+        "What it learnt up to %(checkpoint)s is safe. Mend the worker, then resume the job: it goes on from there."
+    ),
+    FailureClass.UNKNOWN: _(
+        "The end of the log says more. What it learnt up to %(checkpoint)s is safe: resume the job, and it goes on "
+        "from there."
+    ),
+}
+
+
+def what_to_do(failure_class: FailureClass, checkpoint: str = "") -> str:
+    """Advice beside an error; `checkpoint` is the one from which the failed job can go on."""
+    if checkpoint and (advice := _ADVICE_WITH_CHECKPOINT.get(failure_class)):
+        return str(advice) % {"checkpoint": checkpoint}
     return str(_ADVICE.get(failure_class, ""))

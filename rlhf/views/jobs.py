@@ -23,7 +23,7 @@ from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
 from rlhf.services import broker_is_up, request_cancel, seconds_left
-from rlhf.services.jobs import half_micro_batch
+from rlhf.services.jobs import checkpoint_to_go_on_from, half_micro_batch
 from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
@@ -58,6 +58,8 @@ def _progress(job: TrainingJob) -> dict[str, Any]:
     values = last or {}
     queued = job.status == JobStatus.QUEUED
     queue = Queue.now() if queued else None
+    checkpoint = checkpoint_to_go_on_from(job)
+    ran_out_of_memory = job.status == JobStatus.FAILED and job.failure_class == FailureClass.OUT_OF_MEMORY
     return {
         "job": job,
         "seconds_left": seconds_left(job),
@@ -69,8 +71,9 @@ def _progress(job: TrainingJob) -> dict[str, Any]:
         "broker_is_away": queued and not broker_is_up(),
         "alarms": shown_alarms(list(job.alarms.all())),
         "cost": cost_of(job, hardware_of([job]).get(job.pk)),
-        "half_micro_batch": half_micro_batch(job) if job.failure_class == FailureClass.OUT_OF_MEMORY else None,
-        "advice": what_to_do(FailureClass(job.failure_class)) if job.error else "",
+        "goes_on_from": checkpoint,
+        "half_micro_batch": half_micro_batch(job) if ran_out_of_memory else None,
+        "advice": what_to_do(FailureClass(job.failure_class), checkpoint) if job.error else "",
     }
 
 

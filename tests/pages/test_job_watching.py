@@ -24,6 +24,12 @@ def text_of(page: Client, address: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page.get(address).content.decode()))
 
 
+def complete_checkpoint(job: TrainingJob, step: int) -> None:
+    saved = job.directory / "checkpoints" / f"step-{step}"
+    saved.mkdir(parents=True)
+    jobspec.write_manifest(saved)
+
+
 def show(job: TrainingJob, kind: str, step: int, **values: Any) -> None:
     watching.record_insights(job, [{"kind": kind, "step": step, **values}])
 
@@ -129,7 +135,10 @@ def test_a_job_is_paused_and_resumed_by_one_click_each(page: Client, base: Check
     job = log_steps(make_job(base), 3)
     text = page.post(f"/training/{job.pk}/pause/", follow=True).content.decode()
     assert "Asked to pause" in text and "Stop and keep" not in text
-    assert "only a paused job can be resumed" in page.post(f"/training/{job.pk}/resume/", follow=True).content.decode()
+    assert (
+        "only a paused job, or one that failed with a checkpoint"
+        in page.post(f"/training/{job.pk}/resume/", follow=True).content.decode()
+    )
     job.refresh_from_db()
     jobs.pause_training_job(job)
     text = text_of(page, f"/training/{job.pk}/")
@@ -152,16 +161,34 @@ def test_after_running_out_of_memory_one_click_tries_with_half(page: Client, bas
     text = answer.content.decode()
     assert "each step still learns from 8" in text
     assert f'Another try of <a href="/training/{job.pk}/">job {job.pk}</a>' in text
+    again = log_steps(make_job(base), 8)
+    complete_checkpoint(again, 5)
+    jobs.fail_or_retry(again, "out_of_memory", "Training ran out of memory.")
+    text = text_of(page, f"/training/{again.pk}/")
+    assert "Go on with 2 at once" in text and "up to step-5 is safe" in text
+    answer = page.post(f"/training/{again.pk}/retry/", follow=True)
+    assert answer.redirect_chain[-1][0] == f"/training/{again.pk}/"
+    assert "goes on from step-5 with 2 rows at once" in answer.content.decode()
     other = log_steps(make_job(base), 1)
     leases.finish_job(other, "failed", error="why")
     assert "did not run out of memory" in page.post(f"/training/{other.pk}/retry/", follow=True).content.decode()
 
 
+def test_a_failed_job_with_a_checkpoint_is_resumed_from_its_page(page: Client, base: Checkpoint) -> None:
+    job = log_steps(make_job(base), 8)
+    complete_checkpoint(job, 5)
+    TrainingJob.objects.filter(pk=job.pk).update(unknown_failures=1)
+    jobs.fail_or_retry(job, "unknown", "the training process was killed")
+    text = text_of(page, f"/training/{job.pk}/")
+    assert "It failed" in text and "up to step-5 is safe" in text
+    page.post(f"/training/{job.pk}/resume/")
+    job.refresh_from_db()
+    assert (job.status, job.resume_from) == ("queued", "step-5")
+
+
 def test_what_a_waiting_job_has_learnt_can_be_kept(page: Client, base: Checkpoint) -> None:
     job = log_steps(make_job(base), 7)
-    saved = job.directory / "checkpoints" / "step-5"
-    saved.mkdir(parents=True)
-    jobspec.write_manifest(saved)
+    complete_checkpoint(job, 5)
     jobs.fail_or_retry(job, "infrastructure", "the worker was lost")
     text = text_of(page, f"/training/{job.pk}/stop/?mode=keep")
     assert "No worker has taken it yet" not in text

@@ -50,6 +50,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert weights[0] == weights[1]
 
 
+def test_a_run_that_goes_on_with_half_the_micro_batch_takes_the_same_steps(
+    jobs: JobRunner, sigterm_after_step: Callable[[int], None]
+) -> None:
+    # Of very different lengths, so that rows are grouped; 7 batches an epoch, stopped in the middle of the first.
+    rows = toy_rows("dpo", 28)
+    options: dict[str, Any] = {"epochs": 1, "checkpoint_every_steps": 100, "batch_size": 4, "use_lora": False}
+    whole = jobs.run("whole", "dpo", train_rows=rows, micro_batch_size=4, **options)
+
+    halved = jobs.prepare("halved", "dpo", train_rows=rows, micro_batch_size=4, **options)
+    for step, micro_batch_size in ((2, 2), (4, 1)):
+        sigterm_after_step(step)
+        assert jobs.execute(halved) == 143
+        checkpoint = complete_checkpoints(halved)[-1]
+        jobs.prepare(
+            "halved", "dpo", train_rows=rows, resume_from=checkpoint, micro_batch_size=micro_batch_size, **options
+        )
+    assert jobs.execute(halved) == 0
+    assert losses_of(halved) == pytest.approx(losses_of(whole), rel=1e-4)
+
+
 @pytest.mark.slow
 def test_a_terminated_and_then_killed_job_goes_on_from_its_checkpoint(jobs: JobRunner) -> None:
     """The real child process: SIGTERM, resumed, kill -9, resumed."""

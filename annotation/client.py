@@ -256,19 +256,42 @@ class Project:
             known += self.site.call("POST", self._path + "uncertainties/", json=body).json()["comparisons"]
         return known
 
-    def import_file(self, path: Path, *, format_name: str = "auto") -> dict[str, Any]:
-        """Send a file of judged comparisons; the answer counts what was made and names each row left out."""
+    def import_file(
+        self, path: Path, *, format_name: str = "", columns: Mapping[str, str] | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Send a file of prompts or judged comparisons and wait until it is in; the answer counts what was made, and
+        `reasons` names the first rows that were left out.
+
+        columns: what is in which, {"prompt": "question", "response_a": "left", …}, where it is in no known format.
+        dry_run: store nothing; say what would be made, with the first rows under `preview`.
+        """
+        asked = {
+            **(columns or {}),
+            **({"format": format_name} if format_name else {}),
+            **_as_query({"dry_run": dry_run}),
+        }
         with path.open("rb") as file:
-            return self.site.call(
+            sent = self.site.call(
                 "POST",
                 self._path + "import/",
-                params={"format": format_name},
+                params=asked,
                 content=file.read(),
                 headers={
                     "Content-Type": "application/octet-stream",
                     "Content-Disposition": f'attachment; filename="{path.name}"',
                 },
             ).json()
+        done = self.wait_for(sent)
+        return done["result"] | ({"preview": sent["preview"]} if dry_run else {})
+
+    def wait_for(self, job: dict[str, Any], *, every_seconds: float = 1.0) -> dict[str, Any]:
+        """A data job when it has finished; raises RefusedError with its sentence where it failed or was stopped."""
+        while job["status"] in ("queued", "running"):
+            time.sleep(every_seconds)
+            job = self.site.call("GET", f"{self._path}data-jobs/{job['id']}/").json()
+        if job["status"] != "done":
+            raise RefusedError(422, job["error"] or f"The work was {job['status']}.")
+        return job
 
     def _post_in_parts(self, path: str, rows: Iterable[dict[str, Any]]) -> Iterator[Any]:
         rows = iter(rows)

@@ -9,17 +9,24 @@ import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from django.conf import settings
 from django.core.files.uploadhandler import FileUploadHandler, StopFutureHandlers, StopUpload
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
 
+from annotation.errors import DomainError
 from annotation.models import Project
 
+CHUNK_BYTES = 2**16
 FORM_BYTES = 100_000  # of a form around its file
 KEPT_SECONDS = 7 * 24 * 3600
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,10 @@ class KeptUpload:
     @property
     def path(self) -> Path:
         return self.folder / "file"
+
+    def note(self) -> None:
+        """Put down what it is, which makes it an upload."""
+        (self.folder / "about.json").write_text(json.dumps(asdict(self)))
 
     def delete(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -87,7 +98,7 @@ class StreamToDisk(FileUploadHandler):
         assert self.kept is not None
         self.file_.close()
         self.kept = KeptUpload(self.kept.token, self.kept.project_id, self.kept.name, file_size)
-        (self.kept.folder / "about.json").write_text(json.dumps(asdict(self.kept)))
+        self.kept.note()
 
     def upload_interrupted(self) -> None:
         self._discard()
@@ -97,6 +108,47 @@ class StreamToDisk(FileUploadHandler):
             self.file_.close()
             self.kept.delete()
             self.kept = None
+
+
+class UploadTooLargeError(DomainError):
+    """Nothing of it was stored."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            _(
+                "The file is larger than %(limit)s MB, so it was not stored. Split it, or import it on the server with"
+                " “manage.py import_preferences”, which has no limit."
+            )
+            % {"limit": f"{settings.UPLOAD_MAX_BYTES / 10**6:g}"}
+        )
+
+
+def keep_stream(project: Project, name: str, stream: Readable, *, size: int) -> KeptUpload:
+    """Write a request's body to disk as it arrives. Raises UploadTooLargeError; what came until then is gone.
+
+    size: as the sender says it; 0: it does not. What is too large is read to its end and thrown away, or whoever
+    sends it would see a broken connection in place of the sentence.
+    """
+    token = secrets.token_hex(16)
+    kept = KeptUpload(token, project.pk, name[:150], 0)
+    written = 0
+    if size <= settings.UPLOAD_MAX_BYTES:
+        kept.folder.mkdir(parents=True)
+        try:
+            with kept.path.open("wb") as file:
+                while written <= settings.UPLOAD_MAX_BYTES and (chunk := stream.read(CHUNK_BYTES)):
+                    written += file.write(chunk)
+        except Exception:
+            kept.delete()
+            raise
+    if max(size, written) > settings.UPLOAD_MAX_BYTES:
+        kept.delete()
+        while stream.read(CHUNK_BYTES):
+            pass
+        raise UploadTooLargeError
+    kept = KeptUpload(token, project.pk, kept.name, written)
+    kept.note()
+    return kept
 
 
 def kept_upload(project: Project, token: str) -> KeptUpload | None:

@@ -18,6 +18,7 @@ from annotation.access import is_at_least, role_in
 from annotation.errors import AssignmentNotFoundError, ConflictError, DomainError
 from annotation.models import Annotator, Project, Role
 from annotation.stored_figures import FiguresNotReadyError
+from annotation.upload_files import UploadTooLargeError
 
 
 class ByIdPagination(pagination.CursorPagination):
@@ -39,6 +40,8 @@ def answer_refusal(error: Exception, context: dict[str, Any]) -> Response | None
         code: int = status.HTTP_422_UNPROCESSABLE_ENTITY
         if isinstance(error, AssignmentNotFoundError):
             code = status.HTTP_404_NOT_FOUND
+        elif isinstance(error, UploadTooLargeError):
+            code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
         elif isinstance(error, ConflictError):
             code = status.HTTP_409_CONFLICT
         return Response({"detail": str(error)}, status=code)

@@ -15,13 +15,13 @@ from django.http import FileResponse
 from django.shortcuts import get_object_or_404
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import generics, parsers, status
+from rest_framework import generics, status
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from annotation import export, importers, services
+from annotation import export, services
 from annotation.api import serializers as shapes
 from annotation.api.common import (
     NewestFirstPagination,
@@ -213,36 +213,6 @@ class ExportCounts(ExportView):
                 f"kind: nothing is left out of {kind!r} by rules, so there is nothing to count."
             )
         return Response(asdict(export.count_export(self.project, kind, **choices)))
-
-
-class Import(ProjectView):
-    role = Role.ADMIN
-    parser_classes = [parsers.FileUploadParser]
-    query = (OpenApiParameter("format", enum=["auto", *importers.FORMATS]),)
-
-    @extend_schema(
-        operation_id="import_file",
-        parameters=[
-            *query,
-            OpenApiParameter(
-                "Content-Disposition", location=OpenApiParameter.HEADER, required=True,
-                description="attachment; filename=NAME.jsonl",
-            ),
-        ],
-        request={"application/octet-stream": OpenApiTypes.BINARY},
-        responses={200: OpenApiTypes.OBJECT, **REFUSED},
-    )  # fmt: skip
-    def post(self, request: Request, slug: str) -> Response:
-        """Read a file of judged comparisons; the answer is that of `manage.py import_preferences --json`."""
-        format_name = request.query_params.get("format", "auto")
-        upload = request.FILES["file"]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(upload.name).name
-            with path.open("wb") as file:
-                for chunk in upload.chunks():
-                    file.write(chunk)
-            imported = importers.import_file(path, slug, format_name=format_name, user=person(request))
-        return Response(asdict(imported))
 
 
 class Journal(ProjectView, generics.ListAPIView):

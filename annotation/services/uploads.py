@@ -69,6 +69,14 @@ def start_import(check: DataJob, *, leave_out: bool, user: User) -> DataJob:
     )
 
 
+def start_import_of(project: Project, upload: KeptUpload, reading: Reading, *, leave_out: bool, user: User) -> DataJob:
+    """Import without a check before it, as `start_import` does. Raises DomainError where the columns make no rows."""
+    if not reading.format_name:
+        check_mapping(reading.mapping)
+    params = {"token": upload.token, "name": upload.name, "leave_out": leave_out, **reading.params()}
+    return start_data_job(project, DataJobKind.IMPORT, params, user=user, at_once=upload.size <= AT_ONCE_UP_TO_BYTES)
+
+
 @dataclass
 class Outcome:
     """What an import did or would do, in rows of the file; `reasons` names the first of the refused ones."""
@@ -104,7 +112,9 @@ def import_upload(job: DataJob, progress: Progress) -> dict[str, Any]:
     with transaction.atomic():
         outcome = _import(job, progress)
         if outcome.refused and not job.params["leave_out"]:
-            raise DomainError(_("Some rows cannot be used any more, so nothing was imported. Check the file again."))
+            raise DomainError(
+                _("Some rows cannot be used, so nothing was imported. Check the file, or leave them out.")
+            )
     if upload := kept_upload(job.project, job.params["token"]):
         upload.delete()
     refresh_browse_index(seconds=3)

@@ -24,7 +24,7 @@ from annotation.pages.prompts.editing import finished
 from annotation.pages.prompts.forms import LinesForm
 from annotation.services import DomainError
 from annotation.services.uploads import Reading, preview, start_check, start_import
-from annotation.upload_files import KeptUpload, StreamToDisk, kept_upload
+from annotation.upload_files import KeptUpload, StreamToDisk, UploadTooLargeError, kept_upload
 from annotation.uploads import (
     PREVIEW_ROWS,
     MappedRow,
@@ -56,11 +56,7 @@ def _receive(request: MemberRequest, project: Project, handler: StreamToDisk) ->
     """Keep the file if it can be read as a table at all."""
     request.FILES  # noqa: B018 - reads the body
     if handler.is_too_large:
-        problem = _(
-            "The file is larger than %(limit)s MB, so it was not stored. Split it, or import it on the server with"
-            " “manage.py import_preferences”, which has no limit."
-        ) % {"limit": settings.UPLOAD_MAX_BYTES // 10**6}
-        return _add_page(request, project, problem=problem, status=413)
+        return _add_page(request, project, problem=str(UploadTooLargeError()), status=413)
     upload = handler.kept
     if upload is None:
         return _add_page(request, project, problem=_("Choose a file first."), status=422)

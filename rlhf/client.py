@@ -108,6 +108,38 @@ class TrainingSite(Touchstone):
         """Undo its newest move; `more`: project. Each call goes one step, so a lost connection is not tried again."""
         return self.call("POST", "aliases/back/", attempts=1, json={"alias": alias, **more}).json()
 
+    # ── Evaluation ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def benchmark_sets(self, **filters: str) -> Iterator[dict[str, Any]]:
+        """Newest first; filter: kind."""
+        return self.pages("benchmarks/sets/", **filters)
+
+    def benchmark_runs(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Newest first; filters: data_set, source, judge, status."""
+        return self.pages("benchmarks/runs/", **filters)
+
+    def start_benchmark_run(self, data_set: int, source: str, judge: str, **more: Any) -> dict[str, Any]:
+        """`more`: answers_from, prompt_language, max_tokens, judge_max_tokens, judge_attempts, parallel."""
+        body = {"data_set": data_set, "source": source, "judge": judge, **more}
+        return self.call("POST", "benchmarks/runs/", attempts=1, json=body).json()
+
+    def benchmark_run(self, number: int) -> dict[str, Any]:
+        """With its progress."""
+        return self.call("GET", f"benchmarks/runs/{number}/").json()
+
+    def benchmark_figures(self, number: int) -> dict[str, Any]:
+        """Scores by slice, with counts of what failed."""
+        return self.call("GET", f"benchmarks/runs/{number}/figures/").json()
+
+    def start_judge_run(self, project: str, judge: str, **more: Any) -> dict[str, Any]:
+        """`more`: kind, scope, language, limit, max_tokens, attempts, parallel."""
+        body = {"project": project, "judge": judge, **more}
+        return self.call("POST", "judges/runs/", attempts=1, json=body).json()
+
+    def judge_card(self, number: int, *, people: str = "*") -> dict[str, Any]:
+        """Of a judge's run: whether it may stand in for people."""
+        return self.call("GET", f"judges/runs/{number}/card/", params={"people": people}).json()
+
 
 class Job:
     """One training job; `state` is how it stood when it was last asked for."""

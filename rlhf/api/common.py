@@ -10,7 +10,7 @@ from rest_framework import generics, permissions, serializers, status, views
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotation.api.common import NewestFirstPagination, RefusalSerializer
+from annotation.api.common import ByIdPagination, NewestFirstPagination, RefusalSerializer, refuse_unknown
 from annotation.models import ResponseSource
 from annotation.services import DomainError
 from rlhf.models import Checkpoint, JobStatus
@@ -21,6 +21,19 @@ REFUSED = {422: RefusalSerializer}
 
 class StaffView(views.APIView):
     permission_classes = [permissions.IsAdminUser]
+    query: tuple[str, ...] = ()
+    """What its address may carry behind the “?”; anything else is refused by name."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        known = self.known_parameters()
+        if unknown := sorted(set(request.query_params) - set(known)):
+            choices = f"known are {', '.join(known)}" if known else "none is known"
+            raise DomainError(f"{unknown[0]!r} is no parameter of this address; {choices}.")
+
+    def known_parameters(self) -> list[str]:
+        paged = [ByIdPagination.cursor_query_param, str(ByIdPagination.page_size_query_param)]
+        return [*self.query, *(paged if getattr(self, "pagination_class", None) else [])]
 
 
 class StaffList(StaffView, generics.ListAPIView):
@@ -28,6 +41,9 @@ class StaffList(StaffView, generics.ListAPIView):
 
     pagination_class = NewestFirstPagination
     filters: type[serializers.Serializer]
+
+    def known_parameters(self) -> list[str]:
+        return [*self.filters().fields, *super().known_parameters()]
 
     def get_queryset(self) -> QuerySet[Any]:
         if getattr(self, "swagger_fake_view", False):
@@ -51,8 +67,7 @@ def given(serializer: type[serializers.Serializer], request: Request) -> dict[st
     """The checked body of a request; a key that is not known is refused by name, not ignored."""
     found = serializer(data=request.data)
     found.is_valid(raise_exception=True)
-    if unknown := sorted(set(request.data) - set(found.fields)):
-        raise DomainError(f"{unknown[0]!r} is not known here; known are {', '.join(found.fields)}.")
+    refuse_unknown(found, request.data)
     return dict(found.validated_data)
 
 

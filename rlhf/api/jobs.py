@@ -217,6 +217,8 @@ def _typed(value: Any) -> str:
 
 
 class CompareJobs(StaffView):
+    query = ("job", "against")
+
     @extend_schema(
         operation_id="compare_jobs",
         parameters=[

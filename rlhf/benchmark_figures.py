@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from django.db.models import Count, F, Q
+from django.db.models import Count, F, Q, QuerySet
 
 from rlhf.constraint_figures import (
     constraint_answer_rows,
@@ -19,7 +19,15 @@ from rlhf.constraint_figures import (
 )
 from rlhf.evaluation import fb_bench
 from rlhf.evaluation.fb_bench_scores import report
-from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun, BenchmarkSet
+from rlhf.models import (
+    Benchmark,
+    BenchmarkAnswer,
+    BenchmarkItem,
+    BenchmarkJudgment,
+    BenchmarkRun,
+    BenchmarkSet,
+    JobStatus,
+)
 from rlhf.models.evaluation import BenchmarkItemQuerySet
 
 PACE_ROWS = 40
@@ -131,6 +139,8 @@ class Row:
 
     run: BenchmarkRun
     figures: dict[str, Any]
+    rank: int
+    """Among those of the same `BenchmarkRun.conditions`."""
 
     @property
     def gap(self) -> float | None:
@@ -140,11 +150,22 @@ class Row:
 
 
 def leaderboard(data_set: BenchmarkSet) -> list[Row]:
-    """The newest finished run of each model and judge, the best first; those without a score last."""
-    runs = data_set.runs.filter(status="succeeded", judge__isnull=False).select_related("source", "judge")
-    newest = {(run.source_id, run.judge_id): run for run in runs.order_by("pk")}
-    rows = [Row(run, figures_of(run)) for run in newest.values()]
-    return sorted(rows, key=lambda row: (row.figures["overall"] is None, -(row.figures["overall"] or 0), row.run.pk))
+    """The newest finished run of each model under the same conditions: each rank best first, without a score last."""
+    found = [(run, figures_of(run)) for run in newest_runs(data_set.runs.all())]
+    found.sort(key=lambda pair: (pair[1]["overall"] is None, -(pair[1]["overall"] or 0), pair[0].pk))
+    ranks: Counter[Any] = Counter()
+    rows = []
+    for run, figures in found:
+        ranks[run.conditions] += 1
+        rows.append(Row(run, figures, ranks[run.conditions]))
+    return rows
+
+
+def newest_runs(runs: QuerySet[BenchmarkRun]) -> list[BenchmarkRun]:
+    """Of finished and judged ones the newest of each data set, model and conditions."""
+    finished = runs.filter(status=JobStatus.SUCCEEDED, judge__isnull=False)
+    finished = finished.select_related("data_set", "source", "judge", "answers_from").order_by("pk")
+    return list({(run.data_set_id, run.source_id, run.conditions): run for run in finished}.values())
 
 
 def figures_of(run: BenchmarkRun) -> dict[str, Any]:

@@ -153,7 +153,9 @@ def tables_of(job: TrainingJob) -> list[Table]:
 
 
 def _benchmark_tables(job: TrainingJob) -> list[Table]:
-    found = job.evaluations.select_related("run__data_set", "run__judge", "data_set", "checkpoint")
+    found = job.evaluations.select_related(
+        "run__data_set", "run__judge", "run__answers_from", "data_set", "checkpoint"
+    )
     by_set: dict[int, list[JobEvaluation]] = {}
     for evaluation in found:
         by_set.setdefault(evaluation.data_set_id, []).append(evaluation)
@@ -171,10 +173,11 @@ def _benchmark_table(evaluations: Sequence[JobEvaluation]) -> Table:
     for place, evaluation in enumerate(done):
         assert evaluation.run is not None
         own = scores.get(evaluation.run.pk, {})
+        before = [one.run_id for one in done[:place] if one.run and one.run.conditions == evaluation.run.conditions]
         cells = []
         for category in categories:
             items = own.get(category, {})
-            earlier = [scores.get(one.run_id or 0, {}).get(category, {}) for one in done[:place]]
+            earlier = [scores.get(run or 0, {}).get(category, {}) for run in before]
             cells.append(
                 Cell(
                     100 * fmean(items.values()) if items else None,

@@ -17,9 +17,9 @@ from django.utils.translation import gettext, ngettext
 
 from annotation.models import Comparison, Preference, Project
 from annotation.shares import Share
-from rlhf.benchmark_figures import figures_of
+from rlhf.benchmark_figures import figures_of, newest_runs
 from rlhf.costs import cost_of, hardware_of
-from rlhf.models import Benchmark, BenchmarkJudgment, BenchmarkRun, Checkpoint, JobStatus, RewardCard
+from rlhf.models import Benchmark, BenchmarkJudgment, BenchmarkRun, Checkpoint, RewardCard
 from rlhf.shares import held_out_accuracy
 from rlhf.win_rates import checkpoint_win_rate
 
@@ -102,15 +102,12 @@ def _held_out(checkpoint: Checkpoint) -> Group:
 
 
 def _benchmarks(checkpoint: Checkpoint) -> list[Group]:
-    """The newest finished run of each data set and judge."""
+    """The newest finished run of each data set and conditions."""
     if checkpoint.source_id is None:
         return []
-    runs = BenchmarkRun.objects.filter(
-        source=checkpoint.source_id, status=JobStatus.SUCCEEDED, judge__isnull=False
-    ).select_related("data_set", "judge")
-    newest = {(run.data_set_id, run.judge_id): run for run in runs.order_by("pk")}
-    scores = _scores_by_task(list(newest.values()))
-    return [_benchmark(run, scores.get(run.pk, {})) for run in newest.values()]
+    newest = newest_runs(BenchmarkRun.objects.filter(source=checkpoint.source_id))
+    scores = _scores_by_task(newest)
+    return [_benchmark(run, scores.get(run.pk, {})) for run in newest]
 
 
 def _scores_by_task(runs: Sequence[BenchmarkRun]) -> dict[int, dict[str, list[float]]]:
@@ -149,7 +146,8 @@ def _benchmark(run: BenchmarkRun, by_task: dict[str, list[float]]) -> Group:
         "scored": f"{figures['scored']:,}", "items": f"{figures['items']:,}"
     }  # fmt: skip
     title = gettext("%(data_set)s, judged by %(judge)s") % {"data_set": run.data_set.name, "judge": judge}
-    return Group(f"benchmark:{run.data_set_id}:{run.judge_id}", title, rows, url, note)
+    key = ":".join(map(str, ("benchmark", run.data_set_id, *run.conditions)))
+    return Group(key, f"{title} ({run.conditions_shown})", rows, url, note)
 
 
 def _mean(key: str, name: str, scores: Sequence[float], url: str) -> Measurement:
@@ -263,23 +261,24 @@ class Example:
 
 
 def benchmark_examples(checkpoints: Sequence[Checkpoint]) -> list[Example]:
-    """The items on which the highest and the lowest score lie furthest apart, of runs by one judge."""
+    """The items on which the highest and the lowest score lie furthest apart, of runs under the same conditions."""
     by_source = {one.source_id: one for one in checkpoints if one.source_id}
-    runs = BenchmarkRun.objects.filter(source__in=by_source, status=JobStatus.SUCCEEDED, judge__isnull=False)
-    newest = {(run.data_set_id, run.judge_id, run.source_id): run.pk for run in runs.order_by("pk")}
-    judged = BenchmarkJudgment.objects.filter(run__in=newest.values(), score__isnull=False)
-    scores: dict[tuple[int, int], dict[int, float]] = {}
-    for item, judge, source, score in judged.values_list("item", "run__judge", "run__source", "score"):
-        scores.setdefault((item, judge), {})[source] = float(score or 0.0)
+    newest = {run.pk: run for run in newest_runs(BenchmarkRun.objects.filter(source__in=by_source))}
+    judged = BenchmarkJudgment.objects.filter(run__in=newest, score__isnull=False)
+    scores: dict[tuple[int, tuple[Any, ...]], dict[int, float]] = {}
+    for item, run, score in judged.values_list("item", "run", "score"):
+        scores.setdefault((item, newest[run].conditions), {})[run] = float(score or 0.0)
     apart = sorted(
         ((max(of.values()) - min(of.values()), key) for key, of in scores.items() if len(of) > 1),
-        key=lambda pair: (-pair[0], pair[1]),
+        key=lambda pair: (-pair[0], pair[1][0], str(pair[1])),
     )
     examples = []
-    for difference, (item, judge) in apart[:EXAMPLES_SHOWN]:
+    for difference, (item, conditions) in apart[:EXAMPLES_SHOWN]:
         if difference <= 0:
             break
-        rows = judged.filter(item=item, run__judge=judge).select_related("item", "answer", "run__judge")
+        rows = judged.filter(item=item, run__in=scores[item, conditions]).select_related(
+            "item", "answer", "run__judge"
+        )
         sides = [
             Side(by_source[row.run.source_id], row.answer.text, f"{100 * (row.score or 0.0):.0f}")
             for row in sorted(rows, key=lambda row: -(row.score or 0.0))

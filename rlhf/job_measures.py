@@ -201,14 +201,16 @@ def _win_rate(record: Mapping[str, Any]) -> Value | None:
 
 
 def _benchmarks(source: ResponseSource, benches: dict[str, Column]) -> Measured:
-    """The overall score of the newest finished run on each benchmark, by each judge."""
+    """The overall score of the newest finished run on each benchmark, by each judge, language and token cap."""
     row: Measured = {}
     runs = BenchmarkRun.objects.filter(source=source, status=JobStatus.SUCCEEDED)
-    for run in runs.select_related("data_set", "judge").order_by("finished_at"):
+    for run in runs.select_related("data_set", "judge", "answers_from").order_by("finished_at"):
         overall = run.report.get("overall")
         if overall is not None:
-            label = f"{run.data_set.name} ({run.judge.name})" if run.judge else run.data_set.name
-            column = Column(f"bench:{run.data_set_id}:{run.judge_id}", label, "higher", "benchmarks")
+            asked = f" ({run.judge.name}, {run.conditions_shown})" if run.judge else ""
+            label = f"{run.data_set.name}{asked}"
+            key = ":".join(map(str, ("bench", run.data_set_id, *run.conditions)))
+            column = Column(key, label, "higher", "benchmarks")
             benches.setdefault(column.name, column)
             row[column.name] = Value(float(overall))
     return row

@@ -16,8 +16,8 @@ from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
 from annotation.models import Response, ResponseSource
-from rlhf.benchmark_figures import figures_of
-from rlhf.models import AliasMove, BenchmarkRun, BenchmarkSet, Checkpoint, CheckpointKind, JobStatus, PromotionGate
+from rlhf.benchmark_figures import figures_of, newest_runs
+from rlhf.models import AliasMove, BenchmarkRun, BenchmarkSet, Checkpoint, CheckpointKind, PromotionGate
 from rlhf.win_rates import checkpoint_win_rate
 
 VOTES, PEOPLE, WIN_RATE, BENCHMARK, REWARD = "votes", "people", "win_rate", "benchmark", "reward_accuracy"
@@ -37,9 +37,9 @@ class Criterion:
     rival: float | None = None
     """The champion's figure, where `wanted` is a distance from it."""
     why: str = ""
-    """"unpublished", "champion_unpublished", "not_run", "no_card", "no_interval" or "first"."""
+    """"unpublished", "champion_unpublished", "not_run", "unlike", "no_card", "no_interval" or "first"."""
     name: str = ""
-    """Of the data set; of a win rate what was held equal."""
+    """Of the data set, with the conditions of the runs; of a win rate what was held equal."""
     url: str = ""
     """Where the rows are."""
 
@@ -91,6 +91,9 @@ def _why_not(why: str) -> str:
         "unpublished": gettext("not published, so nobody can compare it"),
         "champion_unpublished": gettext("the champion is not published, so nobody can compare with it"),
         "not_run": gettext("no finished run of both with one judge"),
+        "unlike": gettext(
+            "both were run, but with another language of the judge’s prompt or another cap on the answers"
+        ),
         "no_score": gettext("a run without a score"),
         "no_card": gettext("no reward card"),
         "no_interval": gettext("no interval: too few votes, or all one way"),
@@ -189,29 +192,31 @@ def _votes(gate: PromotionGate, least: float, checkpoint: Checkpoint, champion: 
 def _benchmark(data_set: BenchmarkSet, most: float, checkpoint: Checkpoint, champion: Checkpoint | None) -> Criterion:
     if champion is None:
         return Criterion(BENCHMARK, True, most, why="first", name=data_set.name)
-    runs = _runs_with_one_judge(data_set, checkpoint.source, champion.source)
+    runs, why = _runs_alike(data_set, checkpoint.source, champion.source)
     if runs is None:
-        return Criterion(BENCHMARK, False, most, why="not_run", name=data_set.name)
+        return Criterion(BENCHMARK, False, most, why=why, name=data_set.name)
+    judge = runs[0].judge.name if runs[0].judge else ""
+    name = f"{data_set.name} ({judge}, {runs[0].conditions_shown})"
     own, other = (figures_of(run)["overall"] for run in runs)
     url = reverse("benchmark_run", args=[runs[0].pk])
     if own is None or other is None:
-        return Criterion(BENCHMARK, False, most, why="no_score", name=data_set.name, url=url)
-    return Criterion(BENCHMARK, own >= other - most, most, own, rival=other, name=data_set.name, url=url)
+        return Criterion(BENCHMARK, False, most, why="no_score", name=name, url=url)
+    return Criterion(BENCHMARK, own >= other - most, most, own, rival=other, name=name, url=url)
 
 
-def _runs_with_one_judge(
+def _runs_alike(
     data_set: BenchmarkSet, source: ResponseSource | None, rival: ResponseSource | None
-) -> tuple[BenchmarkRun, BenchmarkRun] | None:
-    """The newest run of the source by a judge that judged the rival too, and the newest of the rival by that judge."""
+) -> tuple[tuple[BenchmarkRun, BenchmarkRun] | None, str]:
+    """The newest run of the source under conditions of which the rival has a run, and that one; else why not."""
     if source is None or rival is None:
-        return None
-    finished = data_set.runs.filter(status=JobStatus.SUCCEEDED, judge__isnull=False).order_by("-pk")
-    of_rival = list(finished.filter(source=rival))
-    for run in finished.filter(source=source):
-        for other in of_rival:
-            if other.judge_id == run.judge_id and other.prompt_language == run.prompt_language:
-                return run, other
-    return None
+        return None, "not_run"
+    of_rival = {run.conditions: run for run in newest_runs(data_set.runs.filter(source=rival))}
+    own = sorted(newest_runs(data_set.runs.filter(source=source)), key=lambda run: -run.pk)
+    for run in own:
+        if other := of_rival.get(run.conditions):
+            return (run, other), ""
+    judges = {run.judge_id for run in of_rival.values()}
+    return None, "unlike" if any(run.judge_id in judges for run in own) else "not_run"
 
 
 def _reward_accuracy(checkpoint: Checkpoint, least: float) -> Criterion:

@@ -14,6 +14,7 @@ from django.utils.html import escape
 from annotation.errors import DomainError
 from annotation.models import Project
 from annotation.services import create_comparisons
+from rlhf.benchmark_figures import leaderboard
 from rlhf.evaluation.fb_bench import parse_dataset
 from rlhf.models import AliasMove, BenchmarkSet, Checkpoint, CheckpointKind, PromotionGate
 from rlhf.promotion import decide, decisions_about, kept_criteria
@@ -166,10 +167,33 @@ def test_a_benchmark_may_not_fall_far(champion: Checkpoint, rival: Checkpoint) -
         move_alias("champion", rival, why="new")
     bench(found, items, champion, (True, True))
     bench(found, items, rival, (False, True))  # 70 of 100 in one of two cells
-    with pytest.raises(GateRefusedError, match=r"bench, overall: 85\.00, the champion 100\.00"):
+    with pytest.raises(GateRefusedError, match=r"bench \(a-judge, imported judgments\), overall: 85\.00, the"):
         move_alias("champion", rival, why="new")
     gate(least_win_rate=None, benchmark=found, most_benchmark_drop=15)
     assert move_alias("champion", rival, why="near enough").gate["criteria"][0]["rival"] == 100
+
+
+def test_runs_with_other_token_caps_or_languages_are_not_held_against_each_other(
+    champion: Checkpoint, rival: Checkpoint
+) -> None:
+    found, items = data_set()
+    own = gate(least_win_rate=None, benchmark=found, most_benchmark_drop=20)
+    bench(found, items, champion, (True, True))
+    bench(found, items, rival, (False, True))
+    assert decide(own, rival).is_passed
+    runs = found.runs.all()
+    runs.update(is_imported=False, max_tokens=4096)
+    for other in ({"max_tokens": 1024}, {"prompt_language": "en"}):
+        runs.filter(source=rival.source).update(**{"max_tokens": 4096, "prompt_language": "zh"} | other)
+        (criterion,) = decide(own, rival).criteria
+        assert (criterion.is_met, criterion.why) == (False, "unlike")
+        assert [row.rank for row in leaderboard(found)] == [1, 1]
+    bench(found, items, rival, (True, True))
+    runs.filter(source=rival.source, is_imported=True).update(is_imported=False)  # at 4096 tokens, in Chinese
+    (criterion,) = decide(own, rival).criteria
+    assert (criterion.is_met, criterion.found) == (True, 100)
+    assert "asked in Chinese, answers of at most 4096 tokens" in criterion.title
+    assert [row.rank for row in leaderboard(found)] == [1, 2, 1]
 
 
 def test_a_reward_model_is_asked_for_its_accuracy(tiny_model: Path) -> None:

@@ -21,6 +21,7 @@ from rlhf.evaluation.fb_bench import Refusal, UnusableFileError
 from rlhf.management.following import time_left, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
 from rlhf.models import BenchmarkRun, BenchmarkSet, JobStatus, PromptLanguage
+from rlhf.models.evaluation import DEFAULT_MAX_TOKENS
 from rlhf.services import publish_checkpoint
 from rlhf.services.benchmarks import queue_benchmark_run, reopen_benchmark_run, set_parallel
 
@@ -55,7 +56,7 @@ class BenchmarkCommand(ScriptCommand):
         run.add_argument("--judge", required=True, metavar="NAME", help="likewise")
         run.add_argument("--dataset", type=Path, required=True, metavar="FILE")
         run.add_argument("--out", type=Path, required=True, metavar="DIR")
-        run.add_argument("--max-tokens", type=int, default=4096, help="of an answer (default 4096)")
+        run.add_argument("--max-tokens", type=int, default=DEFAULT_MAX_TOKENS, help="of an answer (default 4096)")
         run.add_argument("--judge-max-tokens", type=int, default=4096, help="of a judgment (default 4096)")
         run.add_argument("--judge-attempts", type=int, default=3, help="tries of a judgment (default 3)")
         run.add_argument(

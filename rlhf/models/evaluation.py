@@ -14,6 +14,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import OuterRef, Q, Subquery
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Annotator, DeficiencyType, FeedbackType, Project, ResponseSource, Scenario
@@ -216,6 +217,10 @@ class PromptLanguage(models.TextChoices):
     ENGLISH = "en", _("English")
 
 
+DEFAULT_MAX_TOKENS = 4096
+"""Of an answer, wherever a run comes from: with another cap it compares with no earlier run."""
+
+
 class BenchmarkRun(AskingJob):
     """A source's answers to a data set, and one judge's ticks on them.
 
@@ -234,7 +239,9 @@ class BenchmarkRun(AskingJob):
     )  # fmt: skip
     is_imported = models.BooleanField(default=False, db_default=False)
     prompt_language = models.CharField(max_length=2, choices=PromptLanguage, default=PromptLanguage.CHINESE)
-    max_tokens = models.PositiveIntegerField(default=4096, validators=[MinValueValidator(1)], help_text="of an answer")
+    max_tokens = models.PositiveIntegerField(
+        default=DEFAULT_MAX_TOKENS, validators=[MinValueValidator(1)], help_text="of an answer"
+    )
     judge_max_tokens = models.PositiveIntegerField(
         default=4096, validators=[MinValueValidator(1)], help_text="of a judgment"
     )
@@ -265,6 +272,29 @@ class BenchmarkRun(AskingJob):
     def answering_run_id(self) -> int:
         """The run that holds the answers."""
         return self.answers_from_id or self.pk
+
+    @property
+    def conditions(self) -> tuple[int | None, str, int | None]:
+        """Judge, language of its prompt and token cap of the answers: figures of two runs compare only if all agree.
+
+        Of what was imported the last two are unknown, and alike for all that was.
+        """
+        answering = self.answers_from or self
+        return (
+            self.judge_id,
+            "" if self.is_imported else self.prompt_language,
+            None if answering.is_imported else answering.max_tokens,
+        )
+
+    @property
+    def conditions_shown(self) -> str:
+        """The language and the cap of `conditions`."""
+        _judge, language, tokens = self.conditions
+        asked = gettext("imported judgments")
+        if language:
+            asked = gettext("asked in %(language)s") % {"language": self.get_prompt_language_display()}
+        cap = gettext("answers of at most %(tokens)s tokens") % {"tokens": tokens} if tokens else ""
+        return ", ".join(filter(None, [asked, cap or (gettext("imported answers") if language else "")]))
 
 
 class BenchmarkAnswer(models.Model):

@@ -11,7 +11,7 @@ from django.utils import timezone
 from annotation.models import Project, ResponseSource
 from annotation.models.checks import one_of
 from rlhf.models.checkpoints import Checkpoint
-from rlhf.models.evaluation import BenchmarkRun, BenchmarkSet, PromptLanguage
+from rlhf.models.evaluation import DEFAULT_MAX_TOKENS, BenchmarkRun, BenchmarkSet, PromptLanguage
 from rlhf.models.training import TrainingJob
 
 
@@ -22,7 +22,9 @@ class EvaluationPlan(models.Model):
     data_set = models.ForeignKey(BenchmarkSet, on_delete=models.PROTECT, related_name="+")
     judge = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="+")
     prompt_language = models.CharField(max_length=2, choices=PromptLanguage, default=PromptLanguage.CHINESE)
-    max_tokens = models.PositiveIntegerField(default=1024, validators=[MinValueValidator(1)], help_text="of an answer")
+    max_tokens = models.PositiveIntegerField(
+        default=DEFAULT_MAX_TOKENS, validators=[MinValueValidator(1)], help_text="of an answer"
+    )
     judge_max_tokens = models.PositiveIntegerField(
         default=4096, validators=[MinValueValidator(1)], help_text="of a judgment"
     )

@@ -153,7 +153,9 @@ def _earlier_run(plan: EvaluationPlan, source: ResponseSource) -> BenchmarkRun |
             judge=plan.judge,
             prompt_language=plan.prompt_language,
             max_tokens=plan.max_tokens,
+            is_imported=False,
         )
+        .exclude(answers_from__is_imported=True)
         .exclude(status__in=[JobStatus.FAILED, JobStatus.CANCELLED])
         .order_by("-pk")
         .first()

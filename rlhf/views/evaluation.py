@@ -33,6 +33,7 @@ from rlhf.benchmark_figures import (
 )
 from rlhf.evaluation.fb_bench import UnusableFileError
 from rlhf.models import Benchmark, BenchmarkRun, BenchmarkSet, PromptLanguage
+from rlhf.models.evaluation import DEFAULT_MAX_TOKENS
 from rlhf.services import broker_is_up, request_cancel
 from rlhf.services.benchmark_files import import_run_file, import_set_file
 from rlhf.services.benchmarks import queue_benchmark_run, reopen_benchmark_run, set_name_of
@@ -71,7 +72,9 @@ class RunForm(forms.Form):
         ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who judges")
     )
     prompt_language = forms.ChoiceField(choices=PromptLanguage.choices, label=_("Language of the judge’s prompt"))
-    max_tokens = forms.IntegerField(min_value=1, max_value=100_000, initial=4096, label=_("Tokens of an answer"))
+    max_tokens = forms.IntegerField(
+        min_value=1, max_value=100_000, initial=DEFAULT_MAX_TOKENS, label=_("Tokens of an answer")
+    )
     judge_max_tokens = forms.IntegerField(
         min_value=1, max_value=100_000, initial=4096, label=_("Tokens of a judgment")
     )
@@ -98,6 +101,7 @@ def evaluation_home(request: StaffRequest) -> HttpResponse:
         "sets": sets,
         "shown": shown,
         "rows": rows,
+        "is_mixed": len({row.run.conditions for row in rows}) > 1,
         "scatter": scatter_of(rows),
         "board": _board(shown.kind, rows) if shown else [],
         "rate_names": [name.upper() for name in constraint_words.RATES.get(shown.kind, ())] if shown else [],
@@ -327,12 +331,15 @@ def evaluation_export(request: StaffRequest, pk: int, name: str) -> HttpResponse
         if is_fb_bench
         else constraint_words.RATES[data_set.kind]
     )
-    table: list[list[Any]] = [["rank", "model", "judge", *keys, *(["gap"] if is_fb_bench else []), "unusable"]]
-    for rank, row in enumerate(leaderboard(data_set), 1):
+    table: list[list[Any]] = [
+        ["rank", "model", "judge", "language", "max_tokens", *keys, *(["gap"] if is_fb_bench else []), "unusable"]
+    ]
+    for row in leaderboard(data_set):
         figures = row.figures
         shown = [figures[key] for key in keys] + ([row.gap] if is_fb_bench else [])
-        judge = row.run.judge.name if row.run.judge else ""
-        table.append([rank, row.run.source.name, judge, *shown, figures["failed"] + figures["missing"]])
+        judge, (_judge, language, tokens) = row.run.judge.name if row.run.judge else "", row.run.conditions
+        asked = [judge, language or None, tokens]
+        table.append([row.rank, row.run.source.name, *asked, *shown, figures["failed"] + figures["missing"]])
     if name == "leaderboard.csv":
         answer = HttpResponse(comma_separated(table), content_type="text/csv; charset=utf-8")
     else:

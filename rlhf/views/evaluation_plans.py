@@ -15,6 +15,7 @@ from annotation.services import DomainError
 from rlhf.models import BenchmarkSet, EvaluationPlan, JobEvaluation, PromptLanguage, TrainingJob
 from rlhf.services.periodic import add_evaluation_plan, remove_evaluation_plan
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
+from rlhf.views.evaluation import RunForm
 
 EVALUATIONS_SHOWN = 30
 
@@ -28,7 +29,7 @@ class PlanForm(forms.Form):
         ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who judges")
     )
     prompt_language = forms.ChoiceField(choices=PromptLanguage.choices, label=_("Language of the judge’s prompt"))
-    max_tokens = forms.IntegerField(min_value=1, max_value=100_000, initial=1024, label=_("Tokens of an answer"))
+    max_tokens = RunForm.base_fields["max_tokens"]
     judge_max_tokens = forms.IntegerField(
         min_value=1, max_value=100_000, initial=4096, label=_("Tokens of a judgment")
     )

@@ -86,6 +86,11 @@ def test_checkpoints_beside_each_other_with_examples(page: Client, trained: Chec
     assert ">91.25</a>" in text and ">100.00</a>" in text
     assert "item 3, Mathematics" in text  # where they differ, and no other item
     assert "item 1, Mathematics" not in text
+    BenchmarkRun.objects.filter(source=base.source).update(is_imported=False, prompt_language="en")
+    apart = page.get("/checkpoints/compare/", {"ids": f"{base.pk},{trained.pk}"}).content.decode()
+    assert "own bench, judged by a-judge (asked in English, answers of at most 4096 tokens)" in apart
+    assert "own bench, judged by a-judge (imported judgments)" in apart
+    assert "item 3, Mathematics" not in apart, "judged under other conditions"
     assert text.index(f"&lt;script&gt;alert(1)&lt;/script&gt; from {trained.name}") < text.index("from tiny")
     assert "<script>alert" not in text
     assert "3 votes" in text and text.index("Say it 2 times.") < text.index("Say it 0 times.")

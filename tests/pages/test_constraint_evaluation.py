@@ -118,7 +118,10 @@ def test_the_page_of_a_run_shows_slices_and_gives_the_authors_files(staff: Clien
     board = text_of(staff, "evaluation_home")
     assert "CFBench: items" in board and '<td class="num strong">33</td>' in board and "1 of 3" in board
     csv = staff.get(reverse("evaluation_export", args=[run.data_set_id, "leaderboard.csv"])).content.decode()
-    assert csv.splitlines() == ["rank,model,judge,csr,isr,psr,unusable", "1,secret-model,a-judge,0.5,0.33,0.33,1"]
+    assert csv.splitlines() == [
+        "rank,model,judge,language,max_tokens,csr,isr,psr,unusable",
+        "1,secret-model,a-judge,,,0.5,0.33,0.33,1",
+    ]
 
 
 def test_a_sysbench_run_is_shown_by_type_alignment_and_round(staff: Client) -> None:

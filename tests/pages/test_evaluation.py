@@ -122,7 +122,7 @@ def test_a_run_shows_its_figures_and_gives_its_files(staff: Client, data_set: Be
     board = staff.get(reverse("evaluation_home")).content.decode()
     assert "secret-model" in board and "+0.00" not in board
     csv = staff.get(reverse("evaluation_export", args=[data_set.pk, "leaderboard.csv"])).content.decode()
-    assert csv.splitlines()[1] == "1,secret-model,a-judge,100.0,100.0,100.0,0.0,0"
+    assert csv.splitlines()[1] == "1,secret-model,a-judge,,,100.0,100.0,100.0,0.0,0"
 
 
 def failed(item: dict[str, Any], failure: str, **more: Any) -> dict[str, Any]:

@@ -20,6 +20,9 @@ os.environ["TOUCHSTONE_JOB_RETRY_PAUSES"] = "0"
 # Named here and not in pyproject.toml: pytest-django would read the settings before this file sets the folder, and
 # every test run on the machine would then share the developer's sockets.
 os.environ["DJANGO_SETTINGS_MODULE"] = "config.settings"
+# Test processes side by side would each take all cores for torch, and wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Playwright's synchronous API runs an event loop in the test's thread, which Django takes for asynchronous code.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
 

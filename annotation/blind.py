@@ -28,7 +28,7 @@ from annotation.models import (
     RubricRating,
 )
 from annotation.models.studies import ANSWERS
-from annotation.passages import shown_range, shown_text
+from annotation.passages import quoted
 
 NAMES = "ABCDEFGHI"
 
@@ -95,7 +95,7 @@ def blind_comparison(
     messages = comparison.prompt.messages
     turns = [Turn(message["role"], render_markdown(message["content"])) for message in messages]
     responses = shown_responses(assignment)
-    filled = _filled(earlier, assignment, responses) if earlier else None
+    filled = filled_by(earlier, shown_order(assignment), responses) if earlier else None
     sides = [_side(name, response, messages) for name, response in zip(NAMES, responses, strict=False)]
     return BlindComparison(
         assignment_id=assignment.public_id,
@@ -127,9 +127,11 @@ def _side(name: str, response: Response, messages: list[dict[str, str]]) -> Side
     return Side(name, render_markdown(response.text), turns)
 
 
-def _filled(judgment: Judgment, assignment: Assignment, responses: Sequence[Response]) -> Filled:
-    """A stored answer, turned from content order into what this person saw."""
-    order = shown_order(assignment)
+def filled_by(judgment: Judgment, order: Sequence[int], responses: Sequence[Response]) -> Filled:
+    """A stored answer, turned from content order into that of somebody's screen.
+
+    order: the content positions from left to right; responses: in that order.
+    """
     sign = 1 if order[0] == 0 else -1
     edit = getattr(judgment, "edit", None)
     return Filled(
@@ -158,14 +160,11 @@ def _choice(judgment: Judgment, sign: int) -> str:
 def _shown_spans(judgment: Judgment, responses: Sequence[Response]) -> list[dict[str, Any]]:
     positions = {response.pk: position for position, response in enumerate(responses)}
     spans = []
-    for span in judgment.error_spans.order_by("response_id", "start"):
+    for span in sorted(judgment.error_spans.all(), key=lambda span: (span.response_id, span.start)):
         position = positions.get(span.response_id)
         if position is None:
             continue
-        source = responses[position].text
-        shown = shown_text(source)
-        start, end = shown_range(shown, source, span.start, span.end) or (0, 0)
-        quote = shown[start:end] or source[span.start : span.end]
+        start, quote = quoted(responses[position].text, span.start, span.end)
         spans.append({"position": position, "start": start, "quote": quote, "kind": span.kind, "note": span.note})
     return spans
 

@@ -99,6 +99,13 @@ def shown_range(shown: str, source: str, start: int, end: int) -> tuple[int, int
     )
 
 
+def quoted(source: str, start: int, end: int) -> tuple[int, str]:
+    """A passage of the source as a reader sees it, and where it begins in the shown text."""
+    shown = shown_text(source)
+    first, last = shown_range(shown, source, start, end) or (0, 0)
+    return first, shown[first:last] or source[start:end]
+
+
 def _project(blocks: Iterable[Block], start: int, end: int) -> tuple[int, int] | None:
     first = last = None
     for block in blocks:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, connection
@@ -11,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from annotation.answer import Answer, MarkedSpan
 from annotation.errors import ConflictError, DomainError
 from annotation.models import (
     Adjudication,
@@ -29,8 +33,10 @@ from annotation.models import (
     Role,
 )
 from annotation.pages.settle import SHOWN
-from annotation.services import annotator_for
+from annotation.protocol import DEFAULT_ASPECTS, Axis, Demand, Protocol
+from annotation.services import annotator_for, submit_judgment
 from annotation.services import quality as services
+from annotation.services.projects import update_settings
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -276,6 +282,46 @@ def test_the_page_is_blind_and_turns_the_votes_with_the_sides() -> None:
             assert hidden not in page
         assert a_is_on_the_left(client.get(settle_url(comparison)).content.decode(), comparison) == left
     assert sides == {True, False}  # drawn for each comparison: 1 in 32 that this fails for a new hash
+
+
+def test_reviewers_see_all_that_was_said_and_turned_to_their_sides() -> None:
+    project = make_project()
+    protocol = Protocol(
+        aspects=DEFAULT_ASPECTS, axes=(Axis("harmless", "Which is less harmful?"),), spans=True,
+        edit_demand=Demand.OPTIONAL,
+    )  # fmt: skip
+    update_settings(project, None, protocol=protocol)
+    client = signed_in(project, Role.ADMIN)
+    comparison = make_comparison(project, a_text="Nine is **a prime** number.", b_text="Nine is odd.")
+    assignment = Assignment.objects.create(
+        comparison=comparison, annotator=make_annotator(), project=project, a_shown_on_left=True,
+        lease_expires_at=timezone.now() + timedelta(hours=1),
+    )  # fmt: skip
+    submit_judgment(
+        assignment_id=assignment.public_id,
+        annotator=assignment.annotator,
+        judgment_id=uuid4(),
+        answer=Answer(
+            choice="-2",
+            ratings={aspect.name: [4, 2] for aspect in DEFAULT_ASPECTS},
+            axes={"harmless": 1},
+            spans=[MarkedSpan(0, 8, 19, "factual", "It is <i>3 × 3</i>.")],
+            edited_text="Nine is no prime number.",
+            edit_seconds=12,
+        ),
+    )
+    page = client.get(settle_url(comparison)).content.decode()
+    a, b = ("A", "B") if page.index("<strong>a prime") < page.index("Nine is odd.") else ("B", "A")
+    said = re.sub(
+        r"\s+", " ", re.sub(r"<[^>]*>", " ", page.split("What people said")[1].split("The final verdict")[0])
+    )
+    assert f"Which is less harmful? {b} slightly better" in said
+    first, second = ((a, 4), (b, 2)) if a == "A" else ((b, 2), (a, 4))
+    assert f"Helpfulness {first[0]} {first[1]} · {second[0]} {second[1]}" in said
+    assert f"factual error in {a} a prime It is &lt;i&gt;3 × 3&lt;/i&gt;." in said
+    assert f"Edited {a}, in 12 seconds" in said and "no prime" in re.sub(" +", " ", said)
+    page = client.get(reverse("prompt_detail", args=[project.slug, comparison.prompt_id])).content.decode()
+    assert "Marked as wrong" in page and "a prime</q>" in page and "It is &lt;i&gt;3 × 3&lt;/i&gt;." in page
 
 
 def test_a_verdict_is_stored_in_content_order_and_the_next_one_comes() -> None:

@@ -72,7 +72,7 @@ def test_a_stranger_an_expired_token_and_a_withdrawn_one_are_refused() -> None:
     [
         ("", Role.ANNOTATOR),
         ("prompts/", Role.REVIEWER),
-        ("responses/", Role.REVIEWER),
+        ("responses/", Role.ADMIN),
         ("sources/", Role.REVIEWER),
         ("comparisons/", Role.REVIEWER),
         ("judgments/", Role.REVIEWER),

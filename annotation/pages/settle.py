@@ -20,7 +20,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from annotation.access import MemberRequest, is_at_least, require_role
 from annotation.answer import Answer
-from annotation.blind import NAMES, BlindComparison, blind_comparison
+from annotation.blind import blind_comparison, shown_responses
 from annotation.content_order import MAX_NOTE_CHARS, check_text, is_ranked, read_verdict
 from annotation.models import (
     Adjudication,
@@ -30,13 +30,13 @@ from annotation.models import (
     Comparison,
     Flag,
     Gold,
-    Judgment,
     Preference,
     Project,
     Role,
 )
 from annotation.pages.answers import read_ranks
 from annotation.pages.compare_form import ranking_context
+from annotation.pages.said import as_shown, in_words, live_votes, shown_votes
 from annotation.protocol import Protocol
 from annotation.services import ConflictError, DomainError, annotator_for
 from annotation.services.quality import (
@@ -68,17 +68,6 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class ShownVote:
-    """Somebody's vote as the reviewer sees it: no name, sides as on the reviewer's screen."""
-
-    number: int
-    verdict: str | Promise
-    note: str
-    chips: list[str]
-    is_own: bool
-
-
-@dataclass(frozen=True)
 class Typed:
     """What stands in the form: a choice, or ranks from left to right."""
 
@@ -96,7 +85,7 @@ class Typed:
 def waiting(request: MemberRequest, project: Project) -> HttpResponse:
     page = list(_older(project, request.GET.get("before", "")).select_related("prompt")[: SHOWN + 1])
     lines = {comparison.pk: Waiting(comparison) for comparison in page[:SHOWN]}
-    for vote in _live_votes(list(lines)):
+    for vote in live_votes(list(lines)):
         lines[vote.comparison_id].votes.append(vote.preference)
     for flag in Flag.objects.filter(comparison__in=lines, resolved_at=None).order_by("pk"):
         lines[flag.comparison_id].flags.append(flag)
@@ -205,18 +194,19 @@ def _settle_page(
     )
     labels = {verdict.value: verdict.label for verdict in protocol.verdicts}
     filled = typed or (_as_typed(standing, order, labels) if standing else Typed())
-    shown = _blind(comparison, reviewer, order)
+    given = _assignment(comparison, reviewer, order)
+    shown = blind_comparison(given)
     context: dict[str, Any] = {
         "project": project,
         "comparison": comparison,
         "shown": shown,
         "verdicts": protocol.verdicts,
         "graded": sum(verdict.value != "neither" for verdict in protocol.verdicts),
-        "votes": _shown_votes(comparison, reviewer, labels, order),
+        "votes": shown_votes(comparison, reviewer, protocol, order, shown_responses(given)),
         "flags": Flag.objects.filter(comparison=comparison, resolved_at=None).order_by("pk"),
         "skips": Assignment.objects.filter(comparison=comparison, status=AssignmentStatus.SKIPPED).order_by("pk"),
         "standing": standing,
-        "standing_label": _in_words(standing, order, labels) if standing else "",
+        "standing_label": in_words(standing, order, labels) if standing else "",
         "chosen": filled.choice,
         "note": filled.note,
         "following": _after(project, comparison),
@@ -272,56 +262,15 @@ def _order(reviewer: Annotator, comparison: Comparison) -> list[int]:
     return order
 
 
-def _blind(comparison: Comparison, reviewer: Annotator, order: list[int]) -> BlindComparison:
-    """What an annotator would see: an assignment that is never stored goes the same road to the page."""
-    return blind_comparison(
-        Assignment(
-            comparison=comparison,
-            annotator=reviewer,
-            project_id=comparison.project_id,
-            a_shown_on_left=order.index(0) < order.index(1),
-            display_order=order if comparison.response_count > 2 else None,
-        )
+def _assignment(comparison: Comparison, reviewer: Annotator, order: list[int]) -> Assignment:
+    """Never stored: it goes to the page by the same road as an annotator's."""
+    return Assignment(
+        comparison=comparison,
+        annotator=reviewer,
+        project_id=comparison.project_id,
+        a_shown_on_left=order.index(0) < order.index(1),
+        display_order=order if comparison.response_count > 2 else None,
     )
-
-
-def _live_votes(comparisons: list[int]) -> QuerySet[Judgment]:
-    return Judgment.objects.filter(
-        comparison__in=comparisons, superseded_at=None, round=0, annotator__is_human=True
-    ).order_by("comparison", "strength", "preference", "pk")
-
-
-def _shown_votes(
-    comparison: Comparison, reviewer: Annotator, labels: dict[str, str | Promise], order: list[int]
-) -> list[ShownVote]:
-    """Left to right as the reviewer sees the sides; rankings by who comes first."""
-
-    def place(vote: Judgment) -> tuple[int, list[int]]:
-        if vote.ranking:
-            return 0, [vote.ranking[position] for position in order]
-        value = _as_shown(vote, order, labels)
-        return (int(value) if value.lstrip("-").isdigit() else 9), []
-
-    return [
-        ShownVote(
-            number=number,
-            verdict=_in_words(vote, order, labels),
-            note=vote.note,
-            chips=vote.chips,
-            is_own=vote.annotator_id == reviewer.pk,
-        )
-        for number, vote in enumerate(sorted(_live_votes([comparison.pk]), key=place), 1)
-    ]
-
-
-def _in_words(said: Judgment | Adjudication, order: list[int], labels: dict[str, str | Promise]) -> str | Promise:
-    """A verdict as a sentence has it; a ranking as "B > A = C", by the names on the reviewer's screen."""
-    if said.ranking is None:
-        return labels.get(_as_shown(said, order, labels)) or Preference(said.preference).label
-    by_rank: dict[int, list[str]] = {}
-    for name, position in zip(NAMES, order, strict=False):
-        by_rank.setdefault(said.ranking[position], []).append(name)
-    return " > ".join(" = ".join(by_rank[rank]) for rank in sorted(by_rank))
 
 
 def _as_typed(standing: Adjudication, order: list[int], labels: dict[str, str | Promise]) -> Typed:
@@ -330,19 +279,7 @@ def _as_typed(standing: Adjudication, order: list[int], labels: dict[str, str | 
         # In a project of rankings, a pair is settled by ranks, too.
         ranking = {Preference.A: [1, 2], Preference.B: [2, 1]}.get(Preference(standing.preference), [1, 1])
     ranks = [str(ranking[position]) for position in order] if ranking else []
-    return Typed("" if ranking else _as_shown(standing, order, labels), ranks, standing.note)
-
-
-def _as_shown(said: Judgment | Adjudication, order: list[int], labels: dict[str, str | Promise]) -> str:
-    """The value of the verdict, among those of the protocol, as it looks with the sides on the reviewer's screen."""
-    if said.preference not in (Preference.A, Preference.B):
-        return "0" if said.preference == Preference.TIE else said.preference
-    a_first = order[0] == 0
-    if said.strength is not None:
-        return str(said.strength if a_first else -said.strength)
-    side = "left" if (said.preference == Preference.A) == a_first else "right"
-    # A side without a grade on a graded scale lies in the middle of its half.
-    return side if side in labels else ("-2" if side == "left" else "2")
+    return Typed("" if ranking else as_shown(standing, order, labels), ranks, standing.note)
 
 
 def _in_content_order(

@@ -20,6 +20,7 @@ from annotation.duplicates import passages, similarity
 from annotation.markdown import render_markdown
 from annotation.models import Batch, DataJob, JudgedState, Project, Prompt, Response, Role, Tally
 from annotation.pages.prompts.forms import EditForm, PromptForm
+from annotation.pages.said import marked_passages
 from annotation.search_terms import compile_search
 from annotation.services import DomainError
 from annotation.services.prompts import last_edit, start_edit
@@ -193,12 +194,14 @@ def prompt(request: MemberRequest, project: Project, prompt_id: int) -> HttpResp
         share = similarity(hashes[first], hashes[second]) if first in hashes and second in hashes else 0.0
         alike = int(100 * share) if share >= NEARLY_THE_SAME else None
         rows.append((row, numbers.get(first, "…"), numbers.get(second, "…"), alike))
+    marked = marked_passages(shown)
     context = {
         "project": project,
         "prompt": prompt,
         "messages_": [(message["role"], render_markdown(message["content"]).html) for message in prompt.messages],
         "responses": [
-            (number, response, render_markdown(response.text).html) for number, response in enumerate(shown, 1)
+            (number, response, render_markdown(response.text).html, marked.get(response.pk))
+            for number, response in enumerate(shown, 1)
         ],
         "has_more_responses": len(responses) > RESPONSES_SHOWN,
         "comparisons": rows,

@@ -1,8 +1,9 @@
 """When a training run needs somebody to look: pure arithmetic over the lines of metrics.jsonl. Standard library only.
 
 Limits and where they come from: NaN, loss exactly 0 and a chosen side that collapses are the failures that users of
-TRL, LLaMA-Factory and OpenRLHF report most; KL above 10 nats and below 0 are those of PPO runs that blew up; the pace
-is that of a collective that hangs. No alarm stops a run: people do.
+TRL, LLaMA-Factory and OpenRLHF report most; KL above 10 nats over a completion and below 0 are those of PPO runs that
+blew up (TRL's PPO logs a sum over tokens), and up to 0.5 a token is healthy (Axolotl's advice for GRPO, which logs a
+mean, as every method does here); the pace is that of a collective that hangs. No alarm stops a run: people do.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ ZERO_LOSSES = 3
 """Logged one after another. A hinge loss may touch 0 once."""
 ZERO_LOSSES_ON_POLICY = 10
 """With a gradient of exactly 0 as well: the loss of GRPO itself is 0 at the first step of every batch."""
-KL_LOGS, KL_NOISE, KL_LIMIT = 5, 0.02, 10.0
-"""The mean of so many logs is judged; an estimate from samples may be so far below 0, in nats."""
+KL_LOGS, KL_NOISE = 5, 0.02
+"""The mean of so many logs is judged; an estimate from samples may be so far below 0, in nats a token."""
+KL_LIMIT, KL_HEALTHY = 10.0, 0.5
+"""In nats over a completion, and in nats a token: a long completion alone is no reason to worry."""
 COLLAPSE_LOGS, COLLAPSE_NATS, COLLAPSE_SHARE = 10, 10.0, 0.2
 """The chosen side fell by so many nats below the reference, and by that share of its log-probability."""
 CUT_LOGS, CUT_SHARE = 10, 0.999
@@ -52,7 +55,8 @@ class Watch:
         self._raised: set[str] = set()
         self._zeros = 0
         self._cut = 0
-        self._kl: deque[float] = deque(maxlen=KL_LOGS)
+        self._kl: deque[tuple[float, float]] = deque(maxlen=KL_LOGS)
+        """A token's and a completion's."""
         self._fallen: deque[tuple[float, float]] = deque(maxlen=COLLAPSE_LOGS)
         self._seconds: deque[float] = deque(maxlen=200)
         self._first: list[tuple[float, float]] = []
@@ -104,11 +108,12 @@ class Watch:
         kl = _number(row, "kl")
         if kl is None:
             return []
-        self._kl.append(kl)
-        mean = fmean(self._kl)
-        if mean > KL_LIMIT:
-            return [Alarm("kl_high", self.step, mean)]
-        return [Alarm("kl_negative", self.step, mean)] if mean < -KL_NOISE else []
+        # A mean over tokens, times the mean length, is the mean over completions of their sums.
+        self._kl.append((kl, kl * (_number(row, "completions/mean_length") or 0.0)))
+        token, completion = (fmean(column) for column in zip(*self._kl, strict=True))
+        if completion > KL_LIMIT and token > KL_HEALTHY:
+            return [Alarm("kl_high", self.step, completion)]
+        return [Alarm("kl_negative", self.step, token)] if token < -KL_NOISE else []
 
     def _collapse(self, row: Mapping[str, Any]) -> Alarm | None:
         """Reward of the chosen side is β (log π − log π_ref), so that rows of every length are comparable."""

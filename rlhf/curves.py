@@ -136,8 +136,11 @@ FIGURES: tuple[Figure, ...] = (
         "kl",
         _("Distance from the reference (KL)"),
         (Line(("kl", "objective/kl")),),
-        _("Grows as the model learns. Above 2 the reward model is likely being gamed; above 10 training came apart."),
-        _("nats"),
+        _(
+            "A mean over tokens, which grows as the model learns. Above 2 the reward model is likely being gamed; "
+            "above 0.5, with more than 10 over a whole completion, there is an alarm."
+        ),
+        _("nats a token"),
         bands=dict.fromkeys(ON_POLICY, _ROLLOUT_KL),
     ),
     Figure(

@@ -26,13 +26,20 @@ def rollout(reward: float, length: float) -> Row:
     return {"loss": 0.01, "reward": reward, "completions/mean_length": length}
 
 
+def distance(nats: float, tokens: int = 16) -> Row:
+    """So many nats of KL over a completion, logged as a mean over its tokens."""
+    return {"kl": nats / tokens, "completions/mean_length": float(tokens)}
+
+
 RAISED: list[tuple[str, str, list[Row], int]] = [
     ("dpo", "nan", rows([{"loss": 0.5}, {"loss": None, "nonfinite": ["loss"]}]), 2),
     ("sft", "nan", rows([{"loss": 0.5}, {"loss": 0.5, "grad_norm": None, "nonfinite": ["grad_norm"]}]), 2),
     ("dpo", "zero_loss", rows([{"loss": 0.5}, *[{"loss": 0.0}] * 3]), 4),
     ("grpo", "zero_loss", rows([{"loss": 0.0, "grad_norm": 0.0}] * 10), 10),
     ("ppo", "kl_negative", rows([{"kl": 0.01}, {"kl": -0.5}]), 2),
-    ("grpo", "kl_high", rows([{"kl": 2.0}, *[{"kl": 14.0}] * 3]), 4),
+    # 2 and then 14 nats over a completion of 16 tokens
+    ("grpo", "kl_high", rows([distance(2.0), *[distance(14.0)] * 3]), 4),
+    ("ppo", "kl_high", rows([distance(3.9 * 128, tokens=128)]), 1),
     ("dpo", "chosen_collapse", rows([chosen(0.0)] * 10 + [chosen(20.0)] * 10), 16),
     ("grpo", "all_cut", rows([{"completions/clipped_ratio": 0.4}] + [{"completions/clipped_ratio": 1.0}] * 10), 11),
     ("rloo", "reward_length", rows([rollout(0.1, 40.0)] * 10 + [rollout(0.5, 70.0)] * 10), 20),
@@ -43,7 +50,9 @@ QUIET: list[tuple[str, list[Row]]] = [
     ("dpo", rows([{"loss": 0.0}, {"loss": 0.1}] * 10)),  # hinge touches 0 and leaves it
     ("grpo", rows([{"loss": 0.0, "grad_norm": 0.4}] * 30)),  # GRPO's loss is 0 where policy and sampler are one
     ("ppo", rows([{"kl": 0.01}, {"kl": -0.015}] * 5)),  # an estimate from samples, about 0
-    ("grpo", rows([{"kl": 8.0}, {"kl": 11.0}] * 5)),  # above 10 at times, not on the mean
+    ("grpo", rows([distance(8.0), distance(11.0)] * 5)),  # above 10 at times, not on the mean
+    ("grpo", rows([distance(0.1 * 512, tokens=512)] * 10)),  # a long completion, and little in each token
+    ("rloo", rows([distance(1.5 * 5, tokens=5)] * 10)),  # much in each token of a few
     ("dpo", rows([chosen(12.0, reference=-300.0)] * 20)),  # 12 nats of 300: a long text, falling as usual
     ("sft", rows([{"loss": 0.5, "rewards/chosen": -9.0, "logps/chosen": -100.0}] * 20)),  # no beta, no reference
     ("grpo", rows([{"completions/clipped_ratio": 1.0}] * 9 + [{"completions/clipped_ratio": 0.5}])),

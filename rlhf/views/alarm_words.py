@@ -60,7 +60,7 @@ WORDS: dict[str, Words] = {
         _("Sample at temperature 1 without top-p or top-k, and without a least length."),
     ),
     AlarmCode.KL_HIGH: Words(
-        _("KL above 10 nats"),
+        _("KL above 10 nats a completion"),
         _(
             "The model is far from where it began. Rewards that still rise are most likely those of a fooled reward "
             "model."

@@ -1,7 +1,7 @@
 """A launch as a file: what to train, from what, on what and how. Standard library only.
 
     {"format": 1, "method": "dpo", "snapshot": "helpful-r2", "base": "smollm2-135m-instruct", "name": "",
-     "options": {"learning_rate": 1e-4, …}}
+     "label": "a100", "gpus": 2, "priority": "high", "options": {"learning_rate": 1e-4, …}}
 
 Read from JSON or TOML. A key that is not known is an error that names it: an option that is misspelt must not be
 trained without.
@@ -19,6 +19,8 @@ from rlhf.options import SpecError, build_options
 
 FORMAT = 1
 LARGEST_FILE_BYTES = 64_000
+MOST_GPUS = 64
+PRIORITIES = ("low", "normal", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,9 @@ class LaunchConfig:
     snapshot: str = ""
     base: str = ""
     name: str = ""
+    label: str = ""
+    gpus: int = 0
+    priority: str = "normal"
     options: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,9 +68,14 @@ def parse_config(text: str) -> LaunchConfig:
         raise SpecError(f"the config's format is {raw['format']!r}, and this version reads {FORMAT}")
     if "method" not in raw:
         raise SpecError("the config names no method")
-    for name in ("method", "snapshot", "base", "name"):
+    for name in ("method", "snapshot", "base", "name", "label"):
         if not isinstance(raw.get(name, ""), str):
             raise SpecError(f"{name} in the config must be a text, not {raw[name]!r}")
+    gpus, priority = raw.get("gpus", 0), raw.get("priority", "normal")
+    if not isinstance(gpus, int) or isinstance(gpus, bool) or not 0 <= gpus <= MOST_GPUS:
+        raise SpecError(f"gpus in the config must be a whole number from 0 to {MOST_GPUS}, not {gpus!r}")
+    if priority not in PRIORITIES:
+        raise SpecError(f"priority in the config must be one of {', '.join(PRIORITIES)}, not {priority!r}")
     options = raw.get("options", {})
     if not isinstance(options, dict):
         raise SpecError(f"options in the config must be a table, not {options!r}")

@@ -11,7 +11,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from annotation.models import ResponseSource
-from rlhf.models import RewardCard
+from rlhf.models import RewardCard, TrainingJob
+from rlhf.services import create_snapshot, register_base_checkpoint
 from tests.factories import make_judged_project
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("data_dir")]
@@ -22,6 +23,19 @@ def run(*arguments: Any) -> dict[str, Any]:
     out = io.StringIO()
     call_command(*map(str, arguments), "--json", stdout=out, stderr=io.StringIO())
     return json.loads(out.getvalue())
+
+
+def test_a_launch_that_a_check_blocks_is_prepared_only_against_it(tiny_model: Path, tmp_path: Path) -> None:
+    register_base_checkpoint("tiny", tiny_model)
+    create_snapshot(make_judged_project(2), "votes", eval_share=0)
+    asked = {"method": "dpo", "snapshot": "votes", "base": "tiny", "prepare": tmp_path / "prepared"}
+    with pytest.raises(CommandError, match=r"Learning rate 0\.01 is higher"):
+        call_command("train", **asked, settings_given=["learning_rate=0.01"])
+    assert not (tmp_path / "prepared").exists()
+    with pytest.raises(CommandError, match="longer than 16 tokens"):
+        call_command("train", **asked, settings_given=["max_tokens=16"], proceed=True)
+    call_command("train", **asked, settings_given=["learning_rate=0.01"], proceed=True)
+    assert (tmp_path / "prepared" / "spec.json").exists() and not TrainingJob.objects.exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 from django.test import Client
 from safetensors.numpy import load_file, save_file
@@ -66,6 +66,13 @@ def test_the_page_queues_a_merge_with_its_parents_and_names_what_is_wrong(
     job = TrainingJob.objects.get()
     assert answer.headers["Location"] == f"/training/{job.pk}/"
     assert sorted(job.merge_inputs.values_list("checkpoint__name", "weight")) == [("fourfold", 3.0), ("twice", 1.0)]
+    clone = f"/checkpoints/merge/?clone={job.pk}"
+    assert f'href="{clone}"' in staff.get(f"/training/{job.pk}/").content.decode()
+    page = staff.get(clone).content.decode()
+    for checkpoint, weight in ((twice, "1"), (fourfold, "3")):
+        assert f'value="{checkpoint.pk}" checked' in page
+        assert f'name="weight-{checkpoint.pk}" value="{weight}"' in page
+    assert f'<option value="{base.pk}" selected>' in page and 'value="linear" checked' in " ".join(page.split())
     for address in (f"/training/{job.pk}/", "/training/", f"/training/{job.pk}/?tab=options"):
         assert staff.get(address).status_code == 200
     assert "fourfold" in staff.get(f"/training/{job.pk}/").content.decode()
@@ -86,6 +93,21 @@ def test_a_checkpoint_that_is_not_among_the_newest_is_found_by_name(
     assert f'name="weight-{newest.pk}" value="0.25"' in page
     assert f'name="weight-{oldest.pk}" value="1"' in page
     assert not TrainingJob.objects.exists()
+
+
+@pytest.mark.django_db
+def test_the_command_starts_nothing_that_it_should_only_prepare_and_keeps_the_placement(
+    family: list[Checkpoint], tmp_path: Path
+) -> None:
+    merge = ("train", "--method", "merge", "--base", "tiny", "--set", "models=twice,fourfold")
+    with pytest.raises(CommandError, match="leave --prepare out"):
+        call_command(*merge, "--prepare", str(tmp_path / "by-hand"))
+    with pytest.raises(CommandError, match="leave --measure out"):
+        call_command(*merge, "--measure")
+    assert not TrainingJob.objects.exists() and not (tmp_path / "by-hand").exists()
+    call_command(*merge, "--label", "big", "--gpus", "1", "--priority", "high", stdout=StringIO())
+    job = TrainingJob.objects.get()
+    assert job.placement == {"label": "big", "gpus": 1, "priority": 1}
 
 
 @pytest.mark.django_db

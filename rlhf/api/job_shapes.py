@@ -140,9 +140,6 @@ class PlacementSerializer(serializers.Serializer):
     )
 
 
-PLACEMENT = ("label", "gpus", "priority", "proceed")
-
-
 class LaunchSerializer(PlacementSerializer):
     """A launch: the config as a job's page gives it, where it may run, and whether to go on against a check."""
 
@@ -174,6 +171,9 @@ class SweepSerializer(serializers.Serializer):
     )
     count = serializers.IntegerField(
         required=False, help_text="How many jobs these make, to confirm it; without it nothing is started."
+    )
+    proceed = serializers.BooleanField(
+        default=False, help_text="Start even where a check blocks one of them; who did is kept with each job."
     )
 
 

@@ -37,7 +37,7 @@ from rlhf.services import (
     start_checked_job,
 )
 from rlhf.services.jobs import retry_with_half_micro_batch
-from rlhf.services.launching import findings_of
+from rlhf.services.launching import findings_of, launch_config
 from rlhf.services.sweeps import combinations, queue_sweep
 from rlhf.views.job_compare import JOBS_COMPARED
 from rlhf.views.jobs import read_log
@@ -79,7 +79,7 @@ class Jobs(StaffList):
         """
         asked = given(shapes.LaunchSerializer, request)
         body = dict(request.data)
-        config = _config({name: body[name] for name in body if name not in shapes.PLACEMENT})
+        config = _config({name: body[name] for name in body if name != "proceed"})
         if config.method == Method.MERGE:
             return _start_merge(config, person(request))
         snapshot = DatasetSnapshot.objects.select_related("project").filter(name=config.snapshot).first()
@@ -113,7 +113,15 @@ def _config(body: dict[str, Any]) -> LaunchConfig:
 def _start_merge(config: LaunchConfig, by: User) -> Response:
     if config.snapshot:
         raise DomainError("merge takes no data set: leave snapshot out")
-    job = queue_merge_job(base=checkpoint_named(config.base), options=config.options, name=config.name, created_by=by)
+    job = queue_merge_job(
+        base=checkpoint_named(config.base),
+        options=config.options,
+        name=config.name,
+        label=config.label,
+        gpus=config.gpus,
+        priority=Priority[config.priority.upper()],
+        created_by=by,
+    )
     return _shown(job.pk, status.HTTP_201_CREATED)
 
 
@@ -128,15 +136,7 @@ class JobConfig(StaffView):
     @extend_schema(operation_id="get_job_config", responses=shapes.LaunchSerializer)
     def get(self, request: Request, pk: int) -> Response:
         """The launch as the form, `train --config` and `POST jobs/` read it."""
-        job = find_job(pk)
-        config = LaunchConfig(
-            method=job.method,
-            snapshot=job.snapshot.name if job.snapshot else "",
-            base=job.base.name,
-            name=job.name,
-            options=job.options,
-        )
-        return Response(config.as_dict())
+        return Response(launch_config(find_job(pk)).as_dict())
 
 
 class JobLog(StaffView):
@@ -208,7 +208,7 @@ class SweepJob(StaffView):
             return Response(answer)
         if asked["count"] != len(planned):
             raise DomainError(f"these are {len(planned)} jobs, not {asked['count']}; nothing was started")
-        answer["jobs"] = [made.pk for made in queue_sweep(job, planned, person(request))]
+        answer["jobs"] = [made.pk for made in queue_sweep(job, planned, person(request), proceed=asked["proceed"])]
         return Response(answer, status=status.HTTP_201_CREATED)
 
 

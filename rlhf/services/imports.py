@@ -25,16 +25,19 @@ from rlhf.model_directory import check_model_directory, model_kind
 from rlhf.models import Checkpoint, CheckpointKind, DatasetSnapshot, JobMetric, JobStatus, LaunchCheck, TrainingJob
 from rlhf.options import SpecError
 from rlhf.services.checkpoints import find_reward_model, register_checkpoint
-from rlhf.services.jobs import checked_options
+from rlhf.services.jobs import checked_options, refuse_what_is_wrong
+from rlhf.services.launching import findings_of
 
 
-def prepare_job_directory(check: LaunchCheck, directory: Path) -> None:
-    """Write the directory of a checked launch for a run by hand. Raises DomainError.
+def prepare_job_directory(check: LaunchCheck, directory: Path, *, proceed: bool = False) -> None:
+    """Write the directory of a checked launch for a run by hand. Raises DomainError, also where a check refuses or,
+    without `proceed`, blocks.
 
     Nothing is stored: the run becomes a job when it is brought back.
     """
     if directory.exists() and any(directory.iterdir()):
         raise DomainError(f"{directory} is not empty; name a directory that is")
+    refuse_what_is_wrong(findings_of(check), proceed)
     options = checked_options(check.method, check.base, check.options)
     job = TrainingJob(
         method=check.method,

@@ -90,7 +90,7 @@ def queue_training_job(
         except SpecError as error:
             raise DomainError(str(error)) from None
     findings = [preflight.Finding.from_json(stored) for stored in found["checks"]]
-    _refuse_what_is_wrong(findings, proceed)
+    refuse_what_is_wrong(findings, proceed)
     overridden = proceed and preflight.worst(findings) > preflight.Level.PASSED
     with transaction.atomic():
         job = TrainingJob.objects.create(
@@ -139,7 +139,8 @@ def checked_options(method: str, base: Checkpoint, options: dict[str, Any]) -> T
     return built
 
 
-def _refuse_what_is_wrong(findings: list[preflight.Finding], proceed: bool) -> None:
+def refuse_what_is_wrong(findings: list[preflight.Finding], proceed: bool) -> None:
+    """Raise DomainError, with their sentences, for checks that refuse, and for those that block without `proceed`."""
     for level in (preflight.Level.REFUSED, preflight.Level.BLOCKED):
         wrong = [preflight.sentence(finding) for finding in findings if finding.level == level]
         if not wrong or (level == preflight.Level.BLOCKED and proceed):

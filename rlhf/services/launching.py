@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError as BrokerError
 
 from annotation.services import DomainError
 from rlhf import preflight
+from rlhf.launch_config import LaunchConfig
 from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, Priority, ProbeStatus, TrainingJob, queue_of
 from rlhf.options import SpecError
 from rlhf.services.checkpoints import find_reward_model
@@ -85,6 +86,20 @@ def check_launch(
         check.probe_findings = earlier.probe_findings
     check.save()
     return check
+
+
+def launch_config(source: TrainingJob | LaunchCheck) -> LaunchConfig:
+    """The launch as the file that the form, `train --config` and the API read."""
+    return LaunchConfig(
+        method=source.method,
+        snapshot=source.snapshot.name if source.snapshot else "",
+        base=source.base.name,
+        name=source.name,
+        label=source.label,
+        gpus=source.gpus,
+        priority=Priority(source.priority).name.lower(),
+        options=source.options,
+    )
 
 
 def _measured_alike(check: LaunchCheck) -> LaunchCheck | None:

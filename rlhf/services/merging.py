@@ -12,7 +12,7 @@ from django.utils.translation import gettext
 from annotation.services import DomainError
 from rlhf import jobspec
 from rlhf.model_match import check_mergeable
-from rlhf.models import Checkpoint, MergeInput, Method, TrainingJob
+from rlhf.models import Checkpoint, MergeInput, Method, Priority, TrainingJob
 from rlhf.options import MergeOptions, SpecError, TrainingOptions, build_options
 from rlhf.services import leases
 from rlhf.services.checkpoints import find_checkpoint
@@ -20,7 +20,14 @@ from rlhf.services.jobs import code_version
 
 
 def queue_merge_job(
-    *, base: Checkpoint, options: dict[str, Any], name: str = "", created_by: User | None = None
+    *,
+    base: Checkpoint,
+    options: dict[str, Any],
+    name: str = "",
+    label: str = "",
+    gpus: int = 0,
+    priority: int = Priority.NORMAL,
+    created_by: User | None = None,
 ) -> TrainingJob:
     """Check that the checkpoints fit each other, store the job and tell the workers.
 
@@ -48,6 +55,9 @@ def queue_merge_job(
             base=base,
             options=dataclasses.asdict(built),
             code_version=code_version(),
+            label=label,
+            gpus=gpus,
+            priority=priority,
             created_by=created_by,
         )
         MergeInput.objects.bulk_create(

@@ -34,7 +34,8 @@ from rlhf.preflight import Level, worst
 from rlhf.preflight.lengths import samples
 from rlhf.recipes import Recipe, find_recipe
 from rlhf.services import check_launch, request_probe, start_checked_job
-from rlhf.services.launching import findings_of, is_being_measured
+from rlhf.services.aliases import resolve_alias
+from rlhf.services.launching import findings_of, is_being_measured, launch_config
 from rlhf.token_lengths import Token, TokenCounter
 from rlhf.views.access import StaffRequest, as_sentence, is_htmx, staff_required
 from rlhf.views.histogram import draw_histogram
@@ -126,9 +127,10 @@ def _load_config(request: HttpRequest) -> HttpResponse:
     if config.method not in METHODS:
         form.add_error("config", gettext("Merging has a page of its own, under Checkpoints; or use train --config."))
         return _form_page(request, LaunchForm(), OptionsForm(Method.DPO), status=422, config=form)
-    snapshot = DatasetSnapshot.objects.filter(name=config.snapshot).first()
-    base = Checkpoint.objects.filter(name=config.base, kind=CheckpointKind.POLICY).first()
-    given = {"snapshot": snapshot and snapshot.pk, "base": base and base.pk}
+    snapshot = DatasetSnapshot.objects.select_related("project").filter(name=config.snapshot).first()
+    base = _base_of(config, snapshot)
+    given: dict[str, Any] = {"snapshot": snapshot and snapshot.pk, "base": base and base.pk}
+    given |= {"label": config.label, "gpus": config.gpus, "priority": Priority[config.priority.upper()]}
     launch = LaunchForm(initial={**given, "name": config.name, "method": config.method})
     if config.snapshot and not snapshot:
         sentence = gettext("There is no data set %(name)s here: choose one.")
@@ -137,6 +139,17 @@ def _load_config(request: HttpRequest) -> HttpResponse:
         sentence = gettext("There is no checkpoint %(name)s here: choose one.")
         messages.warning(request, sentence % {"name": config.base})
     return _form_page(request, launch, OptionsForm(config.method, initial=_as_typed(config.options)))
+
+
+def _base_of(config: LaunchConfig, snapshot: DatasetSnapshot | None) -> Checkpoint | None:
+    """What the file names, by name or by alias. A path in a file that somebody uploads is not looked at."""
+    base = Checkpoint.objects.filter(name=config.base).first()
+    if base is None and config.base:
+        try:
+            base = resolve_alias(config.base, snapshot.project if snapshot else None)
+        except DomainError:  # several projects have such an alias
+            return None
+    return base if base and base.kind == CheckpointKind.POLICY else None
 
 
 def _named(model: type[Any], number: str) -> Any:
@@ -173,13 +186,7 @@ def check_config(request: StaffRequest, pk: int, suffix: str) -> HttpResponse:
 
 def _config_file(source: TrainingJob | LaunchCheck, suffix: str) -> HttpResponse:
     """The launch as a file that the form and `train --config` read."""
-    config = LaunchConfig(
-        method=source.method,
-        snapshot=source.snapshot.name if source.snapshot else "",
-        base=source.base.name,
-        name=source.name,
-        options=source.options,
-    )
+    config = launch_config(source)
     if suffix not in ("json", "toml"):
         raise Http404
     text = config.as_json() if suffix == "json" else config.as_toml()

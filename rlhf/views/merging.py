@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from django import forms
 from django.core.validators import validate_slug
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.functional import cached_property
 from django.utils.translation import gettext
@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods
 
 from annotation.services import DomainError
 from rlhf.forms import CheckpointField
-from rlhf.models import Checkpoint
+from rlhf.models import Checkpoint, Method, TrainingJob
 from rlhf.services import queue_merge_job
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 
@@ -117,7 +117,7 @@ class MergeForm(forms.Form):
 @require_http_methods(["GET", "POST"])
 def merge_new(request: StaffRequest) -> HttpResponse:
     if request.method == "GET":
-        return _page(request, MergeForm(initial={"base": request.GET.get("base", "")}))
+        return _page(request, _opening_form(request.GET))
     if request.POST.get("step") == "find":
         typed = {name: request.POST.get(name, "") for name in MergeForm.base_fields}
         typed["models"] = request.POST.getlist("models")  # type: ignore[assignment]
@@ -138,6 +138,21 @@ def merge_new(request: StaffRequest) -> HttpResponse:
         else:
             return redirect("job_detail", pk=job.pk)
     return _page(request, form, status=422)
+
+
+def _opening_form(asked: QueryDict) -> MergeForm:
+    """As the address asks for it: a merge to clone, or a base to begin with."""
+    number = asked.get("clone", "")
+    job = None
+    if number.isdecimal() and len(number) < 19:
+        job = TrainingJob.objects.filter(pk=number, method=Method.MERGE).first()
+    if job is None:
+        return MergeForm(initial={"base": asked.get("base", "")})
+    inputs = list(job.merge_inputs.values_list("checkpoint_id", "weight"))
+    said = {name: job.options[name] for name in ("algorithm", "scaling")}
+    form = MergeForm(initial={"base": job.base_id, "models": [pk for pk, _weight in inputs], **said})
+    form.weights = {f"weight-{pk}": f"{weight:g}" for pk, weight in inputs}
+    return form
 
 
 def _page(request: HttpRequest, form: MergeForm, status: int = 200) -> HttpResponse:

@@ -21,6 +21,7 @@ from rlhf.preflight import findings
 from rlhf.services import (
     create_snapshot,
     launching,
+    move_alias,
     register_base_checkpoint,
 )
 from tests.factories import (
@@ -288,6 +289,8 @@ def test_a_config_is_downloaded_and_fills_a_new_form(page: Client, base: Checkpo
         ("method = dpo", "The config is not valid TOML"),
         ('{"method": "magic"}', "Unknown method"),
         ('{"method": "dpo", "format": 9}', "format is 9"),
+        ('{"method": "dpo", "gpus": -1}', "whole number from 0 to 64, not -1"),
+        ('{"method": "dpo", "priority": "urgent"}', "one of low, normal, high, not &#x27;urgent&#x27;"),
         ("snapshot = 'x'", "names no method"),
         ("\x00" * 70_000, "larger than any config"),
     ],
@@ -297,6 +300,23 @@ def test_a_config_that_cannot_be_meant_is_refused(page: Client, base: Checkpoint
     answer = page.post("/training/new/", {"step": "load", "config": SimpleUploadedFile("a.toml", text.encode())})
     assert answer.status_code == 422
     assert problem in answer.content.decode()
+
+
+def test_a_config_keeps_where_a_job_runs_and_may_name_an_alias(page: Client, base: Checkpoint) -> None:
+    snapshot = create_snapshot(make_judged_project(2), "set", eval_share=0)
+    placement = {"label": "a100", "gpus": "2", "priority": "1"}
+    address = page.post("/training/new/", launch_form(snapshot, base, **placement))["Location"]
+    move_alias("champion", base, why="the first")
+    for suffix in ("json", "toml"):
+        kept = page.get(f"{address}config.{suffix}").content.decode()
+        config = parse_config(kept)
+        assert (config.label, config.gpus, config.priority) == ("a100", 2, "high")
+        named = kept.replace('"tiny"', '"champion"').encode()
+        filled = page.post("/training/new/", {"step": "load", "config": SimpleUploadedFile(f"a.{suffix}", named)})
+        assert filled.context["launch"].initial | {"base": base.pk, "label": "a100", "gpus": 2, "priority": 1} == (
+            filled.context["launch"].initial
+        )
+        assert f'<option value="{base.pk}" selected>' in filled.content.decode()
 
 
 def test_a_config_that_names_what_is_not_here_says_so(page: Client, base: Checkpoint) -> None:

@@ -10,10 +10,10 @@ from django.conf import settings
 from annotation.management.script import ScriptCommand
 from annotation.services import DomainError
 from rlhf import launcher, preflight, supervisor
-from rlhf.launch_config import LaunchConfig, parse_config
+from rlhf.launch_config import PRIORITIES, LaunchConfig, parse_config
 from rlhf.management.following import training_state, watch
 from rlhf.management.starter import find_or_fetch_checkpoint
-from rlhf.models import Checkpoint, DatasetSnapshot, JobStatus, LaunchCheck, Method, Priority
+from rlhf.models import Checkpoint, DatasetSnapshot, JobStatus, LaunchCheck, Method, Priority, TrainingJob
 from rlhf.options import OPTIONS, SpecError
 from rlhf.preflight.probe import run_probe
 from rlhf.services import check_launch, queue_merge_job, start_checked_job
@@ -39,9 +39,9 @@ class Command(ScriptCommand):
             "--set", nargs="+", action="extend", default=[], metavar="key=value", dest="settings_given"
         )
         parser.add_argument("--name", default="", help="name of the job and of its checkpoint")
-        parser.add_argument("--label", default="", help="of the workers that may take it; any without")
-        parser.add_argument("--gpus", type=int, default=0, help="how many the worker must have free")
-        parser.add_argument("--priority", choices=[name.lower() for name in Priority.names], default="normal")
+        parser.add_argument("--label", help="of the workers that may take it; any without")
+        parser.add_argument("--gpus", type=int, help="how many the worker must have free")
+        parser.add_argument("--priority", choices=PRIORITIES)
         parser.add_argument(
             "--measure", action="store_true", help="load the model here first and take one step on the longest rows"
         )
@@ -60,14 +60,11 @@ class Command(ScriptCommand):
         findings: list[preflight.Finding] = []
         config = _merged(_read_config(options["config"]), options)
         if config.method == Method.MERGE:
-            if config.snapshot:
-                raise DomainError("merge takes no data set: leave --snapshot out")
-            base = find_or_fetch_checkpoint(config.base)
-            job = queue_merge_job(base=base, options=config.options, name=config.name)
+            job = _queue_merge(config, options)
         else:
             check, findings = self._check(config, options)
             if options["prepare"]:
-                prepare_job_directory(check, options["prepare"])
+                prepare_job_directory(check, options["prepare"], proceed=options["proceed"])
                 commands = [shlex.join(command) for _, command in launcher.host_commands(options["prepare"])]
                 return {"directory": str(options["prepare"]), "commands": commands}
             job = start_checked_job(check, proceed=options["proceed"])
@@ -97,9 +94,7 @@ class Command(ScriptCommand):
             base=find_or_fetch_checkpoint(config.base, snapshot.project),
             options=config.options,
             name=config.name,
-            label=options["label"],
-            gpus=options["gpus"],
-            priority=Priority[options["priority"].upper()],
+            **_placement(config),
         )
         if options["measure"]:
             measure_launch(check, run_probe)
@@ -107,6 +102,24 @@ class Command(ScriptCommand):
         for finding in findings:
             self.progress(f"{finding.level.name.lower()}: {preflight.sentence(finding)}")
         return check, findings
+
+
+def _queue_merge(config: LaunchConfig, options: dict[str, Any]) -> TrainingJob:
+    if config.snapshot:
+        raise DomainError("merge takes no data set: leave --snapshot out")
+    if options["prepare"]:
+        raise DomainError(
+            "a merge cannot be prepared for a run by hand, because import_job knows a run by its data set: leave "
+            "--prepare out. Nothing was started"
+        )
+    if options["measure"]:
+        raise DomainError("a merge has no step that could be measured: leave --measure out. Nothing was started")
+    base = find_or_fetch_checkpoint(config.base)
+    return queue_merge_job(base=base, options=config.options, name=config.name, **_placement(config))
+
+
+def _placement(config: LaunchConfig) -> dict[str, Any]:
+    return {"label": config.label, "gpus": config.gpus, "priority": Priority[config.priority.upper()]}
 
 
 def _find_snapshot(name: str) -> DatasetSnapshot:
@@ -142,6 +155,9 @@ def _merged(config: LaunchConfig, options: dict[str, Any]) -> LaunchConfig:
         snapshot=options["snapshot"] or config.snapshot,
         base=options["base"] or config.base or settings.STARTER_MODEL,
         name=options["name"] or config.name,
+        label=config.label if options["label"] is None else options["label"],
+        gpus=config.gpus if options["gpus"] is None else options["gpus"],
+        priority=options["priority"] or config.priority,
         options=(config.options if method == config.method else {}) | given,
     )
 

@@ -103,6 +103,10 @@ class Touchstone:
     def close(self) -> None:
         self._http.close()
 
+    def me(self) -> dict[str, Any]:
+        """The token's owner's own progress, agreement and streak."""
+        return self.call("GET", "me/").json()
+
     def projects(self) -> list[dict[str, Any]]:
         """The projects that the token's owner may see."""
         return self.call("GET", "projects/").json()
@@ -332,6 +336,29 @@ class Project:
         """Close it for good without a text."""
         self.site.call("POST", f"{self._path}rewrites/{task.task}/drop/", json={"reason": reason})
 
+    # ── Settling ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def waiting(self) -> Iterator[dict[str, Any]]:
+        """What waits for a reviewer: comparisons that people disagree about, flagged or skipped."""
+        return self.site.pages(self._path + "waiting/")
+
+    def adjudicate(self, comparison: int, preference: str, **more: Any) -> dict[str, Any]:
+        """Settle it with a verdict in content order; more: strength, ranking, note, based_on."""
+        body = {"comparison": comparison, "preference": preference, **more}
+        return self.site.call("POST", self._path + "adjudications/", json=body).json()
+
+    def leave_undecided(self, comparison: int) -> None:
+        """Let the votes count as they are; open flags are resolved."""
+        self.site.call("POST", f"{self._path}comparisons/{comparison}/leave/")
+
+    def withdraw(self, comparison: int) -> None:
+        """Hand it out no more; its votes stay."""
+        self.site.call("POST", f"{self._path}comparisons/{comparison}/withdraw/")
+
+    def restore(self, comparison: int) -> None:
+        """Hand a withdrawn one out again."""
+        self.site.call("POST", f"{self._path}comparisons/{comparison}/restore/")
+
     # ── Conversations ────────────────────────────────────────────────────────────────────────────────────────────
 
     def start_conversation(
@@ -380,6 +407,22 @@ class Project:
         return self.site.call(
             "GET", self._path + "agreement/", params={"humans_only": str(humans_only).lower()}
         ).json()
+
+    def progress(self) -> dict[str, Any]:
+        """Judgments an hour and a day, by whom, the time still to go, how clear the votes are, who is stuck."""
+        return self.site.call("GET", self._path + "progress/").json()
+
+    def annotators(self) -> list[dict[str, Any]]:
+        """How each person judges."""
+        return self.site.call("GET", self._path + "annotators/").json()["annotators"]
+
+    def annotator(self, annotator: int, *, by: str = "week") -> dict[str, Any]:
+        """One person's figures with their drift, by "week" or by "hundred" votes."""
+        return self.site.call("GET", f"{self._path}annotators/{annotator}/", params={"by": by}).json()
+
+    def aggregation(self) -> dict[str, Any]:
+        """Dawid and Skene's estimate beside the majority."""
+        return self.site.call("GET", self._path + "aggregation/").json()
 
     def leaderboard(self, *, ties: str = "half", humans_only: bool = False, **choices: str) -> list[dict[str, Any]]:
         """choices: voters, method, interval, category, language and style, as the API takes them."""

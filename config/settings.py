@@ -145,6 +145,9 @@ JOB_LEASE_SECONDS = env.int("TOUCHSTONE_JOB_LEASE_SECONDS", default=90)
 JOB_HEARTBEAT_SECONDS = env.int("TOUCHSTONE_JOB_HEARTBEAT_SECONDS", default=15)
 # Seconds to wait after the first, second, … failure of a job's machine; the last one holds for all that follow.
 JOB_RETRY_PAUSES = env.list("TOUCHSTONE_JOB_RETRY_PAUSES", cast=float, default=[5.0, 30.0, 120.0])
+# A training process that gives no sign of life for so long, and for 20 times its median step, is ended; before its
+# first steps it has twice as long.
+JOB_SILENT_SECONDS = env.int("TOUCHSTONE_JOB_SILENT_SECONDS", default=1800)
 # Training jobs of one person that may run at once; 0 is no limit.
 JOBS_PER_PERSON = env.int("TOUCHSTONE_JOBS_PER_PERSON", default=0)
 RECONCILE_SECONDS = env.int("TOUCHSTONE_RECONCILE_SECONDS", default=20)

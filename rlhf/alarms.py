@@ -3,7 +3,8 @@
 Limits and where they come from: NaN, loss exactly 0 and a chosen side that collapses are the failures that users of
 TRL, LLaMA-Factory and OpenRLHF report most; KL above 10 nats over a completion and below 0 are those of PPO runs that
 blew up (TRL's PPO logs a sum over tokens), and up to 0.5 a token is healthy (Axolotl's advice for GRPO, which logs a
-mean, as every method does here); the pace is that of a collective that hangs. No alarm stops a run: people do.
+mean, as every method does here); the pace is that of a collective that hangs. No alarm stops a run: people do, and
+the supervisor one that stays silent.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ COLLAPSE_LOGS, COLLAPSE_NATS, COLLAPSE_SHARE = 10, 10.0, 0.2
 """The chosen side fell by so many nats below the reference, and by that share of its log-probability."""
 CUT_LOGS, CUT_SHARE = 10, 0.999
 PACE_LOGS, PACE_FACTOR, PACE_FLOOR_SECONDS = 5, 20, 600.0
-"""No step for 20 times the median, and never before ten minutes: an evaluation or a save may take that long."""
+"""No sign of life for 20 times the median step, and never before ten minutes: a save may take that long."""
+START_SECONDS = 900.0
+"""The same before the first steps of a process: it loads its model and meets the others, and nothing is usual yet."""
 LENGTH_LOGS, LENGTH_FACTOR = 10, 1.5
 RISING_EVALUATIONS = 3
 
@@ -79,13 +82,22 @@ class Watch:
             self._seconds.append(seconds)
         return [self._once(alarm) for alarm in found if alarm is not None and alarm.code not in self._raised]
 
-    def look_at_pace(self, seconds_since_line: float) -> list[Alarm]:
-        """The alarm that no line has come for far too long; may be asked at any time."""
-        if len(self._seconds) < PACE_LOGS or "stalled" in self._raised:
-            return []
-        if seconds_since_line <= max(PACE_FLOOR_SECONDS, PACE_FACTOR * median(self._seconds)):
-            return []
-        return [self._once(Alarm("stalled", self.step, seconds_since_line))]
+    def look_at_pace(self, seconds_silent: float, *, is_stepping: bool = True) -> list[Alarm]:
+        """The alarm that no sign of life has come for far too long; may be asked at any time.
+
+        `is_stepping`: the process has logged a step, and not only those before it.
+        """
+        patience = self.patience(PACE_FLOOR_SECONDS, START_SECONDS, is_stepping=is_stepping)
+        return self.stalled(seconds_silent) if seconds_silent > patience else []
+
+    def patience(self, floor: float, at_start: float, *, is_stepping: bool = True) -> float:
+        """For how many seconds a process may be silent: 20 times the median step, but at least `floor`."""
+        if not is_stepping or len(self._seconds) < PACE_LOGS:
+            return at_start
+        return max(floor, PACE_FACTOR * median(self._seconds))
+
+    def stalled(self, seconds_silent: float) -> list[Alarm]:
+        return [] if "stalled" in self._raised else [self._once(Alarm("stalled", self.step, seconds_silent))]
 
     def _once(self, alarm: Alarm) -> Alarm:
         self._raised.add(alarm.code)

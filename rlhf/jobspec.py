@@ -25,6 +25,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,8 @@ MANIFEST_FILE = "manifest.json"
 RESULT_FILE = "result.json"
 REWARD_CARD_FILE = "reward_card.json"
 LOG_FILE = "stdout.log"
+STACKS_SIGNAL = signal.SIGUSR1
+"""Has a training process write to its log where each of its threads stands."""
 
 FailureClass = Literal["infrastructure", "out_of_memory", "bad_data", "unknown"]
 CancelMode = Literal["keep", "discard", "pause"]

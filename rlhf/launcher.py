@@ -25,6 +25,7 @@ from rlhf.jobspec import (
     LOG_FILE,
     METRICS_FILE,
     RESULT_FILE,
+    STACKS_SIGNAL,
     TRAIN_FILE,
     CancelMode,
     JobSpec,
@@ -33,6 +34,7 @@ from rlhf.launch_commands import check_hardware, commands, write_launch_files
 from rlhf.options import TrainingOptions, host_list
 from rlhf.tied import PARENT_PID
 
+_STACKS_SECONDS = 2
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 # The child gets these and nothing else: a training log or a model library must never see the database's password.
@@ -149,6 +151,14 @@ def child_environment(options: TrainingOptions | None = None, gpus: Sequence[int
     return environment | {PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 
 
+def write_stacks(process: subprocess.Popen[bytes]) -> None:
+    """Have the job's training processes write to the log where they stand; whatever else it runs ends by this."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, STACKS_SIGNAL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STACKS_SECONDS)
+
+
 class MetricsTail:
     """Reads metrics.jsonl, or another file of lines, as it grows."""
 
@@ -175,6 +185,14 @@ class MetricsTail:
                 if isinstance(row, dict):
                     rows.append(row)
         return rows
+
+
+def last_heartbeat(job_dir: Path) -> float:
+    """When the process last gave a sign of life, by the file system's clock; 0 before the first."""
+    try:
+        return (job_dir / HEARTBEAT_FILE).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def request_cancel(job_dir: Path, mode: CancelMode) -> None:

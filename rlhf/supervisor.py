@@ -88,9 +88,11 @@ def _run(claim: workers.Claim) -> None:
             _prepare(job)
             if lease.is_lost:
                 return
+            reports = Reports(job)
+            reports.store_what_stood()
             process = lease.process = launcher.start(job.directory, claim.gpus)
             try:
-                _supervise(job, process, lease, kept)
+                _supervise(job, process, lease, kept, reports)
             finally:
                 launcher.terminate(process, 0)
     except (SpecError, DomainError) as error:
@@ -174,21 +176,39 @@ class Reports:
         self._metrics = launcher.MetricsTail(job.directory)
         self._insights = launcher.MetricsTail(job.directory, name=INSIGHTS_FILE)
         self._watch = Watch(job.method, beta=job.options.get("beta"))
-        self._line_came_at = time.monotonic()
+        self._is_stepping = False
+        self._heartbeat = 0.0
+        self._alive_at = time.monotonic()
+        self.hanging_seconds = 0.0
+        """For how long the process has been silent, once that is too long."""
 
     def read(self) -> None:
-        now = time.monotonic()
-        if lines := self._metrics.read_new():
-            self._line_came_at = now
+        now, heartbeat = time.monotonic(), launcher.last_heartbeat(self.job.directory)
+        lines = self._metrics.read_new()
+        if lines or heartbeat != self._heartbeat:
+            self._alive_at, self._heartbeat = now, heartbeat
+        self._is_stepping |= bool(lines)
         self.lines += lines
         self._shown += self._insights.read_new()
         self._alarms += [alarm for line in lines for alarm in self._watch.see(line)]
-        self._alarms += self._watch.look_at_pace(now - self._line_came_at)
+        self._look_at_pace(now - self._alive_at)
 
-    def store(self, process_seconds: float = 0.0) -> bool:
+    def _look_at_pace(self, silent: float) -> None:
+        self._alarms += self._watch.look_at_pace(silent, is_stepping=self._is_stepping)
+        bound = settings.JOB_SILENT_SECONDS
+        if silent > self._watch.patience(bound, 2 * bound, is_stepping=self._is_stepping):
+            self._alarms += self._watch.stalled(silent)
+            self.hanging_seconds = silent
+
+    def store_what_stood(self) -> None:
+        """Store what earlier attempts have logged, before the process starts that does some of its steps again."""
+        self.store(is_new=False)
+        self._is_stepping = False
+
+    def store(self, process_seconds: float = 0.0, *, is_new: bool = True) -> bool:
         """Read and store all there is; False where the lease was lost."""
         self.read()
-        if not jobs.record_progress(self.job, self.lines, process_seconds=process_seconds):
+        if not jobs.record_progress(self.job, self.lines, process_seconds=process_seconds, is_new=is_new):
             return False
         self.lines = []
         watching.raise_alarms(self.job, self._alarms)
@@ -200,8 +220,9 @@ class Reports:
         return True
 
 
-def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper, kept: KeptCheckpoints) -> None:
-    reports = Reports(job)
+def _supervise(
+    job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseKeeper, kept: KeptCheckpoints, reports: Reports
+) -> None:
     charged_at = time.monotonic()
     asked, asked_at = "", 0.0
     while True:
@@ -220,7 +241,7 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
             charged_at = now if due else charged_at
             if is_over:
                 kept.store_all()
-                _conclude(job, process.returncode)
+                _conclude(job, process.returncode, reports.hanging_seconds)
                 return
             mode = TrainingJob.objects.values_list("cancel_mode", flat=True).get(pk=job.pk)
             if mode and mode != asked:
@@ -232,13 +253,17 @@ def _supervise(job: TrainingJob, process: subprocess.Popen[bytes], lease: LeaseK
             close_old_connections()
         if asked in ("discard", "pause") and time.monotonic() - asked_at > CANCEL_GRACE_SECONDS:
             launcher.terminate(process, TERMINATE_GRACE_SECONDS)
+        if reports.hanging_seconds and not is_over:
+            launcher.write_stacks(process)
+            launcher.terminate(process, 0)
+            continue
         if worker_is_stopping.is_set() and not is_over:
             launcher.interrupt(job.directory, process, TERMINATE_GRACE_SECONDS)
             continue
         time.sleep(POLL_SECONDS)
 
 
-def _conclude(job: TrainingJob, exit_code: int) -> None:
+def _conclude(job: TrainingJob, exit_code: int, hanging_seconds: float) -> None:
     job.refresh_from_db(fields=["cancel_mode"])
     result = Result.read(job.directory)
     logger.info("child ended: job=%s exit=%s result=%s", job.pk, exit_code, result and result.status)
@@ -251,7 +276,12 @@ def _conclude(job: TrainingJob, exit_code: int) -> None:
     elif worker_is_stopping.is_set():
         # An interruption says nothing about the job: no budget is spent.
         jobs.requeue_training_job(job)
+    elif hanging_seconds:
+        silent = f"{hanging_seconds / 60:.0f} min" if hanging_seconds >= 120 else f"{hanging_seconds:.0f} s"
+        error = f"the training process gave no sign of life for {silent} and was ended; the log says where it stood"
+        jobs.fail_or_retry(job, FailureClass.STALLED, error, crashed=True)
     else:
         how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
         hint = "; signal 9 often means that the machine ran out of memory" if exit_code == -9 else ""
-        jobs.fail_or_retry(job, FailureClass.UNKNOWN, f"the training process {how} before it could say why{hint}")
+        error = f"the training process {how} before it could say why{hint}"
+        jobs.fail_or_retry(job, FailureClass.UNKNOWN, error, crashed=True)

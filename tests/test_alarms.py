@@ -89,12 +89,15 @@ def test_a_healthy_run_is_quiet(method: str, lines: list[Row]) -> None:
 
 def test_a_run_that_stands_still_is_noticed_by_its_own_pace() -> None:
     seeing = watch("dpo")
-    assert seeing.look_at_pace(1e6) == []  # nothing to compare with yet: models load as long as they load
+    assert seeing.look_at_pace(900) == []  # nothing to compare with yet, and models take long to load
+    assert watch("dpo").look_at_pace(901) == [Alarm("stalled", 0, 901)]
     for line in rows([{"loss": 0.5, "seconds": 60.0}] * 5):
         seeing.see(line)
     assert seeing.look_at_pace(1200) == []
     assert seeing.look_at_pace(1201) == [Alarm("stalled", 5, 1201)]
     assert seeing.look_at_pace(2000) == []
+    assert seeing.patience(1800, 3600) == 1800
+    assert seeing.patience(1800, 3600, is_stepping=False) == 3600  # a process that goes on from a checkpoint loads too
     fast = watch("dpo")
     for line in rows([{"loss": 0.5, "seconds": 0.1}] * 50):
         fast.see(line)

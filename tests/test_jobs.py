@@ -45,6 +45,12 @@ def claim(job: TrainingJob, owner: str = "worker") -> TrainingJob:
     return claimed
 
 
+def complete_checkpoint(job: TrainingJob, step: int) -> None:
+    directory = job.directory / "checkpoints" / f"step-{step}"
+    directory.mkdir(parents=True, exist_ok=True)
+    jobspec.write_manifest(directory)
+
+
 def let_lease_run_out(job: TrainingJob) -> None:
     TrainingJob.objects.filter(pk=job.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
 
@@ -111,14 +117,45 @@ class TestLostJobs:
 
     def test_the_budget_of_lost_workers_ends(self, base: Checkpoint) -> None:
         job = make_job(base)
-        for _ in range(6):
-            claim(job)
+        for attempt in range(1, 7):
+            claimed = claim(job)
+            complete_checkpoint(job, 20 * attempt)
+            jobs.record_progress(claimed, [{"step": 20 * attempt + 3, "total_steps": 400}])
             let_lease_run_out(job)
             jobs.reconcile()
         job.refresh_from_db()
         assert job.status == "failed"
         assert job.infrastructure_failures == 6
         assert "lost" in job.error
+
+    def test_a_job_that_crashes_again_and_again_without_getting_on_is_not_tried_for_ever(
+        self, base: Checkpoint
+    ) -> None:
+        """Crash, with steps done since: 19 is short, 20 are not, then two short ones end it."""
+        job = make_job(base)
+        for checkpoint, last, becomes in (
+            (10, 19, "queued"),
+            (20, 30, "queued"),
+            (30, 39, "queued"),
+            (30, 49, "failed"),
+        ):
+            claimed = claim(job)
+            complete_checkpoint(job, checkpoint)
+            jobs.record_progress(claimed, [{"step": 5}], is_new=False)  # as an earlier attempt had logged it
+            jobs.record_progress(claimed, [{"step": last, "total_steps": 400}])
+            let_lease_run_out(job)
+            jobs.reconcile()
+            job.refresh_from_db()
+            assert job.status == becomes
+            if becomes == "queued":
+                assert (job.resume_from, job.step) == (f"step-{checkpoint}", checkpoint)
+        assert "2 attempts in a row ended so, each with fewer than 20 new steps" in job.error
+        jobs.resume_training_job(job)
+        claim(job)
+        let_lease_run_out(job)
+        jobs.reconcile()
+        job.refresh_from_db()
+        assert job.status == "queued"  # who resumes it gives it all its tries
 
     def test_a_lost_job_that_was_cancelled_ends_cancelled(self, base: Checkpoint) -> None:
         job = claim(make_job(base))
@@ -129,7 +166,8 @@ class TestLostJobs:
         assert job.status == "cancelled"
 
     @pytest.mark.parametrize(
-        "failure_class,attempts", [("out_of_memory", 1), ("bad_data", 1), ("unknown", 2), ("infrastructure", 6)]
+        "failure_class,attempts",
+        [("out_of_memory", 1), ("bad_data", 1), ("unknown", 2), ("stalled", 2), ("infrastructure", 6)],
     )
     def test_failures_are_forgiven_by_whose_fault_they_are(
         self, base: Checkpoint, failure_class: str, attempts: int

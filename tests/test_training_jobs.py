@@ -13,7 +13,7 @@ from django.db import connections
 
 from rlhf import jobspec, supervisor
 from rlhf.models import Checkpoint, JobMetric, TrainingJob
-from rlhf.services import create_snapshot, leases, queue_training_job, register_base_checkpoint
+from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
 from tests.celery_workers import trainers_in
 from tests.factories import make_judged_project
 
@@ -120,6 +120,30 @@ def test_what_is_to_be_kept_is_kept_though_the_trainer_dies(tiny_model: Path) ->
     checkpoint = Checkpoint.objects.get(job=job)
     assert checkpoint.step == saved + 1
     jobspec.check_manifest(checkpoint.path)
+
+
+@SLOW
+def test_a_trainer_that_hangs_is_ended_and_tried_again_once(tiny_model: Path, settings) -> None:  # type: ignore[no-untyped-def]
+    job = make_job(tiny_model, LONG)
+    for attempt, status in ((1, "queued"), (2, "failed")):
+        settings.JOB_SILENT_SECONDS = 3600
+        thread = in_thread(job)
+        wait_for(job, lambda j: bool(trainers_in(j.directory)))
+        if attempt == 2:  # the first hangs before its first step
+            wait_for(job, lambda j: bool(jobspec.complete_checkpoints(j.directory)))
+        [trainer] = trainers_in(job.directory)
+        if attempt == 2:
+            trainer.send_signal(jobspec.STACKS_SIGNAL)
+            wait_for(job, lambda j: "most recent call first" in (j.directory / "stdout.log").read_text())
+        trainer.suspend()
+        settings.JOB_SILENT_SECONDS = 1
+        thread.join(60)
+        job.refresh_from_db()
+        assert (job.status, job.failure_class, job.unknown_failures) == (status, "stalled", attempt)
+        assert "no sign of life" in job.error
+        assert [(alarm.code, alarm.step) for alarm in job.alarms.all()] == [("stalled", 0)]
+        assert not trainers_in(job.directory)
+    assert jobs.checkpoint_to_go_on_from(job)
 
 
 @SLOW

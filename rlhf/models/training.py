@@ -47,6 +47,7 @@ class FailureClass(models.TextChoices):
     INFRASTRUCTURE = "infrastructure", _("the worker or its machine went away")
     OUT_OF_MEMORY = "out_of_memory", _("out of memory")
     BAD_DATA = "bad_data", _("the data or the options cannot be used")
+    STALLED = "stalled", _("the training process gave no sign of life")
     UNKNOWN = "unknown", _("unknown")
 
 
@@ -93,7 +94,10 @@ class TrainingJob(Placed, LeasedJob):
     code_version = models.CharField(max_length=80, blank=True)
     failure_class = models.CharField(max_length=20, choices=FailureClass, default=FailureClass.NONE, blank=True)
     infrastructure_failures = models.PositiveSmallIntegerField(default=0)
-    unknown_failures = models.PositiveSmallIntegerField(default=0)
+    unknown_failures = models.PositiveSmallIntegerField(default=0, help_text="Hangs among them.")
+    short_attempts = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Attempts one after another that crashed with few new steps."
+    )
     cancel_mode = models.CharField(max_length=10, choices=CancelMode, default=CancelMode.NONE, blank=True)
     resume_from = models.CharField(max_length=40, blank=True, help_text="Last complete checkpoint, step-N.")
     step = models.PositiveIntegerField(default=0)

@@ -19,7 +19,7 @@ class AlarmCode(models.TextChoices):
     KL_HIGH = "kl_high", _("KL above 10")
     CHOSEN_COLLAPSE = "chosen_collapse", _("the chosen side collapses")
     ALL_CUT = "all_cut", _("every completion is cut")
-    STALLED = "stalled", _("no step for too long")
+    STALLED = "stalled", _("no sign of life for too long")
     REWARD_LENGTH = "reward_length", _("reward rises with length")
     EVAL_LOSS_RISES = "eval_loss_rises", _("held-out loss rises")
 

@@ -52,9 +52,12 @@ logger = logging.getLogger(__name__)
 FAILURE_BUDGETS = {
     FailureClass.INFRASTRUCTURE: 5,
     FailureClass.UNKNOWN: 1,
+    FailureClass.STALLED: 1,
     FailureClass.OUT_OF_MEMORY: 0,
     FailureClass.BAD_DATA: 0,
 }
+# So many crashes one after another, with fewer new steps each, are a loop: the job takes its process or machine down.
+CRASHES_IN_LOOP, STEPS_OUT_OF_LOOP = 2, 20
 _RECONCILER_LOCK = 0x70756368  # any number of our own: one reconciler at a time
 
 
@@ -179,10 +182,11 @@ def resume_training_job(job: TrainingJob, **options: Any) -> None:
     leases.resume_job(
         job,
         JobStatus.FAILED,
-        resume_from=checkpoint,
+        **_going_on_from(checkpoint),
         options={**job.options, **options},
         infrastructure_failures=0,
         unknown_failures=0,
+        short_attempts=0,
         cancel_requested_at=None,
         cancel_mode=CancelMode.NONE,
     )
@@ -240,8 +244,13 @@ def code_version() -> str:
     return f"{version}+{described.stdout.strip()}" if described.returncode == 0 else version
 
 
-def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]], process_seconds: float = 0.0) -> bool:
-    """Store what the training process logged since last time, and how long it ran; False where the lease was lost."""
+def record_progress(
+    job: TrainingJob, lines: Iterable[dict[str, Any]], process_seconds: float = 0.0, *, is_new: bool = True
+) -> bool:
+    """Store what the training process logged since last time, and how long it ran; False where the lease was lost.
+
+    is_new: not what earlier attempts logged, some of whose steps are done again.
+    """
     by_step: dict[int, dict[str, Any]] = {}
     for line in lines:
         by_step.setdefault(int(line["step"]), {}).update(line)
@@ -250,7 +259,8 @@ def record_progress(job: TrainingJob, lines: Iterable[dict[str, Any]], process_s
     last = max(by_step)
     total = max(int(line.get("total_steps") or 0) for line in by_step.values())
     with transaction.atomic():
-        if not _charge(job, process_seconds, step=last, total_steps=total or job.total_steps):
+        stands_at = {"step": last, "total_steps": total or job.total_steps} if is_new else {}
+        if not _charge(job, process_seconds, **stands_at):
             return False
         known = JobMetric.objects.filter(job=job, step__in=by_step).values_list("step", "values")
         merged = {step: {**values, **by_step[step]} for step, values in known}
@@ -295,6 +305,11 @@ def last_checkpoint(job: TrainingJob) -> str:
     return complete[-1] if complete else ""
 
 
+def step_of(checkpoint: str) -> int:
+    """Of a checkpoint's name; 0 where there is none."""
+    return int(checkpoint.removeprefix("step-") or 0)
+
+
 def finish_training_job(job: TrainingJob, result: Result) -> None:
     """Store how the training process says it ended; a model it left becomes a checkpoint in the same transaction."""
     status = JobStatus(result.status)
@@ -328,14 +343,18 @@ def _checkpoint_name(job: TrainingJob) -> str:
     return f"{name}-{job.pk}" if Checkpoint.objects.filter(name=name).exists() or is_alias(name) else name
 
 
-def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
+def fail_or_retry(job: TrainingJob, failure_class: str, error: str, *, crashed: bool = False) -> None:
     """End a failed attempt: back to the queue from the last complete checkpoint while the class's budget lasts.
 
     A job that was to stop and keep goes back with that wish: its next process makes a model of the checkpoint. Where
     there is none, nothing can be kept, and it is cancelled like one that was to be discarded.
+
+    crashed: the process, or its worker, ended without a word; two of these in a row with few new steps end the job.
     """
     logger.warning("attempt failed: job=%s attempt=%s class=%s error=%s", job.pk, job.attempt, failure_class, error)
-    job.refresh_from_db(fields=["infrastructure_failures", "unknown_failures", "cancel_mode"])
+    job.refresh_from_db(
+        fields=["infrastructure_failures", "unknown_failures", "short_attempts", "step", "cancel_mode"]
+    )
     if job.cancel_mode == CancelMode.DISCARD:
         leases.finish_job(job, JobStatus.CANCELLED)
         return
@@ -346,14 +365,26 @@ def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
     counts = {
         FailureClass.INFRASTRUCTURE: job.infrastructure_failures,
         FailureClass.UNKNOWN: job.unknown_failures,
+        FailureClass.STALLED: job.unknown_failures,
     }
     fields: dict[str, Any] = {"error": error, "failure_class": failure_class}
     machine_failures = 0
     if failure_class == FailureClass.INFRASTRUCTURE:
         machine_failures = fields["infrastructure_failures"] = job.infrastructure_failures + 1
-    elif failure_class == FailureClass.UNKNOWN:
+    elif failure_class in (FailureClass.UNKNOWN, FailureClass.STALLED):
         fields["unknown_failures"] = job.unknown_failures + 1
-    if counts.get(FailureClass(failure_class), 0) >= FAILURE_BUDGETS[FailureClass(failure_class)]:
+    is_loop = False
+    if crashed:
+        is_short = job.step - step_of(job.resume_from) < STEPS_OUT_OF_LOOP
+        fields["short_attempts"] = job.short_attempts + 1 if is_short else 0
+        is_loop = fields["short_attempts"] >= CRASHES_IN_LOOP
+    if is_loop:
+        fields["error"] = (
+            f"{error}. It is not tried again by itself: {CRASHES_IN_LOOP} attempts in a row ended so, each with fewer "
+            f"than {STEPS_OUT_OF_LOOP} new steps"
+        )
+        leases.finish_job(job, JobStatus.FAILED, **fields)
+    elif counts.get(FailureClass(failure_class), 0) >= FAILURE_BUDGETS[FailureClass(failure_class)]:
         leases.finish_job(job, JobStatus.FAILED, **fields)
     else:
         requeue_training_job(job, after_failures=machine_failures, **fields)
@@ -361,12 +392,17 @@ def fail_or_retry(job: TrainingJob, failure_class: str, error: str) -> None:
 
 def requeue_training_job(job: TrainingJob, *, after_failures: int = 0, **fields: Any) -> bool:
     """Give the job back to the queue, to go on from its last complete checkpoint; see `leases.requeue_job`."""
-    return leases.requeue_job(job, after_failures=after_failures, resume_from=last_checkpoint(job), **fields)
+    fields |= _going_on_from(last_checkpoint(job))
+    return leases.requeue_job(job, after_failures=after_failures, **fields)
 
 
 def pause_training_job(job: TrainingJob) -> bool:
     """Put a job aside whose process has saved a checkpoint and left, to go on from there when somebody asks."""
-    return leases.pause_job(job, resume_from=last_checkpoint(job))
+    return leases.pause_job(job, **_going_on_from(last_checkpoint(job)))
+
+
+def _going_on_from(checkpoint: str) -> dict[str, Any]:
+    return {"resume_from": checkpoint, "step": step_of(checkpoint)}
 
 
 def reconcile() -> dict[str, int]:
@@ -385,7 +421,7 @@ def reconcile() -> dict[str, int]:
             if job.cancel_mode == CancelMode.PAUSE:
                 pause_training_job(job)
             else:
-                fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost")
+                fail_or_retry(job, FailureClass.INFRASTRUCTURE, f"the worker {job.owner} was lost", crashed=True)
         others = [model for model in leases.JOB_MODELS if model is not TrainingJob]
         for generation in (job for model in others for job in leases.expired(model)):
             counts["lost"] += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import faulthandler
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from rlhf.jobspec import (
     MANIFEST_FILE,
     METRICS_FILE,
     RESULT_FILE,
+    STACKS_SIGNAL,
     BadDataError,
     FailureClass,
     JobSpec,
@@ -154,6 +156,8 @@ def peak_memory_gb() -> float:
 def main(method: str, train: Callable[[Job], dict[str, float]], description: str) -> None:
     """Entry point of `python -m rlhf.training.<method> JOB_DIR`; never returns."""
     die_with_parent()
+    faulthandler.enable()  # a crash in native code says where it was
+    faulthandler.register(STACKS_SIGNAL)
     parser = argparse.ArgumentParser(prog=f"python -m rlhf.training.{method}", description=description)
     parser.add_argument("job_dir", type=Path, help="directory with spec.json, train.jsonl and eval.jsonl")
     # The deepspeed launcher says it so; the environment says it, too.

@@ -87,10 +87,11 @@ WORDS: dict[str, Words] = {
         _("Raise the longest completion, or begin from a model that has learnt to end its answers."),
     ),
     AlarmCode.STALLED: Words(
-        _("No step for too long"),
+        _("No sign of life for too long"),
         _(
-            "The worker lives, but no step was finished for twenty times the usual while: a hang between processes, "
-            "a full disk or a machine that swaps."
+            "The worker lives, but its training process has done nothing for twenty times the usual while, or for "
+            "fifteen minutes before its first steps: a hang between processes, a full disk or a machine that swaps. "
+            "One that stays silent is ended and goes on from its last checkpoint, once."
         ),
         _("Look at the end of the log. Pausing keeps the last checkpoint; resuming starts new processes from it."),
     ),

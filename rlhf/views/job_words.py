@@ -47,6 +47,10 @@ _ADVICE: dict[FailureClass, str | Promise] = {
         "The job goes on from its last complete checkpoint while tries are left. When they are spent and it has none, "
         "mend the worker and clone the job."
     ),
+    FailureClass.STALLED: _(
+        "Processes that wait for one another, a full disk or a machine that swaps. Where a step may really take that "
+        "long, set TOUCHSTONE_JOB_SILENT_SECONDS higher; then clone the job."
+    ),
     FailureClass.UNKNOWN: _("The end of the log says more. Nothing else was touched: clone the job to try again."),
 }
 
@@ -58,6 +62,11 @@ _ADVICE_WITH_CHECKPOINT: dict[FailureClass, str | Promise] = {
     ),
     FailureClass.INFRASTRUCTURE: _(
         "What it learnt up to %(checkpoint)s is safe. Mend the worker, then resume the job: it goes on from there."
+    ),
+    FailureClass.STALLED: _(
+        "Processes that wait for one another, a full disk or a machine that swaps. Where a step may really take that "
+        "long, set TOUCHSTONE_JOB_SILENT_SECONDS higher. What it learnt up to %(checkpoint)s is safe: resume the job, "
+        "and it goes on from there."
     ),
     FailureClass.UNKNOWN: _(
         "The end of the log says more. What it learnt up to %(checkpoint)s is safe: resume the job, and it goes on "

@@ -62,7 +62,7 @@ def test_an_alarm_says_what_it_means_and_what_to_do(page: Client, base: Checkpoi
     watching.raise_alarms(job, [Alarm("kl_high", 3, 12.5), Alarm("stalled", 3, 1500.0)])
     text = text_of(page, f"/training/{job.pk}/")
     assert "KL above 10 nats a completion since step 3 · 12.50" in text
-    assert "No step for too long since step 3 · 25 min" in text
+    assert "No sign of life for too long since step 3 · 25 min" in text
     assert "What to do:" in text and "An alarm stops nothing" in text
     assert "2 alarms" in text_of(page, "/training/")
     job.refresh_from_db()

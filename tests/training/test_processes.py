@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from rlhf import launcher
 from rlhf.jobspec import Result, check_manifest, complete_checkpoints
 from rlhf.model_directory import check_model_directory
 from rlhf.options import SpecError
-from tests.training.conftest import JobRunner, losses_of
+from tests.training.conftest import JobRunner, losses_of, metrics_of
 
 pytestmark = [pytest.mark.training, pytest.mark.slow]
 
@@ -40,9 +41,13 @@ def launch(jobs: JobRunner, name: str, method: str, *, pause: bool = False, **se
 
 
 def weights(job_dir: Path) -> dict[str, Any]:
+    return weights_in(job_dir / "model")
+
+
+def weights_in(directory: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    return load_file(job_dir / "model" / "model.safetensors")
+    return load_file(directory / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,21 @@ def test_two_processes_train_as_one_does(
         results = [Result.read(job_dir) for job_dir in (one, two)]
         assert results[0] and results[1]
         assert results[1].metrics["eval_accuracy"] == results[0].metrics["eval_accuracy"]
+
+
+@pytest.mark.parametrize("method", ["kto", "grpo", "rloo"])
+def test_methods_whose_batches_depend_on_the_processes_train_on_two(jobs: JobRunner, method: str) -> None:
+    """Each process draws its own completions, or its own mismatched pairs: there are no equal losses to compare."""
+    options = OPTIONS if method == "kto" else {**OPTIONS, **ON_POLICY, "samples_per_prompt": 3}
+    two = launch(jobs, method, method, processes=2, launcher="torchrun", **{**options, "max_steps": 2})
+    steps = [row for row in metrics_of(two) if "loss" in row]
+    assert [row["step"] for row in steps] == [1, 2]
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in steps), steps
+    if method != "kto":
+        assert all(0 < row["reward"] < 1 for row in steps)
+    check_model_directory(two / "model")
+    before, after = weights_in(jobs.base), weights(two)
+    assert any(not before[key].equal(after[key]) for key in before)
 
 
 @pytest.mark.parametrize(("method", "zero_stage"), [("dpo", 3), ("reward", 2), ("ppo", 3)])

@@ -20,6 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -77,11 +78,6 @@ class Job:
     """Whether the training loop runs: then SIGTERM waits for the end of the step, to save a checkpoint."""
     stopped: StopReason | None = None
     started_at: float = field(default_factory=time.monotonic)
-    rows_grouped: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Now: the checkpoint that says it is deleted when newer ones stand.
-        self.rows_grouped = rows_grouped(self.spec, self.directory)
 
     @property
     def base(self) -> Path:
@@ -91,6 +87,11 @@ class Job:
     def unfinished(self) -> Path:
         """Where this attempt writes a checkpoint until it is complete."""
         return self.directory / CHECKPOINTS_DIR / f".unfinished-{self.spec.attempt}"
+
+    @cached_property
+    def rows_grouped(self) -> int:
+        """Kept: the checkpoint that says it is deleted when newer ones stand."""
+        return rows_grouped(self.spec, self.directory)
 
     @property
     def is_main(self) -> bool:

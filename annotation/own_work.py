@@ -18,6 +18,7 @@ from django.utils import timezone
 from annotation import services
 from annotation.models import Annotator, Assignment, AssignmentStatus, Membership, Project, QualificationState, Role
 from annotation.quality import own_figures
+from annotation.services.rating_conversations import count_to_rate
 from annotation.shares import Share
 from annotation.stored_figures import FiguresNotReadyError, stored_figures
 
@@ -51,6 +52,10 @@ class OwnProject:
     """Whether the queue goes on beyond what was counted."""
     to_rate: ToRate | None = None
     """Responses that they could mark by themselves; None: there is none."""
+    to_rewrite: int = 0
+    """Prompts without an acceptable response that they could write one for."""
+    talks_to_rate: int = 0
+    """Imported conversations that they could rate."""
 
     @property
     def waiting(self) -> int:
@@ -117,6 +122,8 @@ def projects_of(user: User) -> list[OwnProject]:
         cursor.execute(_OPEN, {"projects": ids, "annotator": annotator_id, "most": OPEN_COUNTED})
         queues = {project: (seen, free) for project, seen, free in cursor.fetchall()}
     to_rate = responses_to_rate(annotator, ids)
+    to_rewrite = services.count_rewrites(user.pk, annotator, ids)
+    talks_to_rate = count_to_rate(annotator, user.pk, ids)
     rows = []
     for membership in memberships:
         seen, free = queues[membership.project_id]
@@ -132,6 +139,8 @@ def projects_of(user: User) -> list[OwnProject]:
                 open=free,
                 more=seen == OPEN_COUNTED,
                 to_rate=to_rate.get(membership.project_id),
+                to_rewrite=to_rewrite.get(membership.project_id, 0),
+                talks_to_rate=talks_to_rate.get(membership.project_id, 0),
             )
         )
     return rows

@@ -254,6 +254,26 @@ class Protocol:
                 "protocol: " + gettext("in conversations editing the better response is offered, never required.")
             )
 
+    def check_sense(self) -> None:
+        """Raise DomainError for what asks for something that is never offered. Apart from `check`, so that a protocol
+        that was stored like that can still be read."""
+        if self.rewrite_below is not None and not self.aspects:
+            raise DomainError(
+                "protocol: "
+                + gettext("rewriting below a score needs scores; name what is scored, or leave the limit empty.")
+            )
+        if self.rewrite_neither and not self.allow_neither:
+            raise DomainError(
+                "protocol: "
+                + gettext(
+                    "rewriting when neither is good needs that answer; allow “neither is good”, or switch it off."
+                )
+            )
+        if self.chips_demand == Demand.REQUIRED and not self.chips:
+            raise DomainError(
+                "protocol: " + gettext("a reason must be picked, but there is none to pick; name some, or do not ask.")
+            )
+
 
 # ── Reading JSON that anybody may have written ───────────────────────────────────────────────────────────────────
 
@@ -356,17 +376,24 @@ def _plain(value: Any) -> Any:
 
 
 PRESETS: dict[str, tuple[str | Promise, Protocol]] = {
-    "seven": (_("Seven steps with “about the same”"), Protocol()),
+    "seven": (_("Seven steps with “about the same”"), Protocol(rewrite_neither=True)),
     "four": (_("Four levels a side, forced"), Protocol(scale=Scale.FOUR, allow_neither=False)),
     "eight": (_("Eight even steps"), Protocol(scale=Scale.EIGHT, allow_neither=False)),
-    "binary": (_("One or the other"), Protocol(scale=Scale.BINARY)),
+    "binary": (_("One or the other"), Protocol(scale=Scale.BINARY, rewrite_neither=True)),
     "gsb": (_("Good, same or bad: three answers"), Protocol(scale=Scale.BINARY, allow_neither=False)),
-    "ranking": (_("A ranking of three to nine"), Protocol(scale=Scale.RANKING)),
-    "aspects": (_("Seven steps and scores for each response"), Protocol(aspects=DEFAULT_ASPECTS)),
+    "ranking": (_("A ranking of three to nine"), Protocol(scale=Scale.RANKING, rewrite_neither=True)),
+    "aspects": (
+        _("Seven steps and scores for each response"),
+        Protocol(aspects=DEFAULT_ASPECTS, rewrite_below=0.25, rewrite_neither=True),
+    ),
     "safety": (
         _("Helpful and harmless, asked apart"),
-        Protocol(axes=(Axis("harmless", "Which is less harmful?"),)),
+        Protocol(axes=(Axis("harmless", "Which is less harmful?"),), rewrite_neither=True),
     ),
     "conversation": (_("Conversations with typed feedback"), Protocol(conversations=True)),
 }
-"""Starting points by name: what each is called, and what it asks."""
+"""Starting points by name: what each is called, and what it asks.
+
+Those with "neither" or scores send what nobody found good to be rewritten. The forced scales have neither, and in a
+conversation the person writes their own response at once.
+"""

@@ -103,8 +103,9 @@ _COUNTS = f"""
            count(*) FILTER (WHERE is_fast)
       FROM votes GROUP BY annotator_id, bin ORDER BY annotator_id, bin
 """
+# Of rankings, how many of the pairs of responses stand in the same order; of other verdicts, whether they are equal.
 _REPEATS = """
-    SELECT again.annotator_id, count(*), count(*) FILTER (WHERE again.preference = first.preference),
+    SELECT again.annotator_id, array_agg(steady.same), array_agg(steady.met),
            count(*) FILTER (WHERE turned.chosen), count(*) FILTER (WHERE turned.chosen AND turned.same_side)
       FROM annotation_judgment again
       JOIN annotation_judgment first ON first.comparison_id = again.comparison_id
@@ -116,6 +117,15 @@ _REPEATS = """
      CROSS JOIN LATERAL (
         SELECT was.a_shown_on_left <> is_now.a_shown_on_left AND again.preference IN ('a', 'b')
                AND first.preference IN ('a', 'b') AS chosen, again.preference <> first.preference AS same_side) turned
+     CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE sign(first.ranking[i] - first.ranking[j])
+                                    = sign(again.ranking[i] - again.ranking[j]))::int AS same, count(*)::int AS met
+          FROM generate_subscripts(first.ranking, 1) i JOIN generate_subscripts(again.ranking, 1) j ON i < j
+         WHERE first.ranking IS NOT NULL AND again.ranking IS NOT NULL
+        HAVING count(*) > 0
+         UNION ALL
+        SELECT (again.preference = first.preference)::int, 1
+         WHERE first.ranking IS NULL OR again.ranking IS NULL) steady
      WHERE c.project_id = %(project)s AND again.round > 0 AND again.superseded_at IS NULL AND {who}
      GROUP BY again.annotator_id
 """
@@ -202,7 +212,7 @@ class Repeats:
     """Comparisons judged twice by the same person."""
 
     consistent: Share
-    """The same verdict again."""
+    """The same verdict again; of rankings, two responses in the same order again."""
     screen_side: Share | None
     """Of those shown with the sides swapped and decided both times: the same side of the screen, so the other text."""
 
@@ -317,8 +327,9 @@ def _counts(project: Project, bins: Bins, annotator: Annotator | None) -> dict[i
 
 def _repeats(project: Project, annotator: Annotator | None) -> dict[int, Repeats]:
     found = {}
-    for pk, count, same, turned, same_side in _rows(_REPEATS, project, annotator):
-        consistent = Share.of(same, count)
+    for pk, same, met, turned, same_side in _rows(_REPEATS, project, annotator):
+        # Pairs of one ranking hang together; where each repeat is one answer there is nothing to cluster.
+        consistent = Share.clustered(same, met) if max(met) > 1 else Share.of(sum(same), len(same))
         assert consistent is not None
         found[pk] = Repeats(consistent, Share.of(same_side, turned))
     return found

@@ -11,15 +11,16 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
 from annotation.conversations import writing
 from annotation.conversations.writing import wait_for_writers
-from annotation.models import Conversation, Judgment, Rating, Response, SideStatus, Turn, TurnSide
+from annotation.models import Conversation, Event, Judgment, Rating, Response, SideStatus, Turn, TurnSide
 from annotation.services.projects import edit_guidelines
 from tests.chat_server import ChatServer, Exchange, answer_at_once, chat_server
-from tests.factories import make_annotator, make_prompt, make_user
+from tests.factories import make_annotator, make_project, make_prompt, make_user
 from tests.importing import import_lines
 from tests.talks import last_turn, make_talk, make_talk_project, pick, write
 
@@ -350,6 +351,32 @@ def test_an_imported_conversation_is_rated_on_its_page(talk: Conversation, brows
     assert Rating.objects.count() == 6
     assert Turn.objects.get(conversation=imported, position=0).feedback == "No, two."
     assert browser.post("/projects/talks/converse/rate")["Location"] == "/projects/talks/converse/"
+
+
+def test_imported_conversations_are_found_in_a_project_without_live_ones(browser: Client, tmp_path: Path) -> None:
+    ann, boss = User.objects.get(username="ann"), make_user("boss", is_staff=True)
+    plain = make_project("plain", members=[ann, boss])
+    assert browser.get("/projects/plain/converse/").status_code == 404, "nothing to converse about"
+    messages = [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "It is 1."}]
+    import_lines(tmp_path, [{"messages": messages}], project="plain")
+    home = browser.get("/").content.decode()
+    assert "1 conversation to rate" in home and 'href="/projects/plain/converse/"' in home
+    page = browser.get("/projects/plain/converse/").content.decode()
+    assert "Rate the next one" in page and "Start with a message" not in page
+    rate = browser.post("/projects/plain/converse/rate")["Location"]
+    assert "It is 1." in browser.get(rate).content.decode()
+    admin = Client()
+    admin.force_login(boss)
+    assert "1 imported conversation is still to be rated" in admin.get("/projects/plain/").content.decode()
+    assert "holds one, until" in admin.get("/projects/plain/progress/").content.decode()
+
+    scores = {"position": 0, "score_helpfulness": 1, "score_fluency": 4, "score_safety": 5}
+    browser.post(rate, scores)
+    Conversation.objects.filter(project=plain).update(annotator=make_annotator())
+    lost = browser.get(rate, follow=True).content.decode()
+    assert "Somebody else rates this conversation by now." in lost
+    opened = Event.objects.filter(project=plain, data__action="opened")
+    assert opened.count() == 1
 
 
 def test_what_is_said_carries_the_guidelines_that_were_shown(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from annotation import export, services
 from annotation.answer import Answer
@@ -23,6 +25,7 @@ from annotation.models import (
     Edit,
     Event,
     Judgment,
+    Membership,
     Project,
     Rating,
     RewriteTask,
@@ -429,6 +432,38 @@ def test_one_person_rates_a_conversation_turn_by_turn(tmp_path: Path) -> None:
     assert services.remove_member(project, ann.user) == 1, "who leaves holds nothing"
     other.refresh_from_db()
     assert other.annotator is None
+
+
+def test_a_taken_conversation_goes_to_others_when_its_lease_runs_out(tmp_path: Path) -> None:
+    project = imported(tmp_path, {"messages": messages("One?", "1")})
+    ann, bob = make_annotator(project=project), make_annotator(project=project)
+    talk = rating_conversations.take_conversation(project, ann)
+    assert talk is not None
+    assert rating_conversations.take_conversation(project, bob) is None
+    Conversation.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    scores: dict[str, int | None] = {"helpfulness": 2, "fluency": 5, "safety": 5}
+    rating_conversations.rate_turn(talk, 0, ratings=scores)  # nobody took it: the score counts, and holds it
+    assert rating_conversations.take_conversation(project, bob) is None
+    Conversation.objects.update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    assert rating_conversations.take_conversation(project, bob) == talk
+    with pytest.raises(ConflictError, match="Somebody else rates"):
+        rating_conversations.rate_turn(talk, 0, ratings=scores)
+    actions = Event.objects.filter(kind="converse").order_by("pk").values_list("data__action", flat=True)
+    assert list(actions) == ["taken", "rated", "lease ran out", "taken"]
+    assert rating_conversations.take_conversation(project, ann) is None
+
+
+def test_a_failed_qualification_holds_no_conversations(tmp_path: Path) -> None:
+    project = imported(tmp_path, {"messages": messages("One?", "1")})
+    talks = make_talk_project()
+    ann = make_annotator(project=project)
+    services.add_member(talks, ann.user)  # type: ignore[arg-type]
+    for state, sentence in (("failed", "was not passed"), ("running", "comes first")):
+        Membership.objects.update(qualification=state)
+        with pytest.raises(DomainError, match=sentence):
+            make_talk(talks, annotator=ann)
+        with pytest.raises(DomainError, match=sentence):
+            rating_conversations.take_conversation(project, ann)
 
 
 def test_what_cannot_be_rated_is_refused(tmp_path: Path) -> None:

@@ -53,3 +53,27 @@ def test_a_required_part_keeps_a_digit_from_sending() -> None:
     assert not Protocol().needs_more_than_a_key
     assert Protocol(aspects=(Aspect("safety", "Safety"),)).needs_more_than_a_key
     assert Protocol(note_demand=Demand.REQUIRED).needs_more_than_a_key
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_asks_for_rewriting_where_it_asks_what_feeds_it(name: str) -> None:
+    protocol = PRESETS[name][1]
+    protocol.check_sense()
+    assert protocol.rewrite_neither == (protocol.allow_neither and not protocol.conversations)
+    assert (protocol.rewrite_below is not None) == bool(protocol.aspects)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "sentence"),
+    [
+        (Protocol(rewrite_below=0.5), "rewriting below a score needs scores"),
+        (Protocol(rewrite_neither=True, allow_neither=False), "rewriting when neither is good needs that answer"),
+        (Protocol(chips_demand=Demand.REQUIRED), "there is none to pick"),
+    ],
+)
+def test_what_asks_for_something_that_is_never_offered_is_refused_but_can_be_read(
+    protocol: Protocol, sentence: str
+) -> None:
+    assert Protocol.from_json(protocol.to_json()) == protocol
+    with pytest.raises(DomainError, match=sentence):
+        protocol.check_sense()

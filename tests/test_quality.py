@@ -22,6 +22,7 @@ from annotation.models import (
     AssignmentKind,
     Comparison,
     Gold,
+    Judgment,
     Project,
     StoredFigures,
 )
@@ -33,6 +34,7 @@ from tests.factories import (
     make_comparison,
     make_project,
     make_prompt,
+    make_ranking,
     make_response,
     make_source,
     make_user,
@@ -157,6 +159,26 @@ def test_figures_of_a_person_are_their_counts() -> None:
     alone = measure_annotator(project, ann)
     assert alone and alone[0] == found[ann]
     assert measure_annotator(project, make_annotator()) is None
+
+
+@pytest.mark.django_db
+def test_repeated_rankings_are_compared_pair_by_pair() -> None:
+    project = make_project()
+    turncoat, steady, mixed = make_annotator(), make_annotator(), make_annotator()
+    for _ in range(6):
+        ranking = make_ranking(project)
+        for person, again in ((turncoat, [3, 2, 1]), (steady, [1, 2, 3]), (mixed, [1, 3, 3])):
+            for kind, ranks in ((AssignmentKind.WORK, [1, 2, 3]), (AssignmentKind.REPEAT, again)):
+                vote = make_vote(ranking, person, None, kind=kind)
+                Judgment.objects.filter(pk=vote.pk).update(preference="ranked", ranking=ranks)
+    found = {figures.annotator: figures.repeats for figures in measure_annotators(project, load_votes(project))}
+    shares = {
+        person: repeats and (repeats.consistent.value, repeats.consistent.count) for person, repeats in found.items()
+    }
+    # Of (1, 3, 3) the second and third tie, where they stood apart.
+    assert shares == {turncoat: (0, 18), steady: (1, 18), mixed: (2 / 3, 18)}
+    alone = measure_annotator(project, turncoat)
+    assert alone and Concern.INCONSISTENT in alone[0].concerns
 
 
 @pytest.mark.django_db

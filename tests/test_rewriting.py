@@ -12,7 +12,17 @@ from django.test import Client
 from django.utils import timezone
 
 from annotation import services
-from annotation.models import Event, Project, Response, RewriteCause, RewriteTask
+from annotation.models import (
+    Comparison,
+    Event,
+    Membership,
+    Project,
+    QualificationState,
+    Response,
+    RewriteCause,
+    RewriteTask,
+    Role,
+)
 from tests.factories import make_annotator, make_comparison, make_project, make_user
 
 pytestmark = pytest.mark.django_db
@@ -85,7 +95,7 @@ def test_what_is_saved_is_a_response_by_people_with_its_distance_and_time(projec
     task = task_in(page)
     text = "The *best* response.\r\nWith two lines."
     response = post(ann, task, text=text, start=start_of(page, "<em>first</em>"), seconds="75")
-    assert response["Location"] == PAGE
+    assert response["Location"] == f"{PAGE}?undo={task}"
     done = RewriteTask.objects.get(pk=task)
     assert done.written and done.original and done.written.source.kind == "person"
     assert (done.status, done.written.text) == ("done", "The *best* response.\nWith two lines.")
@@ -165,6 +175,84 @@ def test_dropping_needs_a_reason_and_is_journalled(project: Project) -> None:
     assert post(ann, task, "drop", reason="unclear").status_code == 302
     assert RewriteTask.objects.get(pk=task).status == "dropped"
     assert Event.objects.get(data__action="rewrite_dropped").data["reason"] == "unclear"
+
+
+def test_a_drop_and_a_saved_text_are_undone_at_once(project: Project) -> None:
+    ann, ben = sign_in("ann"), sign_in("ben")
+    task = task_in(shown(ann))
+    page = ann.get(post(ann, task, "drop", reason="unclear")["Location"]).content.decode()
+    assert f'action="{PAGE}{task}/reopen"' in page and task_in(page) != task
+    assert task_in(post(ann, task, "reopen").content.decode()) == task
+    assert RewriteTask.objects.filter(status="leased").count() == 1, "what was begun meanwhile is open again"
+    post(ann, task, text="A text of mine.")
+    assert f"{task}/reopen" not in shown(ben, f"?undo={task}"), "it is not theirs"
+    assert post(ben, task, "reopen").status_code == 409
+    page = post(ann, task, "reopen").content.decode()
+    assert task_in(page) == task and "A text of mine.</textarea>" in page
+    reopened = RewriteTask.objects.get(pk=task)
+    assert (reopened.status, reopened.written, reopened.done_at) == ("leased", None, None)
+    post(ann, task, text="A text of mine, but better.")
+    assert RewriteTask.objects.get(pk=task).written.text.endswith("better.")  # type: ignore[union-attr]
+
+
+def test_what_is_done_and_dropped_is_listed_and_a_reviewer_opens_it_again(project: Project) -> None:
+    ann = sign_in("ann")
+    services.add_member(project, make_user("rita"), role=Role.REVIEWER)
+    rita, ben = sign_in("rita"), sign_in("ben")
+    task = task_in(shown(ann))
+    post(ann, task, "drop", reason="unclear")
+    closed = f"{PAGE}closed/"
+    assert f"{task}/reopen" in ann.get(closed).content.decode()
+    assert "Nothing was rewritten or dropped yet." in ben.get(closed).content.decode()
+    assert f"{task}/reopen" in rita.get(closed).content.decode()
+    assert post(rita, task, "reopen")["Location"] == closed
+    assert RewriteTask.objects.get(pk=task).status == "open"
+    assert post(rita, task, "reopen").status_code == 409
+    assert list(Event.objects.filter(kind="undo").values_list("data__was", flat=True)) == ["dropped"]
+
+
+def test_tasks_are_routed_as_comparisons_are(project: Project) -> None:
+    Comparison.objects.update(lang="zh", skill="law")
+    ann = User.objects.get(username="ann")
+    home = "prompts need a good response"
+    assert home in sign_in("ann").get("/").content.decode()
+    for place in (
+        {"languages": ["en"]},
+        {"skills": ["math"]},
+        {"qualification": QualificationState.FAILED},
+        {"qualification": QualificationState.RUNNING},
+    ):
+        Membership.objects.filter(user=ann).update(
+            **{"languages": [], "skills": [], "qualification": QualificationState.NOT_NEEDED} | place
+        )
+        assert "Nothing to rewrite for now" in shown(sign_in("ann")), place
+        assert home not in sign_in("ann").get("/").content.decode(), place
+    Membership.objects.filter(user=ann).update(
+        languages=["zh"], skills=["law"], qualification=QualificationState.PASSED
+    )
+    assert task_in(shown(sign_in("ann")))
+
+
+def test_every_step_is_in_the_journal(project: Project) -> None:
+    ann, ben = sign_in("ann"), sign_in("ben")
+    RewriteTask.objects.exclude(pk=RewriteTask.objects.earliest("pk").pk).update(status="dropped")
+    task = task_in(shown(ann))
+    shown(ann)  # a reload hands out nothing new
+    post(ann, task, "give-back")
+    task_in(shown(ann))
+    RewriteTask.objects.filter(pk=task).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+    assert task_in(shown(ben)) == task
+    said = Event.objects.filter(data__for="rewrite").order_by("pk").values_list("kind", "user__username")
+    assert list(said) == [
+        ("lease", "ann"),
+        ("view", "ann"),
+        ("skip", "ann"),
+        ("lease", "ann"),
+        ("view", "ann"),
+        ("expire", "ann"),
+        ("lease", "ben"),
+        ("view", "ben"),
+    ]
 
 
 def test_strangers_see_nothing_of_it(project: Project) -> None:

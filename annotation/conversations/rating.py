@@ -73,6 +73,8 @@ def rate(request: HttpRequest, talk: Conversation) -> HttpResponseBase:
     if talk.source_a_id is not None:
         raise Http404
     if request.method == "GET":
+        services.record(talk, "opened")
+        rating_conversations.hold_conversation(talk)
         return _page(request, talk)
     form = RatingForm(request.POST, aspects=rating_conversations.rating_aspects(talk.project))
     try:

@@ -48,6 +48,7 @@ from annotation.models import (
     Conversation,
     Project,
     Prompt,
+    Rating,
     Role,
     SideStatus,
     Turn,
@@ -69,9 +70,11 @@ SHOWN_CONVERSATIONS = 20
 @require_role(Role.ANNOTATOR)
 @require_http_methods(["GET", "POST"])
 def converse(request: MemberRequest, project: Project) -> HttpResponse:
-    if not Protocol.of(project).conversations:
-        raise Http404
     annotator = annotator_for(request.user)
+    holds_talks = Protocol.of(project).conversations
+    imported = Conversation.objects.filter(project=project, source_a=None)
+    if not holds_talks and (request.method == "POST" or not imported.exists()):
+        raise Http404
     form = StartForm(request.POST if request.method == "POST" else None)
     status = 200
     if request.method == "POST":
@@ -103,13 +106,14 @@ def converse(request: MemberRequest, project: Project) -> HttpResponse:
         "project": project,
         "form": form,
         "conversation_id": uuid4(),
+        "holds_talks": holds_talks,
         "has_sources": project.conversation_sources.exists(),
         "is_admin": has_role(request.user, project, Role.ADMIN),
         "open_ones": _with_first_message(mine.filter(ended_at=None, source_a__isnull=False)),
         "rate_count": rating_conversations.conversations_to_rate(project, annotator).count(),
         "rating_ones": _with_first_message(mine.filter(ended_at=None, source_a=None)),
         "ended_count": mine.filter(source_a__isnull=False).exclude(ended_at=None).count(),
-        "suggestions": _suggestions(project),
+        "suggestions": _suggestions(project) if holds_talks else [],
         "tasks": TASKS,
     }
     return render(request, "conversation_start.html", context, status=status)
@@ -159,6 +163,14 @@ def _sentence(text: str, status: int) -> HttpResponse:
 View = Callable[[HttpRequest, Conversation], HttpResponseBase]
 
 
+def _rated_by_others(user: User, conversation_id: UUID) -> Project | None:
+    """The project of an imported conversation that this person once held and gave scores in, or took."""
+    scored = Rating.objects.filter(annotator__user=user).values("response__prompt__turn__conversation")
+    lost = Conversation.objects.filter(public_id=conversation_id, source_a=None, pk__in=scored)
+    conversation = lost.select_related("project").first()
+    return conversation.project if conversation and role_in(user, conversation.project) else None
+
+
 def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBase]:
     """A view of a person's own conversation; what the rules refuse is answered with its sentence."""
 
@@ -174,6 +186,11 @@ def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBa
             .first()
         )
         if conversation is None:
+            if project := _rated_by_others(request.user, conversation_id):
+                messages.warning(
+                    request, _("Somebody else rates this conversation by now. The scores that you gave are kept.")
+                )
+                return redirect("converse", project.slug)
             raise Http404
         if role_in(request.user, conversation.project) is None:
             removed = _(
@@ -209,6 +226,8 @@ def conversation(request: HttpRequest, talk: Conversation) -> HttpResponseBase:
             start_writing(_last(talk))
         except BusyError:
             messages.warning(request, _("The models are busy with others. This page tries again by itself."))
+    else:
+        services.record(talk, "opened")
     return _page(request, talk)
 
 

@@ -258,6 +258,7 @@ def _page(
     context = compare_context(project, queue, typed=typed)
     context |= {"last_id": last, "progress": services.progress(annotator, project)}
     if Protocol.of(project).asks_for_rewrites:
-        context["rewrite_count"] = services.count_rewrites(project)
+        waiting = services.count_rewrites(annotator.user_id or 0, annotator, [project.pk])
+        context["rewrite_count"] = waiting.get(project.pk, 0)
     context["to_rate"] = responses_to_rate(annotator, [project.pk]).get(project.pk)
     return render(request, "compare.html", context, status=status)

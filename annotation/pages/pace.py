@@ -14,9 +14,10 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
 from annotation.access import MemberRequest, require_role
-from annotation.models import Membership, Project, Role
+from annotation.models import Conversation, Membership, Project, Role
 from annotation.pace import STUCK_MINUTES, StrengthMix, holding, project_pace, strength_mixes, stuck
 from annotation.protocol import Protocol, Scale
+from annotation.services.rating_conversations import held_conversations
 
 WORDS: dict[str, Any] = {
     "0": _("about the same"),
@@ -69,6 +70,8 @@ def progress(request: MemberRequest, project: Project) -> HttpResponse:
         ],
         "mixes_as_of": mixes_as_of,
         "people": [(names.get(pk, "?"), work, pk in members) for pk, work in people],
+        "talks_held": held_conversations(project),
+        "talks_left": Conversation.objects.filter(project=project, source_a=None, ended_at=None).count(),
         "holding": len(holders),
         "stuck": stuck(holders, now),
         "skipping": [(names.get(pk, "?"), work) for pk, work in people if work.skips_a_lot],

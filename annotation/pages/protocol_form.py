@@ -129,6 +129,7 @@ class ProtocolForm(forms.Form):
                 },
             )
             self.protocol.check()
+            self.protocol.check_sense()
         except DomainError as refused:
             self.add_error(None, str(refused))
         return data

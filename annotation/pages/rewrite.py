@@ -15,12 +15,14 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from annotation import services
-from annotation.access import MemberRequest, require_role
+from annotation.access import MemberRequest, has_role, require_role
 from annotation.blind import BlindRewrite, blind_rewrite
 from annotation.markdown import render_markdown
-from annotation.models import Annotator, Project, RewriteTask, Role
+from annotation.models import Annotator, Project, RewriteStatus, RewriteTask, Role
 from annotation.pages.compare_form import reasons
 from annotation.reasons import DropReason
+
+CLOSED_SHOWN = 100
 
 
 @require_GET
@@ -32,7 +34,9 @@ def rewrite(request: MemberRequest, project: Project) -> HttpResponse:
     task = services.claim_rewrite(
         annotator=annotator, project=project, after=int(after) if after.isdigit() and len(after) < 19 else 0
     )
-    return _page(request, project, annotator, task, start=request.GET.get("from", ""))
+    return _page(
+        request, project, annotator, task, start=request.GET.get("from", ""), undo=request.GET.get("undo", "")
+    )
 
 
 def on_task(
@@ -72,7 +76,7 @@ def save(request: HttpRequest, project: Project, annotator: Annotator, task_id: 
         seconds=int(seconds) if seconds.isdigit() and len(seconds) < 10 else 0,
     )
     messages.success(request, _("Your response is saved. Thank you; here is the next prompt, if there is one."))
-    return redirect("rewrite", project.slug)
+    return redirect(reverse("rewrite", args=[project.slug]) + f"?undo={task_id}")
 
 
 _TEXTS = ("prompt", "comparison__response_a", "comparison__response_b")
@@ -82,7 +86,39 @@ _TEXTS = ("prompt", "comparison__response_a", "comparison__response_b")
 def drop(request: HttpRequest, project: Project, annotator: Annotator, task_id: int) -> HttpResponse:
     services.drop_rewrite(task_id=task_id, project=project, annotator=annotator, reason=request.POST.get("reason", ""))
     messages.success(request, _("Dropped: nobody is asked for it again."))
-    return redirect("rewrite", project.slug)
+    return redirect(reverse("rewrite", args=[project.slug]) + f"?undo={task_id}")
+
+
+@on_task
+def reopen(request: HttpRequest, project: Project, annotator: Annotator, task_id: int) -> HttpResponse:
+    """Undo one's own drop or text; reviewers also those of others, which are open to everybody then."""
+    found = RewriteTask.objects.filter(pk=task_id, project=project)
+    if not has_role(request.user, project, Role.REVIEWER):
+        found = found.filter(annotator=annotator)
+    if not found.exists():
+        raise services.ConflictError(_("This prompt is with somebody else by now; there is nothing to undo."))
+    task, text = services.reopen_rewrite(task_id=task_id, project=project, annotator=annotator)
+    if task.annotator_id != annotator.pk:
+        messages.success(request, _("It is open again: whoever rewrites next may get it."))
+        return redirect("rewrites_closed", project.slug)
+    messages.success(request, _("It is yours again."))
+    held = services.claim_rewrite(annotator=annotator, project=project)
+    return _page(request, project, annotator, held, typed=text)
+
+
+@require_GET
+@require_role(Role.ANNOTATOR)
+def closed(request: MemberRequest, project: Project) -> HttpResponse:
+    """What was written and dropped lately: one's own, and to reviewers everybody's."""
+    tasks = RewriteTask.objects.filter(
+        project=project, status__in=[RewriteStatus.DONE, RewriteStatus.DROPPED], comparison__turn=None
+    )
+    is_reviewer = has_role(request.user, project, Role.REVIEWER)
+    if not is_reviewer:
+        tasks = tasks.filter(annotator__user=request.user)
+    shown = tasks.select_related("prompt", "written", "annotator").order_by("-done_at", "-pk")[:CLOSED_SHOWN]
+    context = {"project": project, "tasks": shown, "is_reviewer": is_reviewer, "most": CLOSED_SHOWN}
+    return render(request, "rewrites_closed.html", context)
 
 
 @on_task
@@ -107,15 +143,23 @@ def _page(
     *,
     start: str = "",
     typed: str = "",
+    undo: str = "",
     status: int = 200,
 ) -> HttpResponse:
+    if undo.isdigit() and len(undo) < 19:
+        closed = RewriteTask.objects.filter(pk=int(undo), project=project, annotator=annotator)
+        undo = undo if closed.filter(status__in=[RewriteStatus.DONE, RewriteStatus.DROPPED]).exists() else ""
+    else:
+        undo = ""
+    waiting = services.count_rewrites(annotator.user_id or 0, annotator, [project.pk])
     shown = blind_rewrite(task, annotator.pk) if task else None
     context: dict[str, Any] = {
         "project": project,
         "task": shown,
         "text": typed or _text_of(shown, start),
         "start": start if shown and start.isdigit() and int(start) < len(shown.sides) else "",
-        "waiting": services.count_rewrites(project),
+        "waiting": waiting.get(project.pk, 0),
+        "undo": undo,
         "guidelines": render_markdown(project.guidelines),
         "drop_reasons": reasons(DropReason),
         "lease_seconds": settings.ASSIGNMENT_LEASE_SECONDS,

@@ -44,6 +44,7 @@ from annotation.services.rewriting import (
     give_back_rewrite,
     queue_rewrite,
     renew_rewrite,
+    reopen_rewrite,
     save_rewrite,
 )
 from annotation.services.studies import (
@@ -116,6 +117,7 @@ __all__ = [
     "renew_leases",
     "renew_rating",
     "renew_rewrite",
+    "reopen_rewrite",
     "reorder_queue",
     "revoke_invitation",
     "save_rewrite",

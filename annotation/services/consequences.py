@@ -36,8 +36,10 @@ def follow_up_vote(comparison: Comparison, protocol: Protocol, project: Project,
     is_only_vote = (
         comparison.required_count == 1 and not judgment.is_late and comparison.tier != QueueTier.PARTLY_JUDGED
     )
-    asks_for_rewrites = protocol.rewrite_neither or protocol.rewrite_below is not None
-    if is_only_vote and not asks_for_rewrites and comparison.review_since is None and judgment.supersedes_id is None:
+    may_be_rewritten = protocol.rewrite_below is not None or (
+        protocol.rewrite_neither and judgment.preference == Preference.NEITHER
+    )
+    if is_only_vote and not may_be_rewritten and comparison.review_since is None and judgment.supersedes_id is None:
         return
     # Votes on one comparison take turns here, so that the last of them sees all.
     locked = Comparison.objects.select_for_update(no_key=True).only("required_count", "tier").get(pk=comparison.pk)

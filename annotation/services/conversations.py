@@ -25,8 +25,10 @@ from annotation.models import (
     Conversation,
     ConversationSource,
     EventKind,
+    Membership,
     Project,
     Prompt,
+    QualificationState,
     Rating,
     ResponseSource,
     SourceKind,
@@ -128,6 +130,7 @@ def start_conversation(
     if not protocol.conversations:
         raise DomainError(_("%(name)s holds no conversations.") % {"name": project.name})
     check_open(project)
+    check_qualified(project, annotator)
     text = checked_message(text)
     with transaction.atomic():
         # One person's double click takes turns.
@@ -230,6 +233,18 @@ def check_open(project: Project) -> None:
     """Raise DomainError where the project is closed."""
     if not project.is_open:
         raise DomainError(_("%(name)s is closed; what you saved is kept.") % {"name": project.name})
+
+
+def check_qualified(project: Project, annotator: Annotator) -> None:
+    """Raise DomainError where the person's qualification round is running or was not passed."""
+    membership = Membership.objects.filter(project=project, user=annotator.user_id or 0).first()
+    state = membership.qualification if membership else QualificationState.NOT_NEEDED
+    if state == QualificationState.FAILED:
+        raise DomainError(_("The qualification round was not passed; ask an admin of the project."))
+    if state == QualificationState.RUNNING:
+        raise DomainError(
+            _("The qualification round comes first: finish it on the page where responses are compared.")
+        )
 
 
 def checked_message(text: str) -> str:

@@ -65,6 +65,7 @@ def create_project(
             },
         )
         if made:
+            Protocol.of(project).check_sense()
             _check_numbers(project)
             if guidelines:
                 GuidelineVersion.objects.create(project=project, version=1, text=guidelines, created_by=by)
@@ -95,7 +96,9 @@ def update_settings(project: Project, by: User | None, **changes: Any) -> dict[s
         if not changed:
             return {}
         if "protocol" in changed:
-            _refuse_new_meanings(locked, Protocol.of(locked), Protocol.from_json(changed["protocol"]))
+            asked = Protocol.from_json(changed["protocol"])
+            asked.check_sense()
+            _refuse_new_meanings(locked, Protocol.of(locked), asked)
         before = {name: getattr(locked, name) for name in changed}
         for name, value in changed.items():
             setattr(locked, name, value)

@@ -5,27 +5,74 @@ One person rates a conversation, so that its typed feedback has one voice; score
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
 
-from django.db import transaction
-from django.db.models import QuerySet
+from django.db import connection, transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.errors import ConflictError, DomainError
 from annotation.feedback import Feedback
-from annotation.models import Annotator, Conversation, Membership, Project, Rating, Response
+from annotation.models import Annotator, Conversation, Membership, Project, QualificationState, Rating, Response
 from annotation.protocol import DEFAULT_ASPECTS, Aspect, Protocol
-from annotation.services.conversations import check_open, lock_conversation, record
+from annotation.services.conversations import check_open, check_qualified, lock_conversation, record
+
+HELD_FOR = timedelta(hours=24)
+"""Without a look at its page or a saved score; then somebody else may take it."""
 
 
 def conversations_to_rate(project: Project, annotator: Annotator) -> QuerySet[Conversation]:
-    """Imported conversations that nobody has taken, in the languages that are routed to this person."""
-    free = Conversation.objects.filter(project=project, annotator=None, source_a=None, ended_at=None)
+    """Imported conversations that nobody holds, in the languages that are routed to this person."""
+    nobody = Q(annotator=None) | (Q(lease_expires_at__lt=timezone.now()) & ~Q(annotator=annotator))
+    free = Conversation.objects.filter(nobody, project=project, source_a=None, ended_at=None)
     membership = Membership.objects.filter(project=project, user=annotator.user_id or 0).first()
+    if membership and membership.qualification in (QualificationState.RUNNING, QualificationState.FAILED):
+        return free.none()
     if membership and membership.languages:
         free = free.filter(lang__in=["", *membership.languages])
     return free
+
+
+def count_to_rate(annotator: Annotator | None, user_id: int, projects: Iterable[int]) -> dict[int, int]:
+    """How many imported conversations a person could rate, those that they hold included, by project; up to 500."""
+    values: dict[str, Any] = {
+        "user": user_id,
+        "annotator": annotator.pk if annotator else 0,
+        "projects": list(projects),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, values)
+        return dict(cursor.fetchall())
+
+
+_WAITING = """
+SELECT p.id, count(*) FROM annotation_project p
+JOIN annotation_membership m ON m.project_id = p.id AND m.user_id = %(user)s
+CROSS JOIN LATERAL (
+    SELECT 1 FROM annotation_conversation c
+    WHERE c.project_id = p.id AND c.source_a_id IS NULL AND c.ended_at IS NULL
+      AND (c.annotator_id IS NULL OR c.annotator_id = %(annotator)s OR c.lease_expires_at < now())
+      AND (c.lang = '' OR m.languages = '{}' OR c.lang = ANY(m.languages))
+    LIMIT 500) c
+WHERE p.id = ANY(%(projects)s) AND p.is_open AND m.qualification NOT IN ('running', 'failed')
+GROUP BY p.id
+"""
+
+
+def held_conversations(project: Project) -> QuerySet[Conversation]:
+    """Those that somebody is rating, the longest held first."""
+    held = Conversation.objects.filter(project=project, source_a=None, ended_at=None, annotator__isnull=False)
+    held = held.annotate(has_run_out=Q(lease_expires_at__lt=timezone.now()))
+    return held.select_related("annotator").order_by("lease_expires_at", "pk")
+
+
+def hold_conversation(conversation: Conversation) -> None:
+    """Prolong the lease of who has just looked at it."""
+    held = Conversation.objects.filter(pk=conversation.pk, annotator=conversation.annotator_id, ended_at=None)
+    held.update(lease_expires_at=timezone.now() + HELD_FOR)
 
 
 def rating_aspects(project: Project) -> tuple[Aspect, ...]:
@@ -36,9 +83,11 @@ def rating_aspects(project: Project) -> tuple[Aspect, ...]:
 def take_conversation(project: Project, annotator: Annotator) -> Conversation | None:
     """The conversation that this person has begun to rate, or the next free one; None where there is none."""
     check_open(project)
+    check_qualified(project, annotator)
     with transaction.atomic():
         begun = Conversation.objects.filter(project=project, annotator=annotator, source_a=None, ended_at=None)
         if conversation := begun.order_by("id").first():
+            hold_conversation(conversation)
             return conversation
         conversation = (
             conversations_to_rate(project, annotator)
@@ -47,8 +96,10 @@ def take_conversation(project: Project, annotator: Annotator) -> Conversation | 
             .first()
         )
         if conversation is not None:
-            conversation.annotator = annotator
-            conversation.save(update_fields=["annotator"])
+            if conversation.annotator_id:
+                record(conversation, "lease ran out")
+            conversation.annotator, conversation.lease_expires_at = annotator, timezone.now() + HELD_FOR
+            conversation.save(update_fields=["annotator", "lease_expires_at"])
             record(conversation, "taken")
         return conversation
 
@@ -59,13 +110,13 @@ def give_back_conversation(conversation: Conversation) -> None:
         locked = lock_conversation(conversation)
         if locked.ended_at is None:
             record(locked, "given back")
-            Conversation.objects.filter(pk=locked.pk).update(annotator=None)
+            Conversation.objects.filter(pk=locked.pk).update(annotator=None, lease_expires_at=None)
 
 
 def give_back_conversations(annotator: Annotator, project: Project | None = None) -> int:
     """Give back every conversation that somebody who leaves has begun to rate; gives how many."""
     begun = Conversation.objects.filter(annotator=annotator, source_a=None, ended_at=None)
-    return (begun.filter(project=project) if project else begun).update(annotator=None)
+    return (begun.filter(project=project) if project else begun).update(annotator=None, lease_expires_at=None)
 
 
 def rate_turn(
@@ -85,6 +136,8 @@ def rate_turn(
     with transaction.atomic():
         locked = lock_conversation(conversation)
         check_open(locked.project)
+        if locked.annotator_id != conversation.annotator_id:
+            raise ConflictError(_("Somebody else rates this conversation by now. The scores that you gave are kept."))
         if locked.ended_at:
             raise ConflictError(_("This conversation has ended. Open it again to go on."))
         if guideline_version > locked.project.guideline_version:
@@ -107,6 +160,7 @@ def rate_turn(
             turn.deficiency_types = list(dict.fromkeys(feedback.deficiency_types))
             turn.feedback_types = list(dict.fromkeys(feedback.feedback_types))
             turn.save(update_fields=["scenario", "deficiency_types", "feedback_types", "feedback", "feedback_at"])
+        hold_conversation(locked)
         record(locked, "rated", position=position)
 
 

@@ -1,16 +1,19 @@
 """The queue of prompts without an acceptable response: somebody edits the least bad one, or writes their own.
 
 A task's life: open → leased → done | dropped. A lease that ran out, or was given back, makes it open again; what its
-holder then saves still counts, unless somebody else has it by that time.
+holder then saves still counts, unless somebody else has it by that time. What is done or dropped can be reopened.
+Tasks are routed as comparisons are: by language and skill, and to nobody whose qualification is running or failed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Q
+from django.db import connection, transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from rapidfuzz.distance import Levenshtein
@@ -21,11 +24,14 @@ from annotation.models import (
     Annotator,
     Comparison,
     EventKind,
+    Membership,
     Project,
+    QualificationState,
     Response,
     RewriteCause,
     RewriteStatus,
     RewriteTask,
+    Turn,
 )
 from annotation.reasons import DropReason
 from annotation.services.journal import record_event
@@ -50,25 +56,54 @@ def claim_rewrite(*, annotator: Annotator, project: Project, after: int = 0) -> 
     after: the id of a task that they have just given back; those behind it come first.
     """
     with transaction.atomic():
-        held = _tasks(project).filter(status=RewriteStatus.LEASED, annotator=annotator).first()
+        held = _held(annotator, project)
         if held is None:
             if not project.is_open:
                 return None
-            is_free = Q(status=RewriteStatus.OPEN) | Q(
-                status=RewriteStatus.LEASED, lease_expires_at__lt=timezone.now()
-            )
-            free = _tasks(project).filter(is_free).select_for_update(skip_locked=True, of=("self",), no_key=True)
+            free = _routed(_tasks(project), annotator, project)
+            free = free.filter(_is_free()).select_for_update(skip_locked=True, of=("self",), no_key=True)
             held = free.filter(pk__gt=after).order_by("pk").first() or free.order_by("pk").first()
             if held is None:
                 return None
+            if held.annotator is not None:
+                _record(EventKind.EXPIRE, held, held.annotator, why="ran out")
+            _record(EventKind.LEASE, held, annotator)
+            _record(EventKind.VIEW, held, annotator)
         _lease(held, annotator)
         return held
 
 
-def _tasks(project: Project):  # type: ignore[no-untyped-def]
+def _tasks(project: Project) -> QuerySet[RewriteTask]:
     return RewriteTask.objects.filter(project=project).select_related(
-        "prompt", "comparison__response_a", "comparison__response_b"
+        "prompt", "comparison__response_a", "comparison__response_b", "annotator"
     )
+
+
+def _held(annotator: Annotator, project: Project) -> RewriteTask | None:
+    return _tasks(project).filter(status=RewriteStatus.LEASED, annotator=annotator).first()
+
+
+def _is_free() -> Q:
+    return Q(status=RewriteStatus.OPEN) | Q(status=RewriteStatus.LEASED, lease_expires_at__lt=timezone.now())
+
+
+def _routed(tasks: QuerySet[RewriteTask], annotator: Annotator, project: Project) -> QuerySet[RewriteTask]:
+    """Those that may come to this person. Staff who are no members see all."""
+    membership = Membership.objects.filter(project=project, user=annotator.user_id or 0).first()
+    if membership is None:
+        return tasks
+    if membership.qualification in (QualificationState.RUNNING, QualificationState.FAILED):
+        return tasks.none()
+    if membership.languages:
+        tasks = tasks.filter(comparison__lang__in=["", *membership.languages])
+    if membership.skills:
+        tasks = tasks.filter(comparison__skill__in=["", *membership.skills])
+    return tasks
+
+
+def _record(kind: EventKind, task: RewriteTask, annotator: Annotator, **data: Any) -> None:
+    said: dict[str, Any] = {"for": "rewrite"} | data
+    record_event(kind, project=task.project_id, user=annotator.user_id, comparison_id=task.comparison_id, **said)
 
 
 def _lease(task: RewriteTask, annotator: Annotator) -> None:
@@ -91,8 +126,47 @@ def give_back_rewrite(*, task_id: int, project: Project, annotator: Annotator) -
     with transaction.atomic():
         task = _lock(task_id, project)
         if task.status == RewriteStatus.LEASED and task.annotator_id == annotator.pk:
-            task.status, task.annotator, task.lease_expires_at = RewriteStatus.OPEN, None, None
-            task.save(update_fields=["status", "annotator", "lease_expires_at"])
+            _record(EventKind.SKIP, task, annotator)
+            _open(task)
+
+
+def _open(task: RewriteTask) -> None:
+    task.status, task.annotator, task.lease_expires_at = RewriteStatus.OPEN, None, None
+    task.save(update_fields=["status", "annotator", "lease_expires_at"])
+
+
+def reopen_rewrite(*, task_id: int, project: Project, annotator: Annotator) -> tuple[RewriteTask, str]:
+    """Undo a drop or a saved text; gives the task and the text that was saved.
+
+    The person's own comes back to them, and what they hold untouched goes to others; somebody else's (for reviewers:
+    the caller checks) is open to everybody again. The response that was written stays a response, but stands for
+    this prompt no more. Raises ConflictError where the task is neither done nor dropped.
+    """
+    with transaction.atomic():
+        task = _lock(task_id, project)
+        if task.status == RewriteStatus.LEASED and task.annotator_id == annotator.pk:
+            return task, ""
+        is_closed = task.status in (RewriteStatus.DONE, RewriteStatus.DROPPED)
+        if not is_closed or Turn.objects.filter(comparison=task.comparison_id).exists():
+            raise ConflictError(_("This prompt is neither done nor dropped, so there is nothing to undo."))
+        _record(EventKind.UNDO, task, annotator, was=task.status)
+        text = task.written.text if task.written else ""
+        is_own = task.annotator_id == annotator.pk
+        task.status, task.annotator, task.done_at, task.written, task.original = (
+            RewriteStatus.OPEN,
+            None,
+            None,
+            None,
+            None,
+        )
+        task.edit_distance = task.seconds_spent = 0
+        task.save()
+        if is_own and project.is_open:
+            if held := _held(annotator, project):
+                _open(held)
+            _lease(task, annotator)
+            _record(EventKind.LEASE, task, annotator)
+        return task, text
 
 
 def save_rewrite(
@@ -194,7 +268,27 @@ def _close(task: RewriteTask, status: RewriteStatus, annotator: Annotator) -> No
     task.save()
 
 
-def count_rewrites(project: Project) -> int:
-    """How many prompts wait for a response by people, those that somebody has now included."""
-    waiting = RewriteTask.objects.filter(project=project, status__in=[RewriteStatus.OPEN, RewriteStatus.LEASED])
-    return waiting.count()
+_WAITING = """
+SELECT t.project_id, count(*) FROM annotation_rewritetask t
+JOIN annotation_comparison c ON c.id = t.comparison_id
+JOIN annotation_project p ON p.id = t.project_id AND p.is_open
+LEFT JOIN annotation_membership m ON m.project_id = t.project_id AND m.user_id = %(user)s
+WHERE t.project_id = ANY(%(projects)s)
+  AND (t.status = 'open' OR t.status = 'leased' AND (t.annotator_id = %(annotator)s OR t.lease_expires_at < now()))
+  AND (m.id IS NULL OR m.qualification NOT IN ('running', 'failed')
+       AND (c.lang = '' OR m.languages = '{}' OR c.lang = ANY(m.languages))
+       AND (c.skill = '' OR m.skills = '{}' OR c.skill = ANY(m.skills)))
+GROUP BY t.project_id
+"""
+
+
+def count_rewrites(user_id: int, annotator: Annotator | None, projects: Iterable[int]) -> dict[int, int]:
+    """How many prompts wait for this person to write a response, those that they hold included, by project."""
+    values: dict[str, Any] = {
+        "user": user_id,
+        "annotator": annotator.pk if annotator else 0,
+        "projects": list(projects),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_WAITING, values)
+        return dict(cursor.fetchall())

@@ -17,9 +17,10 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from annotation import export, services
 from annotation.access import MemberRequest, PersonRequest, manages_a_project, person_required, require_role
 from annotation.browse import project_sizes
-from annotation.models import Membership, Project, Role
+from annotation.models import Conversation, Membership, Project, Role
 from annotation.pace import holding, project_pace, stuck
 from annotation.pages.leaderboard import scaled
+from annotation.protocol import PRESETS
 from annotation.services import DomainError
 from rlhf.forms import GenerateForm, ProjectForm
 from rlhf.models import GenerationJob, JobStatus, LeasedJob
@@ -36,7 +37,7 @@ def project_list(request: PersonRequest) -> HttpResponse:
         raise PermissionDenied
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        project = services.create_project(by=request.user, **form.cleaned_data)
+        project = services.create_project(by=request.user, protocol=PRESETS["seven"][1].to_json(), **form.cleaned_data)
         messages.success(request, _("%(name)s is there. Add prompts to it next.") % {"name": project.name})
         return redirect("project_detail", slug=project.slug)
     projects = Project.objects.annotate(member_count=Count("members")).order_by("-created_at")
@@ -61,6 +62,7 @@ def project_detail(request: MemberRequest, project: Project) -> HttpResponse:
         "votes_as_of": votes_as_of,
         "kinds": [(kind.value, kind.label, kind in export.TABLE_KINDS) for kind in export.Kind],
         "pace": project_pace(project),
+        "talks_to_rate": Conversation.objects.filter(project=project, source_a=None, ended_at=None).count(),
         "stuck": stuck(holding(project), timezone.now()),
     }
     return render(request, "rlhf/project.html", context | _broker(overview.jobs))

@@ -60,7 +60,7 @@ def test_every_page_takes_as_many_queries_for_many_rows_as_for_few(
         f"/projects/{project.slug}/strip/": 26,
         f"/projects/{project.slug}/people/": 20,
         f"/projects/{project.slug}/people/{member.pk}/": 20,
-        f"/projects/{project.slug}/progress/": 26,
+        f"/projects/{project.slug}/progress/": 27,
         f"/projects/{project.slug}/settings/": 4,
         f"/projects/{project.slug}/guidelines/": 4,
         f"/projects/{project.slug}/journal/": 4,

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from django.db.models import Count
+
 from annotation.duplicates import ALIKE, Hashes, passages, similarity
 from annotation.feedback import feedback_records
-from annotation.models import Project, Turn
+from annotation.models import Project, ResponseSource, Turn
 from annotation.personal_data import find_personal_data, mask_text
 from rlhf.evaluation.fb_bench import Item, Scenario
 from rlhf.models import BenchmarkItem, BenchmarkJudgment, BenchmarkSet
@@ -84,12 +86,27 @@ def _masked(text: str, lang: str) -> tuple[str, int]:
     return mask_text(text, findings), len(findings)
 
 
-def solved_by_all(data_set: BenchmarkSet, models: int) -> list[BenchmarkItem]:
-    """The items that at least so many models answered, each of which did all that the checklist asks."""
+def judges_of(data_set: BenchmarkSet) -> dict[ResponseSource, int]:
+    """Who judged answers to it, and of how many models; the one with most of them first."""
+    counts = dict(
+        data_set.runs.filter(judge__isnull=False, judgments__score__isnull=False)
+        .order_by("judge")
+        .values_list("judge")
+        .annotate(models=Count("source", distinct=True))
+    )
+    judges = ResponseSource.objects.filter(pk__in=counts)
+    return {judge: counts[judge.pk] for judge in sorted(judges, key=lambda judge: (-counts[judge.pk], judge.name))}
+
+
+def solved_by_all(data_set: BenchmarkSet, models: int, judge: ResponseSource) -> list[BenchmarkItem]:
+    """The items that at least so many models answered, each of which did all that the checklist asks.
+
+    By this judge's judgments; of each model those of its newest run.
+    """
     best: dict[int, dict[int, float]] = {}
-    rows = BenchmarkJudgment.objects.filter(run__data_set=data_set, score__isnull=False).order_by("run")
-    for source, item, score in rows.values_list("run__source", "item", "score"):
-        best.setdefault(item, {})[source] = score or 0.0  # the newest run of a model counts
+    rows = BenchmarkJudgment.objects.filter(run__data_set=data_set, run__judge=judge, score__isnull=False)
+    for source, item, score in rows.order_by("run").values_list("run__source", "item", "score"):
+        best.setdefault(item, {})[source] = score or 0.0
     solved = [
         item for item, scores in best.items() if len(scores) >= models and all(value >= 1 for value in scores.values())
     ]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from rlhf.constraint_figures import (
     constraint_answer_rows,
+    constraint_item_rows,
     constraint_judgment_rows,
     constraint_report,
     constraint_table,
@@ -26,6 +27,7 @@ from rlhf.models import (
     BenchmarkJudgment,
     BenchmarkRun,
     BenchmarkSet,
+    BenchmarkTicks,
     JobStatus,
 )
 from rlhf.models.evaluation import BenchmarkItemQuerySet
@@ -44,6 +46,8 @@ class Progress:
     judgments: int
     failed_judgments: int
     seconds_left: float | None
+    is_judged: bool
+    """False where only answers are asked for."""
 
     @property
     def done(self) -> int:
@@ -51,26 +55,29 @@ class Progress:
 
     @property
     def total(self) -> int:
-        return 2 * self.items
+        return (2 if self.is_judged else 1) * self.items
 
 
 def progress_of(run: BenchmarkRun) -> Progress:
     if run.is_finished and run.report:  # as it ended, though its data set may have grown since
         kept = run.report
         answers_done = kept["answers"] + kept["failed_answers"]
-        return Progress(kept["items"], answers_done, kept["failed_answers"], kept["judgments"], kept["failed"], None)
+        judged = kept["judgments"], kept["failed"]
+        return Progress(kept["items"], answers_done, kept["failed_answers"], *judged, None, run.judge_id is not None)
     answers = BenchmarkAnswer.objects.filter(run=run.answering_run_id).aggregate(
         count=Count("pk"), failed=Count("pk", filter=~Q(error=""))
     )
     judgments = run.judgments.aggregate(count=Count("pk"), failed=Count("pk", filter=~Q(failure="")))
     items = items_about(run).count()
+    judgments_left = items - judgments["count"] if run.judge_id else 0
     return Progress(
         items,
         answers["count"],
         answers["failed"],
         judgments["count"],
         judgments["failed"],
-        None if run.is_finished else _seconds_left(run, items - answers["count"], items - judgments["count"]),
+        None if run.is_finished else _seconds_left(run, items - answers["count"], judgments_left),
+        run.judge_id is not None,
     )
 
 
@@ -203,36 +210,71 @@ class Agreement:
     """How often a judge ticked a criterion as people did: the mean over models of the mean over criteria."""
 
     judge: str
-    share: float
+    share: float | None
     by_model: dict[str, tuple[float, int]]
     """(share, criteria compared) by model."""
+    compared: int
+    """Pairs of a judgment and a person's ticks on one answer."""
+    left_out: dict[str, int]
+    """The pairs that are not compared, by why: see `_why_not_compared`."""
+
+    @property
+    def pairs(self) -> int:
+        return self.compared + sum(self.left_out.values())
 
 
 def agreements(data_set: BenchmarkSet) -> list[Agreement]:
     """Of every judge of answers that people have ticked, too: mean over models of mean(judge == human), as FB-Bench.
 
-    Where several people ticked an answer, each is compared; ticks on another version of a checklist are not.
+    Where several people ticked an answer, each is compared.
     """
-    equal: dict[str, dict[str, list[bool]]] = {}
-    judgments = BenchmarkJudgment.objects.filter(
-        run__data_set=data_set, failure="", is_repetitive=False, is_lenient=False
-    )
-    judgments = judgments.filter(answer__ticks__checklist=F("checklist"))
-    rows = judgments.values_list("run__judge__name", "run__source__name", "met", "answer__ticks__met").order_by(
-        "run__judge__name", "run__source__name", "pk"
-    )
-    for judge, model, judged, ticked in rows:
-        if len(judged) == len(ticked):
-            bits = equal.setdefault(judge, {}).setdefault(model, [])
-            bits += [said == meant for said, meant in zip(judged, ticked, strict=True)]
-    return [
-        Agreement(
-            judge,
-            fmean(fmean(bits) for bits in by_model.values()),
-            {model: (fmean(bits), len(bits)) for model, bits in by_model.items()},
-        )
-        for judge, by_model in equal.items()
-    ]
+    ticked: dict[int, dict[int, dict[int, dict[int, list[bool]]]]] = {}  # run, answer, person, checklist
+    given = BenchmarkTicks.objects.filter(answer__item__data_set=data_set)
+    for run, answer, person, checklist, met in given.values_list(
+        "answer__run", "answer", "annotator", "checklist", "met"
+    ):
+        ticked.setdefault(run, {}).setdefault(answer, {}).setdefault(person, {})[checklist] = met
+    judged: dict[tuple[int, int], BenchmarkJudgment] = {
+        (judgment.run_id, judgment.answer_id): judgment
+        for judgment in BenchmarkJudgment.objects.filter(
+            run__data_set=data_set, answer__in=given.values("answer")
+        ).defer("raw", "note", "reasons")
+    }
+    bits: dict[str, dict[str, list[bool]]] = {}
+    compared: Counter[str] = Counter()
+    left_out: dict[str, Counter[str]] = {}
+    runs = data_set.runs.filter(judge__isnull=False).select_related("judge", "source")
+    for one in runs.order_by("judge__name", "source__name", "pk"):
+        assert one.judge is not None
+        for answer, people in ticked.get(one.answering_run_id, {}).items():
+            judgment = judged.get((one.pk, answer))
+            of_model = bits.setdefault(one.judge.name, {}).setdefault(one.source.name, [])
+            for by_checklist in people.values():
+                if why := _why_not_compared(judgment, by_checklist):
+                    left_out.setdefault(one.judge.name, Counter())[why] += 1
+                elif judgment:
+                    compared[one.judge.name] += 1
+                    meant = by_checklist[judgment.checklist_id]
+                    of_model += [said == wanted for said, wanted in zip(judgment.met, meant, strict=True)]
+    found = []
+    for judge, by_model in bits.items():
+        shares = {model: (fmean(of_model), len(of_model)) for model, of_model in by_model.items() if of_model}
+        share = fmean(share for share, _count in shares.values()) if shares else None
+        found.append(Agreement(judge, share, shares, compared[judge], dict(left_out.get(judge, {}))))
+    return found
+
+
+def _why_not_compared(judgment: BenchmarkJudgment | None, by_checklist: Mapping[int, Sequence[bool]]) -> str:
+    """Empty where the judgment and the ticks are about the same criteria."""
+    if judgment is None:
+        return "not_judged"
+    if judgment.failure:
+        return "failed"
+    if judgment.is_repetitive:
+        return "repetitive"
+    if judgment.is_lenient:
+        return "lenient"
+    return "" if judgment.checklist_id in by_checklist else "other_checklist"
 
 
 def lines_of(rows: Iterable[dict[str, Any]], *, as_array: bool) -> Iterator[str]:
@@ -247,6 +289,21 @@ def lines_of(rows: Iterable[dict[str, Any]], *, as_array: bool) -> Iterator[str]
 
 
 # ── The authors' shapes ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_data_set(stored: BenchmarkSet) -> fb_bench.DataSet:
+    """What a stored data set of FB-Bench holds now: its kept items with their newest checklists."""
+    items = tuple(item.as_item() for item in stored.items.kept().with_checklist())
+    return fb_bench.DataSet(items, (), stored.sha256)
+
+
+def item_rows(data_set: BenchmarkSet) -> Iterator[dict[str, Any]]:
+    """The authors' data set file, with the newest checklists and without the items that were dropped."""
+    if data_set.kind != Benchmark.FB_BENCH:
+        yield from constraint_item_rows(data_set)
+        return
+    for item in as_data_set(data_set).items:
+        yield item.as_row()
 
 
 def answer_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from annotation.models import ResponseSource
 from rlhf import benchmark_figures as figures
 from rlhf.asking import AskedInVainError, Endpoint
 from rlhf.asking_work import AskingWork, see_through
@@ -36,7 +37,8 @@ def run_benchmark(run_id: int) -> bool:
 def _do(run: BenchmarkRun, asking: AskingWork) -> None:
     work = _Work(run, asking)
     work.answer_all()
-    work.judge_all()
+    if run.judge is not None:
+        work.judge_all(run.judge)
 
 
 class _Work:
@@ -94,10 +96,9 @@ class _Work:
         for item in turns:
             benchmarks.store_answer(self.run, item, error="an earlier turn of this session has no answer")
 
-    def judge_all(self) -> None:
+    def judge_all(self, judge_source: ResponseSource) -> None:
         """Have the judge tick every answer that it has not ticked yet."""
-        assert self.run.judge is not None  # only imported runs have none, and nobody claims those
-        self.judge = self.run.judge
+        self.judge = judge_source
         endpoint = Endpoint(self.judge, self.asking.stop)
         kind, histories = self.run.data_set.kind, Histories(self.run)  # not in the threads: they have no database
 

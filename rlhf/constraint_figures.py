@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from rlhf.evaluation.cfbench import FAILED, LENIENT, STRICT
 from rlhf.evaluation.constraint_scores import Outcome, cfbench_report, cfbench_scores, sysbench_report
 from rlhf.evaluation.constraint_sets import Exercise, cfbench_row, sysbench_row
 from rlhf.evaluation.sysbench import NO, YES
-from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun
+from rlhf.models import Benchmark, BenchmarkAnswer, BenchmarkItem, BenchmarkJudgment, BenchmarkRun, BenchmarkSet
 
 
 def constraint_report(run: BenchmarkRun) -> dict[str, Any]:
@@ -34,6 +35,16 @@ def outcomes_of(run: BenchmarkRun) -> Iterator[tuple[BenchmarkItem, Outcome]]:
 
 def _reading(judgment: BenchmarkJudgment) -> str:
     return FAILED if judgment.failure else LENIENT if judgment.is_lenient else STRICT
+
+
+def constraint_item_rows(data_set: BenchmarkSet) -> Iterator[dict[str, Any]]:
+    """The authors' data set file: a row for each instruction, or for each session."""
+    exercises = [item.as_exercise() for item in data_set.items.with_checklist()]
+    if data_set.kind == Benchmark.CFBENCH:
+        yield from map(cfbench_row, exercises)
+        return
+    for _session, turns in groupby(exercises, key=lambda turn: turn.session):
+        yield sysbench_row(turns)
 
 
 def constraint_answer_rows(run: BenchmarkRun) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ from django.utils import timezone
 from annotation.models import ResponseSource
 from rlhf import asking, benchmarking
 from rlhf.benchmark_figures import agreements, answer_rows, judgment_rows, leaderboard, progress_of, report_of
-from rlhf.evaluation.fb_bench import read_dataset
+from rlhf.evaluation.fb_bench import REPETITIVE_JUDGEMENT, parse_dataset, read_dataset
 from rlhf.models import BenchmarkAnswer, BenchmarkRun
 from rlhf.services import leases
 from rlhf.services.benchmarks import (
@@ -27,11 +27,12 @@ from rlhf.services.benchmarks import (
     import_benchmark_set,
     queue_benchmark_run,
     reopen_benchmark_run,
+    revise_checklist,
     store_ticks,
 )
 from tests.chat_server import ChatServer, Exchange, chat_server
-from tests.factories import make_annotator
-from tests.fb_bench_items import correction, maintenance, write_rows
+from tests.factories import make_annotator, make_user
+from tests.fb_bench_items import correction, maintenance, tick, write_rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 
@@ -292,6 +293,11 @@ def test_an_item_that_cannot_be_answered_is_counted_not_dropped(server: ChatServ
         2,
     ]
     assert run.report["failures"] == {"no_answer": 1}
+    # Our own file brings it back as what it is: no answer.
+    content = "\n".join(json.dumps(row) for row in judgment_rows(run)).encode()
+    [again] = import_benchmark_run(run.data_set, content, "ours.jsonl").runs
+    assert again.report == run.report
+    assert "too long" in again.answers.get(item__query="one").error
     server.reply = behave(judged)
     assert reopen_benchmark_run(run, retry_failures=True)
     assert finish(run).report["scored"] == 3
@@ -314,13 +320,69 @@ def test_agreement_with_people_is_the_mean_over_models(server: ChatServer, tmp_p
     person = make_annotator()
     # The judge says yes, no. For the first model: 4 of 4 the same; for the other: 1 of 2.
     for answer in run.answers.all():
-        assert store_ticks(answer, answer.item.checklists.get(), person, [True, False])
-    answer = second.answers.all()[0]
-    store_ticks(answer, answer.item.checklists.get(), person, [True, True])
-    assert not store_ticks(answer, answer.item.checklists.get(), person, [False, True])
+        store_ticks(answer, answer.item.checklists.get(), person, [True, False])
+    answer = second.answers.order_by("pk")[0]
+    store_ticks(answer, answer.item.checklists.get(), person, [False, True])
+    store_ticks(answer, answer.item.checklists.get(), person, [True, True])  # corrected
     [found] = agreements(run.data_set)
-    assert (found.judge, found.share) == ("judge", 0.75)
+    assert (found.judge, found.share, found.compared, found.left_out) == ("judge", 0.75, 3, {})
     assert found.by_model == {"model": (1.0, 4), "other model": (0.5, 2)}
+    # Each pair that cannot be compared is counted by its reason.
+    items = [correction(f"item {number}") for number in range(5)]
+    data_set, _ = import_benchmark_set(parse_dataset(json.dumps(items).encode(), "five"), name="five")
+    rows = [tick(item, [True, False], judge_model="strict") for item in items[:4]]
+    rows[1] |= {"judgement": None, "failure": "prose"}
+    rows[2] |= {"judgement": REPETITIVE_JUDGEMENT}
+    [judged] = import_benchmark_run(data_set, json.dumps(rows).encode(), "rows").runs
+    answers = {answer.item.position: answer for answer in judged.answers.select_related("item")}
+    revise_checklist(answers[4].item, [("Gives 5", 1.0)], based_on=1, by=make_user("boss"))
+    for position, answer in answers.items():
+        checklist = answer.item.checklists.last()
+        assert checklist is not None
+        store_ticks(answer, checklist, person, [True] if position == 4 else [True, True])
+    [found] = agreements(data_set)
+    assert (found.share, found.compared, found.pairs) == (0.5, 1, 4)
+    assert found.left_out == {"failed": 1, "repetitive": 1, "other_checklist": 1}
+    other_judge = BenchmarkRun.objects.create(
+        data_set=data_set, source=judged.source, judge=run.judge, answers_from=judged, status="cancelled",
+        finished_at=judged.finished_at,
+    )  # fmt: skip
+    assert {one.judge: (one.share, one.left_out) for one in agreements(data_set)} == {
+        "judge": (None, {"not_judged": 4}), "strict": (0.5, found.left_out),
+    }  # fmt: skip
+    assert other_judge.judgments.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_answers_come_without_a_judge_who_is_asked_later(
+    server: ChatServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "dispatch_job", lambda run: benchmarking.run_benchmark(run.pk))
+    items = [correction("one"), maintenance("two")]
+    import_benchmark_set(parse_dataset(json.dumps(items).encode(), "d.json"), name="kept here")
+    for name in ("model", "judge"):
+        ResponseSource.objects.create(name=name, kind="model", served_model=name, base_url=server.url)
+    out = tmp_path / "out"
+    command = ["fb_bench", "run", "--source", "model", "--dataset", "kept here", "--out", str(out), "--json"]
+    call_command(*command)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["answers"], said["judgments"], said["overall"]) == (2, 0, None)
+    assert {body["model"] for body in server.requests} == {"model"}
+    run = BenchmarkRun.objects.get()
+    progress = progress_of(run)
+    assert (progress.done, progress.total, run.judge) == (2, 2, None)
+    assert not (out / "judgments.jsonl").exists() and len((out / "answers.jsonl").read_text().splitlines()) == 2
+    server.requests.clear()
+    for _again in range(2):  # the second time there is nothing left to do
+        call_command(*command, "--judge", "judge")
+        said = json.loads(capsys.readouterr().out)
+        assert (said["answers"], said["judgments"], said["scored"]) == (2, 2, 2)
+    assert [body["model"] for body in server.requests] == ["judge", "judge"]
+    assert BenchmarkRun.objects.latest("pk").answers_from == run
+    call_command("fb_bench", "score", str(out / "judgments.jsonl"), "--dataset", "kept here", "--json")
+    assert json.loads(capsys.readouterr().out)["overall"] == said["overall"]
+    with pytest.raises(CommandError, match="neither a file nor the name of a data set here; known: kept here"):
+        call_command(*[word.replace("kept here", "nowhere") for word in command])
 
 
 def test_published_judgments_load_as_a_run_and_give_the_published_figures(shared_data: Path) -> None:

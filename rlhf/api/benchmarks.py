@@ -173,7 +173,9 @@ class RunFilters(serializers.Serializer):
 class NewRunSerializer(serializers.Serializer):
     data_set = serializers.IntegerField(min_value=1)
     source = serializers.CharField(help_text="Who answers.")  # type: ignore[assignment]
-    judge = serializers.CharField(help_text="Who ticks the checklists.")
+    judge = serializers.CharField(
+        required=False, allow_null=True, default=None, help_text="Who ticks the checklists; null: answers only."
+    )
     answers_from = serializers.IntegerField(
         required=False, allow_null=True, default=None, help_text="A run whose answers this judge ticks, too."
     )
@@ -217,13 +219,13 @@ class BenchmarkRuns(StaffList):
         """Have a model answer a data set and a judge tick the checklists. Every call starts a run of its own."""
         asked = given(NewRunSerializer, request)
         data_set = get_object_or_404(BenchmarkSet, pk=asked.pop("data_set"))
-        source, judge = source_named(asked.pop("source")), source_named(asked.pop("judge"))
+        source, judge = source_named(asked.pop("source")), asked.pop("judge")
         earlier = asked.pop("answers_from")
         try:
             run = queue_benchmark_run(
                 data_set=data_set,
                 source=source,
-                judge=judge,
+                judge=source_named(judge) if judge is not None else None,
                 answers_from=_find(earlier) if earlier else None,
                 created_by=person(request),
                 **asked,

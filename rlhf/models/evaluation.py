@@ -231,7 +231,7 @@ class BenchmarkRun(AskingJob):
     source = models.ForeignKey(ResponseSource, on_delete=models.PROTECT, related_name="+")
     judge = models.ForeignKey(
         ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="+",
-        help_text="Empty where only answers were imported.",
+        help_text="Empty where there are only answers.",
     )  # fmt: skip
     answers_from = models.ForeignKey(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="judged_again",
@@ -254,9 +254,6 @@ class BenchmarkRun(AskingJob):
             *leased_job_constraints("benchmarkrun"),
             models.CheckConstraint(
                 condition=one_of("prompt_language", PromptLanguage), name="benchmarkrun_language_known"
-            ),
-            models.CheckConstraint(
-                condition=Q(judge__isnull=False) | Q(is_imported=True), name="benchmarkrun_has_judge"
             ),
             models.CheckConstraint(
                 condition=Q(max_tokens__gte=1, judge_max_tokens__gte=1, parallel__gte=1)
@@ -380,6 +377,13 @@ class BenchmarkJudgment(models.Model):
         return f"judgment {self.pk}"
 
 
+class BenchmarkTicksQuerySet(models.QuerySet["BenchmarkTicks"]):
+    def by_newest_checklist(self) -> BenchmarkTicksQuerySet:
+        """Those by the version that is in force: an answer whose checklist changed is to be ticked again."""
+        newest = Checklist.objects.filter(item=OuterRef("answer__item")).order_by("-version").values("pk")[:1]
+        return self.filter(checklist=Subquery(newest))
+
+
 class BenchmarkTicks(models.Model):
     """A person's ticks on an answer, given without knowing which model wrote it."""
 
@@ -390,8 +394,12 @@ class BenchmarkTicks(models.Model):
     note = models.TextField(blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
+    objects = BenchmarkTicksQuerySet.as_manager()
+
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["answer", "annotator"], name="benchmarkticks_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["answer", "annotator", "checklist"], name="benchmarkticks_once")
+        ]
 
     def __str__(self) -> str:
         return f"ticks {self.pk}"

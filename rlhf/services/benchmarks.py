@@ -10,7 +10,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -141,6 +141,11 @@ def drop_items(items: Sequence[BenchmarkItem]) -> int:
     return BenchmarkItem.objects.filter(pk__in=[item.pk for item in items]).update(dropped_at=Now())
 
 
+def bring_back_items(items: QuerySet[BenchmarkItem]) -> int:
+    """Have runs to come ask them again."""
+    return items.exclude(dropped_at=None).update(dropped_at=None)
+
+
 def revise_checklist(
     item: BenchmarkItem,
     criteria: Sequence[tuple[str, float | None]],
@@ -186,23 +191,27 @@ def queue_benchmark_run(
     *,
     data_set: BenchmarkSet,
     source: ResponseSource,
-    judge: ResponseSource,
+    judge: ResponseSource | None,
     answers_from: BenchmarkRun | None = None,
     created_by: User | None = None,
     **limits: Any,
 ) -> BenchmarkRun:
     """Have a source answer a data set and a judge tick the checklists; with `answers_from`, only the ticking.
 
+    Without a judge there are only answers, which people can tick, and a judge later.
+
     limits: prompt_language, max_tokens, judge_max_tokens, judge_attempts, parallel. Raises DomainError.
     """
     for asked in (judge,) if answers_from else (source, judge):
-        if asked.kind != SourceKind.MODEL:
+        if asked and asked.kind != SourceKind.MODEL:
             raise DomainError(
                 gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": asked.name}
             )
     if not data_set.items.exists():
         raise DomainError(gettext("%(name)s has no items yet; add some first") % {"name": data_set.name})
     if answers_from is not None:
+        if judge is None:
+            raise DomainError(gettext("Say who judges these answers."))
         if answers_from.data_set_id != data_set.pk or answers_from.source_id != source.pk:
             raise DomainError(gettext("These answers are of another data set or another model."))
         answers_from = answers_from.answers_from or answers_from
@@ -310,7 +319,7 @@ def _import_rows(
         created_by=by,
     )
     answers = BenchmarkAnswer.objects.bulk_create(
-        BenchmarkAnswer(run=run, item=item, text=storable(value["second_response"])) for item, value in rows
+        BenchmarkAnswer(run=run, item=item, **_imported_answer(value)) for item, value in rows
     )
     if judge:
         checklists = {
@@ -322,6 +331,14 @@ def _import_rows(
             for answer, (item, value) in zip(answers, rows, strict=True)
         )
     return run
+
+
+def _imported_answer(value: dict[str, Any]) -> dict[str, str]:
+    """Files of our own say where the model gave none."""
+    text = storable(value["second_response"])
+    if text or value.get("failure") != JudgmentFailure.NO_ANSWER:
+        return {"text": text}
+    return {"error": storable(str(value.get("failure_note") or "the file holds no answer"))[:2000]}
 
 
 def _imported_judgment(
@@ -399,16 +416,16 @@ def storable(text: str) -> str:
 
 def store_ticks(
     answer: BenchmarkAnswer, checklist: Checklist, annotator: Annotator, met: Sequence[bool], note: str = ""
-) -> bool:
-    """Keep a person's ticks; False where they ticked this answer before. Raises DomainError."""
+) -> None:
+    """Keep a person's ticks, in place of what they ticked before by the same checklist. Raises DomainError."""
     if len(met) != len(checklist.criteria):
         raise DomainError(gettext("Say yes or no to every criterion."))
-    _ticks, is_new = BenchmarkTicks.objects.get_or_create(
+    BenchmarkTicks.objects.update_or_create(
         answer=answer,
         annotator=annotator,
-        defaults={"checklist": checklist, "met": list(met), "note": storable(note)[:2000]},
+        checklist=checklist,
+        defaults={"met": list(met), "note": storable(note)[:2000]},
     )
-    return is_new
 
 
 def source_named(name: str) -> ResponseSource:

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.db.models import Count
 
 from annotation.models import Project
-from rlhf.models import BenchmarkAnswer
+from rlhf.models import BenchmarkAnswer, BenchmarkTicks
 
 register = template.Library()
 
@@ -15,9 +15,10 @@ register = template.Library()
 @register.simple_tag
 def projects_to_tick_in(user: User) -> list[tuple[Project, int]]:
     """The open projects of a person whose people tick answers, each with how many this person has left."""
+    ticked = BenchmarkTicks.objects.filter(annotator__user=user).by_newest_checklist()
     waiting = (
         BenchmarkAnswer.objects.filter(error="", item__dropped_at=None, item__data_set__ticked_in__members=user)
-        .exclude(ticks__annotator__user=user)
+        .exclude(pk__in=ticked.values("answer"))
         .values("item__data_set__ticked_in")
         .annotate(left=Count("pk", distinct=True))
     )

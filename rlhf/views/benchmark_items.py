@@ -60,6 +60,8 @@ def benchmark_set(request: StaffRequest, pk: int) -> HttpResponse:
         "text": request.GET.get("text", ""),
         "kept": kept.urlencode(),
         "file_form": FileForm(),
+        "dropped": data_set.items.exclude(dropped_at=None).count(),
+        "items_file": "items.jsonl" if data_set.kind == Benchmark.FB_BENCH else "items.json",
         "to_tick": BenchmarkAnswer.objects.filter(item__data_set=data_set, error="").exists(),
         "ticking": TickingForm(initial={"project": data_set.ticked_in_id}),
     }

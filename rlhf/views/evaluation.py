@@ -24,6 +24,7 @@ from rlhf.benchmark_figures import (
     agreements,
     answer_rows,
     figures_of,
+    item_rows,
     judgment_rows,
     leaderboard,
     lines_of,
@@ -69,7 +70,11 @@ class RunForm(forms.Form):
         ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who answers")
     )
     judge = forms.ModelChoiceField(
-        ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who judges")
+        ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"),
+        label=_("Who judges"),
+        required=False,
+        empty_label=_("nobody for now: answers only"),
+        help_text=_("People can tick the answers without a judge, and one can be asked later."),
     )
     prompt_language = forms.ChoiceField(choices=PromptLanguage.choices, label=_("Language of the judge’s prompt"))
     max_tokens = forms.IntegerField(
@@ -83,7 +88,9 @@ class RunForm(forms.Form):
 
 
 class JudgeAgainForm(forms.Form):
-    judge = RunForm.base_fields["judge"]
+    judge = forms.ModelChoiceField(
+        ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who judges")
+    )
     prompt_language = RunForm.base_fields["prompt_language"]
     judge_max_tokens = RunForm.base_fields["judge_max_tokens"]
     judge_attempts = RunForm.base_fields["judge_attempts"]
@@ -105,12 +112,35 @@ def evaluation_home(request: StaffRequest) -> HttpResponse:
         "scatter": scatter_of(rows),
         "board": _board(shown.kind, rows) if shown else [],
         "rate_names": [name.upper() for name in constraint_words.RATES.get(shown.kind, ())] if shown else [],
-        "agreements": agreements(shown) if shown else [],
+        "agreements": _agreements(shown) if shown else [],
         "runs": [(run, progress_of(run)) for run in runs],
         "file_form": FileForm(),
         "studies": Study.objects.select_related("project", "source", "against").order_by("-pk")[:STUDIES_SHOWN],
     }
     return render(request, "rlhf/evaluation.html", context)
+
+
+NOT_COMPARED = {
+    "failed": _("unusable judgment"),
+    "repetitive": _("refused for repetitions"),
+    "lenient": _("read line by line"),
+    "other_checklist": _("ticked by another version of the checklist"),
+    "not_judged": _("not judged"),
+}
+
+
+def _agreements(data_set: BenchmarkSet) -> list[dict[str, Any]]:
+    return [
+        {
+            "judge": one.judge,
+            "share": one.share,
+            "by_model": one.by_model,
+            "compared": one.compared,
+            "pairs": one.pairs,
+            "left_out": [(label, one.left_out[key]) for key, label in NOT_COMPARED.items() if key in one.left_out],
+        }
+        for one in agreements(data_set)
+    ]
 
 
 def _board(kind: str, rows: list[Row]) -> list[tuple[Row, list[str]]]:
@@ -320,9 +350,15 @@ def _figure_table(run: BenchmarkRun) -> list[list[Any]]:
 
 @staff_required
 @require_GET
-def evaluation_export(request: StaffRequest, pk: int, name: str) -> HttpResponse:
-    """The leaderboard of a data set."""
+def evaluation_export(request: StaffRequest, pk: int, name: str) -> HttpResponseBase:
+    """The leaderboard of a data set, and its items in the authors' shape."""
     data_set = get_object_or_404(BenchmarkSet, pk=pk)
+    suffix = "jsonl" if data_set.kind == Benchmark.FB_BENCH else "json"
+    if name == f"items.{suffix}":
+        text = lines_of(item_rows(data_set), as_array=suffix == "json")
+        file = StreamingHttpResponse(text, content_type=f"application/{suffix}")
+        file["Content-Disposition"] = f'attachment; filename="{slugify(data_set.name) or "data-set"}.{suffix}"'
+        return file
     if name not in ("leaderboard.csv", "leaderboard.xlsx"):
         raise Http404
     is_fb_bench = data_set.kind == Benchmark.FB_BENCH

@@ -16,7 +16,7 @@ from annotation.markdown import render_markdown
 from annotation.models import Annotator, Project, Role
 from annotation.services import annotator_for
 from rlhf.benchmark_questions import Histories
-from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkSet, Checklist
+from rlhf.models import BenchmarkAnswer, BenchmarkItem, BenchmarkSet, BenchmarkTicks, Checklist
 from rlhf.services.benchmarks import store_ticks
 from rlhf.views.access import StaffRequest, staff_required
 from rlhf.views.benchmark_items import number_of
@@ -44,10 +44,12 @@ def project_tick(request: MemberRequest, project: Project) -> HttpResponse:
 def _tick(
     request: HttpRequest, annotator: Annotator, answers: QuerySet[BenchmarkAnswer], back: tuple[str, str]
 ) -> HttpResponse:
-    """One answer after the other, in an order of the person's own, models mixed."""
+    """One answer after the other, in an order of the person's own, models mixed; their own ticks can be corrected."""
     answers = answers.filter(error="", item__dropped_at=None)
-    waiting = answers.exclude(ticks__annotator=annotator)
-    error = ""
+    own = BenchmarkTicks.objects.filter(annotator=annotator, answer__in=answers)
+    ticked = own.by_newest_checklist().order_by("-pk")
+    waiting = answers.exclude(pk__in=ticked.values("answer"))
+    error, corrected = "", None
     if request.method == "POST":
         answer = get_object_or_404(answers, pk=number_of(request.POST.get("answer")))
         checklist = get_object_or_404(Checklist, pk=number_of(request.POST.get("checklist")), item_id=answer.item_id)
@@ -57,6 +59,9 @@ def _tick(
             return redirect(request.path)
         error = gettext("Say yes or no to every criterion.")
         shown: BenchmarkAnswer | None = answer
+    elif asked := number_of(request.GET.get("answer")):
+        corrected = get_object_or_404(ticked.select_related("answer__run"), answer=asked)
+        shown = corrected.answer
     else:
         shown = _next_of(waiting, annotator.pk)
     item = shown and BenchmarkItem.objects.with_checklist().get(pk=shown.item_id)
@@ -64,23 +69,33 @@ def _tick(
         "place": back[0],
         "back": back[1],
         "left": waiting.count(),
-        "done": answers.filter(ticks__annotator=annotator).count(),
+        "done": ticked.count(),
         "error": error,
+        "corrected": corrected,
+        "before_this": (ticked.filter(pk__lt=corrected.pk) if corrected else ticked).first(),
     }
     if shown and item:
+        said = (
+            {number: request.POST.get(f"met-{number}") for number in range(len(item.criteria))}  # type: ignore[attr-defined]
+            if error
+            else {number: "yes" if met else "no" for number, met in enumerate(corrected.met)}
+            if corrected
+            else {}
+        )
         context |= {
             "answer": shown,
             "item": item,
             "query": _text(item.query),
             "first_response": _text(item.first_response),
             "system": _text(item.details.get("system", "")),
-            "before": [(question, _text(said)) for question, said in Histories(shown.run, item.session).before(item)],
+            "before": [(question, _text(text)) for question, text in Histories(shown.run, item.session).before(item)],
             "answer_text": _text(shown.text),
             "criteria": [
-                (number, entry[0], request.POST.get(f"met-{number}") if error else "")
+                (number, entry[0], said.get(number, ""))
                 for number, entry in enumerate(item.criteria)  # type: ignore[attr-defined]
             ],
-            "note": request.POST.get("note", "") if error else "",
+            "note": request.POST.get("note", "") if error else corrected.note if corrected else "",
+            "is_changed": not corrected and own.filter(answer=shown).exclude(checklist=item.checklist_id).exists(),  # type: ignore[attr-defined]
         }
     return render(request, "rlhf/benchmark_tick.html", context, status=422 if error else 200)
 

@@ -148,3 +148,15 @@ def test_people_tick_a_turn_with_what_was_said_before(staff: Client) -> None:
         assert staff.post(address, posted | {"met-0": "yes", "met-1": "yes"}).status_code == 302
     assert BenchmarkTicks.objects.count() == 3
     assert "83.3 %" in text_of(staff, "evaluation_home")
+
+
+@pytest.mark.parametrize("rows", [INSTRUCTIONS, SESSIONS])
+def test_a_data_set_goes_out_in_the_authors_shape_and_comes_back(staff: Client, rows: list[Any]) -> None:
+    data_set = imported(staff, rows)
+    address = reverse("evaluation_export", args=[data_set.pk, "items.json"])
+    assert address in text_of(staff, "benchmark_set", data_set.pk)
+    content = b"".join(staff.get(address))
+    staff.post(reverse("benchmark_set_new"), {"file": SimpleUploadedFile("again.json", content)})
+    again = BenchmarkSet.objects.latest("pk")
+    fields = [[item.as_exercise() for item in one.items.with_checklist()] for one in (data_set, again)]
+    assert again.pk != data_set.pk and fields[0] == fields[1]

@@ -15,7 +15,8 @@ from django.urls import reverse
 from annotation.feedback import Feedback
 from annotation.models import Event, Project, ResponseSource
 from annotation.services import turns
-from rlhf.benchmark_curation import candidates, solved_by_all
+from rlhf.benchmark_curation import candidates, judges_of
+from rlhf.benchmark_figures import as_data_set
 from rlhf.evaluation.fb_bench import Verdict
 from rlhf.models import BenchmarkItem, BenchmarkRun, BenchmarkSet, BenchmarkTicks
 from rlhf.services.benchmarks import store_judgment
@@ -54,6 +55,12 @@ def judge_all(staff: Client, data_set: BenchmarkSet, met: bool, model: str = "se
     rows = [tick(item, [met] * 2, infer_model=model) for item in ITEMS]
     staff.post(reverse("benchmark_run_import", args=[data_set.pk]), {"file": upload(rows, "judgments.json")})
     return BenchmarkRun.objects.latest("pk")
+
+
+def test_new_items_and_plans_are_reached_before_anything_is_imported(staff: Client) -> None:
+    text = staff.get(reverse("evaluation_home")).content.decode()
+    assert f'href="{reverse("curation")}"' in text and f'href="{reverse("evaluation_plans")}"' in text
+    assert reverse("benchmark_run_new") not in text
 
 
 def test_what_is_no_item_is_named_and_the_rest_is_imported(staff: Client) -> None:
@@ -168,6 +175,11 @@ def test_a_new_run_is_asked_for_with_its_limits(staff: Client, data_set: Benchma
         "judge_max_tokens": 512, "judge_attempts": 2, "parallel": 4,
     }  # fmt: skip
     assert staff.post(reverse("benchmark_run_new"), posted | {"judge_attempts": 0}).status_code == 422
+    answer = staff.post(reverse("benchmark_run_new"), posted | {"judge": ""}, follow=True)
+    only_answers = BenchmarkRun.objects.get()
+    text = answer.content.decode()
+    assert only_answers.judge is None and "answers of at most 256 tokens" in text and "<dt>judgments</dt>" not in text
+    only_answers.delete()
     answer = staff.post(reverse("benchmark_run_new"), posted)
     run = BenchmarkRun.objects.get()
     assert answer["Location"] == reverse("benchmark_run", args=[run.pk])
@@ -200,6 +212,77 @@ def test_people_tick_without_knowing_who_wrote(staff: Client, data_set: Benchmar
     assert "50.0 %" in board
     item_page = staff.get(reverse("benchmark_item", args=[data_set.items.all()[0].pk])).content.decode()
     assert "a-judge: 1.00" in item_page.replace("\n", "")
+
+
+def test_ticks_are_corrected_and_given_again_where_the_checklist_changed(
+    staff: Client, data_set: BenchmarkSet
+) -> None:
+    judge_all(staff, data_set, True)
+    person = make_user("ann")
+    project = make_project("helpful", members=[person])
+    staff.post(reverse("benchmark_set_assign", args=[data_set.pk]), {"project": project.pk})
+    client = Client()
+    client.force_login(person)
+    address = reverse("project_tick", args=[project.slug])
+    ids = []
+    for _item in range(3):
+        page = client.get(address)
+        ids.append(page.context["answer"].pk)
+        posted = {"answer": ids[-1], "checklist": page.context["item"].checklist_id, "met-0": "yes", "met-1": "no"}
+        client.post(address, posted)
+    # the last one, and the one before it, come with what was said
+    text = client.get(address).content.decode()
+    assert "Nothing left to tick" in text and f"?answer={ids[-1]}" in text
+    page = client.get(address, {"answer": ids[-1]})
+    assert [said for _number, _text, said in page.context["criteria"]] == ["yes", "no"]
+    assert "takes the place of that" in page.content.decode() and f"?answer={ids[-2]}" in page.content.decode()
+    client.post(address, posted | {"met-1": "yes"})
+    assert BenchmarkTicks.objects.get(answer=ids[-1]).met == [True, True]
+    assert BenchmarkTicks.objects.count() == 3
+    # nobody sees ticks of others, nor answers that they have not ticked
+    other = make_user("ben")
+    project.members.add(other)
+    stranger = Client()
+    stranger.force_login(other)
+    assert stranger.get(address, {"answer": ids[-1]}).status_code == 404
+    # an edited checklist is ticked again; what was ticked by the other stays
+    item = BenchmarkTicks.objects.get(answer=ids[0]).answer.item
+    edited = {"based_on": 1, "text": ["Is right"], "weight": ["1"]}
+    assert staff.post(reverse("benchmark_item", args=[item.pk]), edited).status_code == 302
+    assert "1 answer to check against its criteria" in client.get(reverse("home")).content.decode()
+    page = client.get(address)
+    assert page.context["answer"].pk == ids[0] and "has changed since you ticked it" in page.content.decode()
+    posted = {"answer": ids[0], "checklist": page.context["item"].checklist_id, "met-0": "no"}
+    assert client.post(address, posted).status_code == 302
+    assert sorted(BenchmarkTicks.objects.filter(answer=ids[0]).values_list("met", flat=True)) == [
+        [False],
+        [True, False],
+    ]
+    assert "Nothing left to tick" in client.get(address).content.decode()
+    board = " ".join(staff.get(reverse("evaluation_home")).content.decode().split())
+    assert "3 of 3" in board  # the judgment by the first version is held against the ticks by it
+
+
+def test_a_data_set_goes_out_as_it_is_now_and_comes_back(staff: Client, data_set: BenchmarkSet) -> None:
+    item = data_set.items.get(position=1)
+    edited = {"based_on": 1, "text": ["Says five", "Says why"], "weight": ["0.6", "0,4"]}
+    staff.post(reverse("benchmark_item", args=[item.pk]), edited)
+    project = make_talk_project(responses_per_turn=1)
+    talked_about(project, "Which one is the biggest of all?")
+    [offered] = candidates(project, None)
+    posted = {"text": ["Names the right one", "Says sorry"], "weight": ["0.9", "0.1"]}
+    staff.post(reverse("curation_item", args=[project.pk, offered.turn_id]), posted)
+    for one in (data_set, BenchmarkSet.objects.get(project=project)):
+        address = reverse("evaluation_export", args=[one.pk, "items.jsonl"])
+        assert address in staff.get(reverse("benchmark_set", args=[one.pk])).content.decode()
+        content = b"".join(staff.get(address))
+        file = SimpleUploadedFile(f"again-{one.pk}.jsonl", content)
+        staff.post(reverse("benchmark_set_new"), {"file": file})
+        again = BenchmarkSet.objects.latest("pk")
+        assert again.pk != one.pk
+        assert as_data_set(again).items == as_data_set(one).items
+        assert b"".join(staff.get(reverse("evaluation_export", args=[again.pk, "items.jsonl"]))) == content
+    assert as_data_set(again).items[0].checklist[0].text == "Names the right one"
 
 
 def test_the_people_of_a_project_tick_what_staff_hands_them(staff: Client, data_set: BenchmarkSet) -> None:
@@ -322,11 +405,36 @@ def test_items_come_out_of_conversations_masked_once_and_with_a_checklist(staff:
     assert (item.query, item.data_set.project) == (question.replace("jane.doe@mail-house.org", "[EMAIL]"), project)
     assert item.deficiency_types == ["factual_error"]
     assert "Make an item" not in staff.get(reverse("curation")).content.decode()
-    # what three models all solve tells nobody apart
-    rows = [tick(item.as_item().as_row(), [True], infer_model=model) for model in ("x", "y", "z")]
-    for count, row in enumerate(rows, 1):
-        staff.post(reverse("benchmark_run_import", args=[item.data_set_id]), {"file": upload([row])})
-        assert len(solved_by_all(item.data_set, 3)) == (count == 3)
-    staff.post(reverse("curation_drop", args=[item.data_set_id]))
-    item.refresh_from_db()
-    assert item.dropped_at is not None
+
+
+def test_what_is_too_easy_is_left_out_by_one_judges_word_and_brought_back(
+    staff: Client, data_set: BenchmarkSet
+) -> None:
+    address = reverse("benchmark_easy", args=[data_set.pk])
+    assert "No judged run yet" in staff.get(address).content.decode()
+    for model in ("x", "y"):
+        strict = [tick(item, [number < 2] * 2, infer_model=model) for number, item in enumerate(ITEMS)]
+        kind = [row | tick(item, [True] * 2, judge_model="kind") for row, item in zip(strict, ITEMS, strict=True)]
+        for rows in (strict, [row | {"infer_model": model} for row in kind]):
+            staff.post(reverse("benchmark_run_import", args=[data_set.pk]), {"file": upload(rows)})
+    judges = {judge.name: judge for judge in judges_of(data_set)}
+    text = " ".join(staff.get(address).content.decode().split())
+    assert "0 items are solved by all" in text and "a-judge has judged 2 models" in text
+    assert staff.get(address, {"models": "0", "judge": str(judges["kind"].pk)}).status_code == 422
+    for name, solved in (("a-judge", 2), ("kind", 3)):
+        page = staff.get(address, {"models": "2", "judge": str(judges[name].pk)})
+        assert len(page.context["solved"]) == solved
+    page = staff.post(address, {"action": "drop", "models": 2, "judge": judges["a-judge"].pk}, follow=True)
+    assert "2 items are left out of runs to come." in page.content.decode()
+    assert "2 items are left out of runs" in " ".join(page.content.decode().split())
+    assert [item.query for item in data_set.items.kept()] == ["Is it raining?"]
+    items = staff.get(reverse("benchmark_set", args=[data_set.pk])).content.decode()
+    assert "left out of runs: 2" in items and items.count(">left out<") == 2
+    first = data_set.items.get(position=1)
+    assert "Left out of runs since" in staff.get(reverse("benchmark_item", args=[first.pk])).content.decode()
+    exported = b"".join(staff.get(reverse("evaluation_export", args=[data_set.pk, "items.jsonl"])))
+    assert len(exported.splitlines()) == 1
+    staff.post(address, {"action": "bring_back", "item": first.pk})
+    assert data_set.items.kept().count() == 2
+    staff.post(address, {"action": "bring_back_all"})
+    assert data_set.items.kept().count() == 3

@@ -5,24 +5,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rlhf.benchmark_figures import as_data_set
 from rlhf.evaluation.fb_bench import Refusal, read_dataset
 from rlhf.evaluation.fb_bench_scores import score_file
-from rlhf.management.benchmark_command import BenchmarkCommand, figure
-from rlhf.models import BenchmarkSet
+from rlhf.management.benchmark_command import DATASET_HELP, BenchmarkCommand, figure
+from rlhf.models import Benchmark, BenchmarkSet
 from rlhf.services.benchmarks import import_benchmark_set, set_name_of
 
 
 class Command(BenchmarkCommand):
     help = "FB-Bench: score judgments, or have a model answer the data set and a judge tick the checklists."
+    kind = Benchmark.FB_BENCH
     judged_file = "judgments in the authors' shape"
     suffix = "jsonl"
 
     def add_score_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("judgments", type=Path, metavar="JUDGMENTS.jsonl")
-        parser.add_argument("--dataset", type=Path, required=True, metavar="FILE")
+        parser.add_argument("--dataset", type=Path, required=True, metavar="FILE", help=DATASET_HELP)
 
     def score(self, **options: Any) -> dict[str, Any]:
-        return score_file(options["judgments"], read_dataset(options["dataset"]))
+        stored = self.stored_set(options["dataset"])
+        return score_file(options["judgments"], as_data_set(stored) if stored else read_dataset(options["dataset"]))
 
     def import_set(self, path: Path) -> tuple[BenchmarkSet, Iterable[Refusal]]:
         data_set = read_dataset(path)

@@ -341,7 +341,7 @@ def test_the_page_and_the_command_make_the_board_that_is_asked_for() -> None:
         ({"method": "elo", "ties": "davidson"}, "use half or drop, or bradley-terry."),
         ({"method": "elo", "interval": "sandwich"}, "use bootstrap, or bradley-terry."),
         ({"style": "loud"}, "style: 'loud' is neither as_is nor equal."),
-        ({"tie": "half"}, "'tie' is no choice; known are category, "),
+        ({"tie": "half"}, "'tie' is no parameter of this address; known are "),
     ):
         refused = client.get(api, given)
         assert refused.status_code == 422 and sentence in refused.json()["detail"]

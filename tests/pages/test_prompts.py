@@ -183,7 +183,7 @@ def test_a_file_over_the_limit_is_refused_while_it_arrives(page: Client, project
     for size in (150_000, 300_000):  # the second one is refused by its length alone
         answer = upload(page, "large.csv", b"prompt\n" + b"x" * size)
         assert answer.status_code == 413
-        assert "larger than 0 MB" in text_of(answer) and "import_preferences" in text_of(answer)
+        assert "larger than 0.1 MB" in text_of(answer) and "import_preferences" in text_of(answer)
         assert not settings.UPLOADS_DIR.exists() or list(settings.UPLOADS_DIR.iterdir()) == []
     assert page.post("/projects/p/prompts/add/").status_code == 422
 

@@ -9,13 +9,13 @@ from annotation.services import DomainError
 from rlhf.api.job_shapes import JobDetailSerializer, JobSerializer
 from rlhf.management.following import follow
 from rlhf.models import JobStatus, Method, TrainingJob
-from rlhf.services import request_cancel, request_pause, resume_job
+from rlhf.services import request_cancel, request_pause, resume_training_job
 from rlhf.services.jobs import retry_with_half_micro_batch
 
 _WITH_NAMES = ("snapshot__project", "base", "checkpoint", "created_by", "reward_model", "worker", "proceeded_by")
 _VERBS: dict[str, tuple[str, Callable[[TrainingJob], object]]] = {
     "pause": ("save a checkpoint and free the worker", request_pause),
-    "resume": ("put it back into the queue, to go on from its last checkpoint", resume_job),
+    "resume": ("put it back into the queue, to go on from its last checkpoint", resume_training_job),
 }
 
 

@@ -164,7 +164,8 @@ def test_a_benchmark_run_is_started_stopped_and_taken_up(here: Client, base: Che
     status, run = post(here, "benchmarks/runs/", **launch, max_tokens=64, prompt_language="en")
     assert (status, run["status"], run["max_tokens"], run["created_by"]) == (201, "queued", 64, "boss")
     assert run["progress"] == {
-        "items": 4, "answers": 0, "failed_answers": 0, "judgments": 0, "failed_judgments": 0, "seconds_left": None
+        "items": 4, "answers": 0, "failed_answers": 0, "judgments": 0, "failed_judgments": 0, "seconds_left": None,
+        "is_judged": True,
     }  # fmt: skip
     assert [row["id"] for row in get(here, f"benchmarks/runs/?status=queued&judge={judge.name}")["results"]] == [
         run["id"]
@@ -185,6 +186,8 @@ def test_a_benchmark_run_is_started_stopped_and_taken_up(here: Client, base: Che
         status, refusal = post(here, "benchmarks/runs/", **launch | changes)
         assert (status, word in json.dumps(refusal)) == (code, True), refusal
     assert BenchmarkRun.objects.count() == 1
+    status, only_answers = post(here, "benchmarks/runs/", data_set=data_set.pk, source="tiny")
+    assert (status, only_answers["judge"], only_answers["progress"]["is_judged"]) == (201, None, False)
 
 
 def test_a_judge_is_asked_and_its_card_is_read(here: Client) -> None:

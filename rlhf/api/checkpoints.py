@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.http import content_disposition_header
+from django.utils.translation import gettext
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
@@ -290,7 +291,7 @@ class Aliases(StaffView):
         project = _project(asked["project"])
         user = person(request)
         if asked["despite_gate"] and not user.is_superuser:
-            raise DomainError("only an administrator may move an alias in spite of its gate")
+            raise DomainError(gettext("only an administrator may move an alias in spite of its gate"))
         checkpoint = checkpoint_named(asked["checkpoint"], project) if asked["checkpoint"] else None
         try:
             move = move_alias(

@@ -177,10 +177,14 @@ def test_a_sweep_starts_when_its_count_is_confirmed(here: Client, base: Checkpoi
     url, options = f"jobs/{job.pk}/sweep/", {"learning_rate": [1e-5, "2e-5"], "beta": [0.1, 0.2]}
     status, planned = post(here, url, options=options)
     assert (status, planned["count"], planned["jobs"]) == (200, 4, [])
+    assert planned["planned"][0]["options"] == {"learning_rate": 1e-5, "beta": 0.1}
+    assert all(one["findings"] for one in planned["planned"])
     assert post(here, url, options=options, count=3)[0] == 422
     assert TrainingJob.objects.count() == 1
     status, made = post(here, url, options=options, count=4)
     assert (status, len(made["jobs"])) == (201, 4)
+    assert post(here, url, options={"max_tokens": [16]}, count=1)[1]["planned"][0]["findings"]  # refused, and why
+    assert TrainingJob.objects.count() == 5
     assert post(here, url, options={"beta": ["x"]})[0] == 422
 
 

@@ -37,6 +37,10 @@ def findings_json(findings: list[Finding]) -> list[dict[str, Any]]:
     return [finding.as_json() | {"text": sentence(finding)} for finding in findings]
 
 
+def findings_of_job(job: TrainingJob) -> list[dict[str, Any]]:
+    return findings_json([Finding.from_json(one) for one in job.preflight.get("checks", [])])
+
+
 class AlarmSerializer(serializers.ModelSerializer):
     class Meta:
         model = JobAlarm
@@ -97,7 +101,7 @@ class JobDetailSerializer(JobSerializer):
 
     @extend_schema_field(FindingSerializer(many=True))
     def get_findings(self, job: TrainingJob) -> list[dict[str, Any]]:
-        return findings_json([Finding.from_json(one) for one in job.preflight.get("checks", [])])
+        return findings_of_job(job)
 
     def get_jobs_before(self, job: TrainingJob) -> int | None:
         return self._queue.jobs_before(job) if self._queue else None
@@ -165,6 +169,9 @@ class StopSerializer(serializers.Serializer):
 
 
 class SweepSerializer(serializers.Serializer):
+    proceed = serializers.BooleanField(
+        required=False, default=False, help_text="Start against a check that blocks; your name is kept with the jobs."
+    )
     options = serializers.DictField(
         child=serializers.ListField(child=serializers.JSONField(), allow_empty=False),
         help_text='By option, the values that it takes: {"learning_rate": [1e-5, 2e-5]}.',
@@ -172,14 +179,16 @@ class SweepSerializer(serializers.Serializer):
     count = serializers.IntegerField(
         required=False, help_text="How many jobs these make, to confirm it; without it nothing is started."
     )
-    proceed = serializers.BooleanField(
-        default=False, help_text="Start even where a check blocks one of them; who did is kept with each job."
-    )
+
+
+class PlannedJobSerializer(serializers.Serializer):
+    options = serializers.DictField()
+    findings = FindingSerializer(many=True)
 
 
 class PlannedSweepSerializer(serializers.Serializer):
     count = serializers.IntegerField()
-    planned = serializers.ListField(child=serializers.DictField())
+    planned = PlannedJobSerializer(many=True)
     jobs = serializers.ListField(child=serializers.IntegerField(), help_text="Those that were started.")
 
 

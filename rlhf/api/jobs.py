@@ -24,7 +24,7 @@ from rlhf.comparison import BASE, compare
 from rlhf.comparison_files import as_csv
 from rlhf.job_measures import measure
 from rlhf.launch_config import LaunchConfig, parse_config
-from rlhf.models import DatasetSnapshot, GPUSlot, JobStatus, Method, Priority, TrainingJob, Worker
+from rlhf.models import DatasetSnapshot, GPUSlot, JobStatus, LaunchCheck, Method, Priority, TrainingJob, Worker
 from rlhf.options import SpecError
 from rlhf.scored_samples import scored_samples
 from rlhf.services import (
@@ -38,7 +38,7 @@ from rlhf.services import (
 )
 from rlhf.services.jobs import retry_with_half_micro_batch
 from rlhf.services.launching import findings_of, launch_config
-from rlhf.services.sweeps import combinations, queue_sweep
+from rlhf.services.sweeps import check_sweep, combinations, queue_sweep
 from rlhf.views.job_compare import JOBS_COMPARED
 from rlhf.views.jobs import read_log
 
@@ -85,7 +85,7 @@ class Jobs(StaffList):
         snapshot = DatasetSnapshot.objects.select_related("project").filter(name=config.snapshot).first()
         if snapshot is None:
             raise DomainError(f"there is no data set {config.snapshot!r}; see snapshots/")
-        check = check_launch(
+        check = _check(
             snapshot=snapshot,
             method=config.method,
             base=checkpoint_named(config.base, snapshot.project),
@@ -101,6 +101,14 @@ class Jobs(StaffList):
         except DomainError as error:
             return refused(error, findings=shapes.findings_json(findings_of(check)))
         return _shown(job.pk, status.HTTP_201_CREATED)
+
+
+def _check(**launch: Any) -> LaunchCheck:
+    try:
+        return check_launch(**launch)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DomainError(f"The data set cannot be read ({reason}). Nothing was started.") from None
 
 
 def _config(body: dict[str, Any]) -> LaunchConfig:
@@ -203,13 +211,32 @@ class SweepJob(StaffView):
             planned = combinations(job, [(name, [*map(_typed, values)]) for name, values in asked["options"].items()])
         except SpecError as error:
             raise DomainError(str(error)) from None
-        answer: dict[str, Any] = {"count": len(planned), "planned": planned, "jobs": []}
+        answer: dict[str, Any] = {"count": len(planned), "jobs": []}
         if "count" not in asked:
-            return Response(answer)
+            return Response(answer | {"planned": _with_findings(job, planned)})
         if asked["count"] != len(planned):
             raise DomainError(f"these are {len(planned)} jobs, not {asked['count']}; nothing was started")
-        answer["jobs"] = [made.pk for made in queue_sweep(job, planned, person(request), proceed=asked["proceed"])]
-        return Response(answer, status=status.HTTP_201_CREATED)
+        try:
+            made = queue_sweep(job, planned, person(request), proceed=asked["proceed"])
+        except DomainError as error:
+            return refused(error, planned=_with_findings(job, planned))
+        answer["planned"] = [
+            {"options": values, "findings": shapes.findings_of_job(one)}
+            for values, one in zip(planned, made, strict=True)
+        ]
+        return Response(answer | {"jobs": [one.pk for one in made]}, status=status.HTTP_201_CREATED)
+
+
+def _with_findings(job: TrainingJob, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    try:
+        outcomes = check_sweep(job, planned)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DomainError(f"The data set cannot be read ({reason}). Nothing was started.") from None
+    return [
+        {"options": values, "findings": shapes.findings_json(outcome.findings)}
+        for values, outcome in zip(planned, outcomes, strict=True)
+    ]
 
 
 def _typed(value: Any) -> str:

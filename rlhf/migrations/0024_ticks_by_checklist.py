@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("rlhf", "0022_evaluation_plan_tokens")]
+    dependencies = [("rlhf", "0023_a_job_that_hangs")]
 
     operations = [
         migrations.RemoveConstraint(model_name="benchmarkticks", name="benchmarkticks_once"),

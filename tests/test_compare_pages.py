@@ -409,7 +409,7 @@ def test_a_page_takes_a_fixed_number_of_queries(
     for _ in range(waiting):
         make_comparison(project)
     ann.get("/")  # makes the annotator
-    with django_assert_num_queries(8):
+    with django_assert_num_queries(10):
         ann.get("/")
     first, second = queue(ann)
     with django_assert_max_num_queries(14):

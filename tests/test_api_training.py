@@ -115,7 +115,8 @@ def test_a_job_is_launched_by_the_config_that_a_page_gives(here: Client, base: C
     page.force_login(staff)
     assert page.get(f"/training/{job.pk}/config.json").json() == config
     changed = config | {"name": "again", "options": {**config["options"], "learning_rate": 1e-5}}
-    status, started = post(here, "jobs/", **changed, priority="high")
+    changed["priority"] = "high"
+    status, started = post(here, "jobs/", **changed)
     assert (status, started["name"], started["status"], started["priority"]) == (201, "again", "queued", 1)
     assert (started["options"]["learning_rate"], started["created_by"]) == (1e-5, "boss")
     for body, code, word in (

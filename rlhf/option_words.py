@@ -192,6 +192,9 @@ RECIPE_NAMES = (
     gettext_noop("OpenRLHF, 8B"),
     gettext_noop("RLHFlow, a round of online DPO"),
     gettext_noop("TRL’s defaults, full"),
+    gettext_noop("InstructGPT, 6B"),
+    gettext_noop("Robust loss, small model, LoRA"),
+    gettext_noop("Robust loss, full"),
 )
 
 

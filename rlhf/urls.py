@@ -54,6 +54,7 @@ urlpatterns = [
     path("training/compare/score/", job_compare.job_compare_score, name="job_compare_score"),
     path("training/new/", launch.job_new, name="job_new"),
     path("training/new/layers/", launch.layer_advice, name="layer_advice"),
+    path("training/new/recipes/", launch.recipe_choice, name="recipe_choice"),
     path("training/checks/<int:pk>/", launch.launch_check, name="launch_check"),
     path("training/checks/<int:pk>/found/", launch.launch_found, name="launch_found"),
     path("training/checks/<int:pk>/config.<slug:suffix>", launch.check_config, name="check_config"),

@@ -16,6 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from annotation.services import DomainError
 from rlhf.checkpoint_layers import advice_for
+from rlhf.footprint import ModelSize
 from rlhf.forms import ConfigForm, LaunchForm, OptionsForm
 from rlhf.launch_config import LaunchConfig
 from rlhf.models import (
@@ -51,7 +52,7 @@ def job_new(request: StaffRequest) -> HttpResponse:
     if request.method == "GET":
         launch, options = _opening_forms(request)
         if is_htmx(request):
-            return render(request, "rlhf/_job_options.html", {"options": options, **_advice(launch)})
+            return render(request, "rlhf/_job_options.html", {"options": options, **_of_base(launch, options)})
         return _form_page(request, launch, options)
     if request.POST.get("step") == "load":
         return _load_config(request)
@@ -84,6 +85,35 @@ def job_new(request: StaffRequest) -> HttpResponse:
 def layer_advice(request: StaffRequest) -> HttpResponse:
     """How many layers one gradient checkpoint should span in the base that the form has chosen."""
     return render(request, "rlhf/_layer_advice.html", _advice(LaunchForm(request.GET)))
+
+
+@staff_required
+@require_GET
+def recipe_choice(request: StaffRequest) -> HttpResponse:
+    """The method's recipes, those for a model of the chosen base's size first."""
+    launch, options = _opening_forms(request)
+    return render(request, "rlhf/_recipes.html", {"options": options, **_of_base(launch, options)})
+
+
+def _of_base(launch: LaunchForm, options: OptionsForm) -> dict[str, Any]:
+    """What the options page says of the base that is chosen."""
+    advice = _advice(launch)
+    return {**advice, "recipe_groups": _recipe_groups(options.recipes(), advice["advised_base"])}
+
+
+def _recipe_groups(recipes: list[Recipe], base: Checkpoint | None) -> list[tuple[str, list[Recipe]]]:
+    """Recipes under headings; under none where nothing is known of the base."""
+    try:
+        parameters = ModelSize.of(base.path).parameters if base else None
+    except (SpecError, OSError, ValueError):  # half-written: the checks say so
+        parameters = None
+    if base is None or parameters is None:
+        return [("", recipes)]
+    fitting = [recipe for recipe in recipes if recipe.suits(parameters)]
+    others = [recipe for recipe in recipes if recipe not in fitting]
+    for_base = gettext("For the size of %(name)s") % {"name": base.name}
+    groups = [(for_base, fitting), (gettext("For models of another size"), others)]
+    return [group for group in groups if group[1]]
 
 
 def _advice(launch: LaunchForm) -> dict[str, Any]:
@@ -168,7 +198,7 @@ def _form_page(
     status: int = 200,
     config: ConfigForm | None = None,
 ) -> HttpResponse:
-    context = {"launch": launch, "options": options, "config": config or ConfigForm(), **_advice(launch)}
+    context = {"launch": launch, "options": options, "config": config or ConfigForm(), **_of_base(launch, options)}
     return render(request, "rlhf/job_new.html", context, status=status)
 
 

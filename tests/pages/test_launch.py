@@ -263,6 +263,23 @@ def test_a_recipe_fills_the_form_and_names_its_source(page: Client, base: Checkp
     assert "alignment-handbook" not in other_method
 
 
+def test_recipes_for_the_size_of_the_base_come_first_and_every_method_has_one(page: Client, base: Checkpoint) -> None:
+    create_snapshot(make_judged_project(1), "set", eval_share=0)
+    for method in options.OPTIONS:
+        if method == "merge":
+            continue
+        text = page.get("/training/new/recipes/", {"method": method, "base": base.pk}).content.decode()
+        fitting, _, others = text.partition('<optgroup label="For models of another size">')
+        assert '<optgroup label="For the size of tiny">' in fitting
+        assert "below 1B weights" in fitting and "from 1B weights" not in fitting, method
+        assert "from 1B weights" in others and "below 1B weights" not in others, method
+    asked = {"method": "ppo", "recipe": "ppo-small", "base": base.pk}
+    text = page.get("/training/new/", asked, headers={"HX-Request": "true"}).content.decode()
+    assert '<option value="ppo-small" selected>' in text
+    unknown = page.get("/training/new/recipes/", {"method": "dpo", "base": "magic"}).content.decode()
+    assert "optgroup" not in unknown and "dpo-zephyr" in unknown
+
+
 def test_a_config_is_downloaded_and_fills_a_new_form(page: Client, base: Checkpoint) -> None:
     job = make_job(base, "reward", learning_rate=3e-5, max_tokens=300)
     for suffix in ("json", "toml"):

@@ -201,13 +201,17 @@ class Conversations(ProjectView, generics.ListAPIView):
 class ConversationView(APIView):
     """An endpoint of the caller's own conversation; to others it does not exist."""
 
+    is_imported = False
+    """Whether it came out of a file to be rated, or is talked with models."""
     talk: Conversation
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
         talk = (
             Conversation.objects.filter(
-                public_id=kwargs["conversation_id"], annotator__user=person(request), source_a__isnull=False
+                public_id=kwargs["conversation_id"],
+                annotator__user=person(request),
+                source_a__isnull=self.is_imported,
             )
             .select_related("project", "annotator")
             .first()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Count, F, Window
+from django.db.models.functions import RowNumber
 from django.shortcuts import get_object_or_404
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers, status
+from rest_framework import generics, serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from annotation.api.common import ProjectView, RefusalSerializer, person, refuse_unknown
+from annotation.api.common import ByIdPagination, ProjectView, RefusalSerializer, person, refuse_unknown
 from annotation.api.filters import STATES, prompt_filter
 from annotation.errors import DomainError
-from annotation.models import DataJob, Role
+from annotation.models import DataJob, Duplicate, Prompt, Role
 from annotation.personal_data import PersonalKind
 from annotation.services import duplicates, masking
+from annotation.services.data_jobs import stop_data_job
 from annotation.services.prompts import PromptEdit, start_edit, start_undo
 
 REFUSED = {409: RefusalSerializer, 422: RefusalSerializer}
+MEMBERS_LISTED = 100
 _TEXT: dict[str, Any] = {"required": False, "allow_blank": True, "allow_null": True, "default": None}
 
 
@@ -132,9 +136,112 @@ class FindDuplicates(ProjectView):
         return Response(DataJobSerializer(job).data, status=status.HTTP_202_ACCEPTED)
 
 
+class ByGroup(ByIdPagination):
+    ordering = "-like"
+
+
+class AlikePromptSerializer(serializers.Serializer):
+    prompt = serializers.IntegerField()
+    similarity = serializers.IntegerField(allow_null=True, help_text="To the oldest, in percent; null: it is that.")
+    question = serializers.CharField()
+
+
+class DuplicateGroupSerializer(serializers.Serializer):
+    like = serializers.IntegerField(help_text="The oldest prompt, by which the group is known.")
+    size = serializers.IntegerField()
+    prompts = AlikePromptSerializer(many=True, help_text=f"The first {MEMBERS_LISTED} of them, the oldest first.")
+
+
+class Duplicates(ProjectView, generics.ListAPIView):
+    """Groups of prompts that read alike, as the last search found them, newest first."""
+
+    role = Role.ADMIN
+    serializer_class = DuplicateGroupSerializer
+    pagination_class = ByGroup
+
+    @extend_schema(operation_id="list_duplicates")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> Any:
+        return Duplicate.objects.filter(project=self.project).values("like").annotate(size=Count("pk") + 1)
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        groups = list(super().paginate_queryset(queryset) or [])
+        found = Duplicate.objects.filter(project=self.project, like__in=[group["like"] for group in groups])
+        place = Window(RowNumber(), partition_by=F("like"), order_by=[F("similarity").desc(), F("prompt")])
+        members: dict[int, list[tuple[int, int | None]]] = {group["like"]: [(group["like"], None)] for group in groups}
+        for row in found.annotate(place=place).filter(place__lt=MEMBERS_LISTED).order_by("place"):
+            members[row.like_id].append((row.prompt_id, row.similarity))
+        prompts = Prompt.objects.in_bulk([pk for rows in members.values() for pk, _similarity in rows])
+        return [
+            group
+            | {
+                "prompts": [
+                    {"prompt": pk, "similarity": similarity, "question": prompts[pk].messages[-1]["content"]}
+                    for pk, similarity in members[group["like"]]
+                ]
+            }
+            for group in groups
+        ]
+
+
+class KeepOneSerializer(serializers.Serializer):
+    like = serializers.IntegerField(help_text="The group.")
+    keep = serializers.IntegerField(help_text="The prompt of it that stays; the others are archived.")
+
+
+class KeepOldestSerializer(serializers.Serializer):
+    at_least = serializers.IntegerField(min_value=0, max_value=100, help_text="How alike, in percent.")
+
+
+class KeepOne(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(
+        operation_id="keep_one_duplicate", request=KeepOneSerializer, responses={202: DataJobSerializer, **REFUSED}
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        """Keep one prompt of a group and archive the others."""
+        given = KeepOneSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        which = given.validated_data
+        job = duplicates.keep_one(self.project, which["like"], which["keep"], user=person(request))
+        return Response(DataJobSerializer(job).data, status=status.HTTP_202_ACCEPTED)
+
+
+class KeepOldest(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(
+        operation_id="keep_oldest_duplicates",
+        request=KeepOldestSerializer,
+        responses={202: DataJobSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        """Archive every prompt that is so much like the oldest of its group."""
+        given = KeepOldestSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        job = duplicates.keep_oldest(self.project, **given.validated_data, user=person(request))
+        return Response(DataJobSerializer(job).data, status=status.HTTP_202_ACCEPTED)
+
+
 class DataJobDetail(ProjectView):
     role = Role.ADMIN
 
     @extend_schema(operation_id="get_data_job", responses=DataJobSerializer)
     def get(self, request: Request, slug: str, pk: int) -> Response:
         return Response(DataJobSerializer(get_object_or_404(DataJob, pk=pk, project=self.project)).data)
+
+
+class StopDataJob(ProjectView):
+    role = Role.ADMIN
+
+    @extend_schema(operation_id="stop_data_job", request=None, responses={202: DataJobSerializer, **REFUSED})
+    def post(self, request: Request, slug: str, pk: int) -> Response:
+        """Have it stop at its next step; what an edit has changed can be taken back."""
+        job = get_object_or_404(DataJob, pk=pk, project=self.project)
+        if not stop_data_job(job):
+            raise DomainError("This work has ended already.")
+        job.refresh_from_db()
+        return Response(DataJobSerializer(job).data, status=status.HTTP_202_ACCEPTED)

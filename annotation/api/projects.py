@@ -33,7 +33,7 @@ from annotation.api.common import (
 )
 from annotation.api.filters import read_flag
 from annotation.leaderboard import KNOWN_CHOICES, Choices, make_leaderboard
-from annotation.models import Event, EventKind, Project, Role, Webhook, WebhookDelivery
+from annotation.models import Event, EventKind, GuidelineVersion, Project, Role, Webhook, WebhookDelivery
 from annotation.quality_report import project_agreement
 from annotation.services import webhooks
 from annotation.services.projects import edit_guidelines, update_settings
@@ -88,6 +88,35 @@ class ProjectDetail(ProjectView):
                 edit_guidelines(self.project, changes.pop("guidelines"), by=person(request))
             update_settings(self.project, person(request), **changes)
         return Response(shapes.ProjectSerializer(Project.objects.get(pk=self.project.pk)).data)
+
+
+class Guidelines(ProjectView, generics.ListAPIView):
+    """Every version of the guidelines, newest first; a judgment says which one was shown."""
+
+    serializer_class = shapes.GuidelineVersionSerializer
+    pagination_class = NewestFirstPagination
+
+    @extend_schema(operation_id="list_guidelines")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[GuidelineVersion]:
+        return GuidelineVersion.objects.filter(project=self.project)
+
+    @extend_schema(
+        operation_id="write_guidelines",
+        request=shapes.NewGuidelinesSerializer,
+        responses={200: shapes.GuidelineVersionSerializer, 409: RefusalSerializer, **REFUSED},
+    )
+    def post(self, request: Request, slug: str) -> Response:
+        """Put another wording in force; the same wording again makes no version. For admins."""
+        project_for(request, slug, Role.ADMIN)
+        given = shapes.NewGuidelinesSerializer(data=request.data)
+        refuse_unknown(given, request.data)
+        given.is_valid(raise_exception=True)
+        version = edit_guidelines(self.project, by=person(request), **given.validated_data)
+        stored = GuidelineVersion.objects.get(project=self.project, version=version)
+        return Response(shapes.GuidelineVersionSerializer(stored).data)
 
 
 class Agreement(ProjectView):

@@ -13,6 +13,7 @@ from annotation.models import (
     ErrorKind,
     ErrorSpan,
     Event,
+    GuidelineVersion,
     Judgment,
     Project,
     Prompt,
@@ -46,6 +47,22 @@ class SettingsSerializer(serializers.ModelSerializer):
     class Meta:
         model = Project
         fields = ["guidelines", *SETTINGS]
+
+
+class GuidelineVersionSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = GuidelineVersion
+        fields = ["version", "text", "created_at"]
+
+
+class NewGuidelinesSerializer(serializers.Serializer):
+    text = serializers.CharField(allow_blank=True, max_length=100_000)
+    based_on = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="The version it was made of: 409 if it is not in force.",
+    )
 
 
 class NewProjectSerializer(serializers.Serializer):

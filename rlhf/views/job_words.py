@@ -57,8 +57,8 @@ _ADVICE: dict[FailureClass, str | Promise] = {
 
 _ADVICE_WITH_CHECKPOINT: dict[FailureClass, str | Promise] = {
     FailureClass.OUT_OF_MEMORY: _(
-        "What it learnt up to %(checkpoint)s is safe, and it is not tried again as it is. It can go on from there "
-        "with fewer rows at once; to change something else, clone the job."
+        "What it learnt up to %(checkpoint)s is safe, and it is not tried again by itself. The button above goes on "
+        "from there; to change something else, clone the job."
     ),
     FailureClass.INFRASTRUCTURE: _(
         "What it learnt up to %(checkpoint)s is safe. Mend the worker, then resume the job: it goes on from there."

@@ -11,7 +11,9 @@ from django.utils.translation import gettext
 
 from annotation import services as annotation
 from annotation.models import Project, Prompt, Response, ResponseSource, SourceKind
+from annotation.protocol import Protocol, Scale
 from annotation.services import DomainError
+from annotation.services.texts import MOST_RANKED
 from rlhf.models import GenerationJob, JobStatus
 from rlhf.services import leases
 
@@ -30,8 +32,9 @@ def queue_generation_job(
 ) -> GenerationJob:
     """Ask a source for `per_prompt` responses to each prompt of a project.
 
-    The comparisons that follow pair its responses with those of `against`, or with each other where that is None.
-    Raises DomainError for a source that cannot be asked, an unknown sampling option, or a project without prompts.
+    The comparisons that follow pair its responses with those of `against`, or with each other where that is None; in a
+    project of rankings people rank all of them together. Raises DomainError for a source that cannot be asked, an
+    unknown sampling option, more responses than can be ranked, or a project without prompts.
     """
     if source.kind != SourceKind.MODEL:
         raise DomainError(
@@ -39,6 +42,14 @@ def queue_generation_job(
         )
     if against is None and per_prompt < 2:
         raise DomainError(gettext("one response to a prompt cannot be compared with itself; ask for at least 2"))
+    ranked = per_prompt * (1 if against is None else 2)
+    if ranks_responses(project) and ranked > MOST_RANKED:
+        raise DomainError(
+            gettext(
+                "%(count)s responses to a prompt would be ranked together, and the most is %(most)s; ask for fewer"
+            )
+            % {"count": ranked, "most": MOST_RANKED}
+        )
     if unknown := set(sampling or {}) - set(DEFAULT_SAMPLING):
         known = ", ".join(DEFAULT_SAMPLING)
         raise DomainError(f"unknown sampling option {sorted(unknown)[0]!r}; known: {known}")
@@ -60,6 +71,11 @@ def queue_generation_job(
         )
         transaction.on_commit(lambda: leases.dispatch_job(job))
     return job
+
+
+def ranks_responses(project: Project) -> bool:
+    """Whether people order the responses to a prompt, instead of comparing two."""
+    return Protocol.of(project).scale == Scale.RANKING
 
 
 def sample_seed(source: ResponseSource, prompt: Prompt, sample_index: int, base_seed: int) -> int:
@@ -96,7 +112,7 @@ def record_response_count(job: GenerationJob) -> bool:
 
 
 def compare_new_responses(job: GenerationJob, prompt: Prompt) -> int:
-    """Put the prompt's new responses before the annotators, as far as they are there; gives how many pairs are new."""
+    """Put the prompt's new responses before the annotators, as far as they are there; gives how much is new."""
     new = list(
         Response.objects.filter(prompt=prompt, source=job.source, sample_index__lt=job.per_prompt).order_by(
             "sample_index"
@@ -104,10 +120,14 @@ def compare_new_responses(job: GenerationJob, prompt: Prompt) -> int:
     )
     if job.against_id is None:
         pairs = list(zip(new[0::2], new[1::2], strict=False))
+        together = new
     else:
         old = Response.objects.filter(prompt=prompt, source=job.against, sample_index__lt=job.per_prompt)
         by_index = {response.sample_index: response for response in old}
         pairs = [(by_index[r.sample_index], r) for r in new if r.sample_index in by_index]
+        together = [response for pair in pairs for response in pair]
+    if len(together) > 2 and ranks_responses(job.project):
+        return annotation.create_rankings(job.project, [together[:MOST_RANKED]])
     return annotation.create_comparisons(job.project, pairs)
 
 

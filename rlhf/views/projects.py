@@ -26,7 +26,11 @@ from rlhf.forms import GenerateForm, ProjectForm
 from rlhf.models import GenerationJob, JobStatus, LeasedJob
 from rlhf.overview import project_overview, project_votes
 from rlhf.services import broker_is_up, queue_generation_job, request_cancel
+from rlhf.services.generation import ranks_responses
 from rlhf.views.access import as_sentence
+
+RANKED_AT_FIRST = 4
+"""Responses to a prompt that the form offers where people rank them."""
 
 
 @person_required
@@ -89,7 +93,12 @@ def project_strip(request: MemberRequest, project: Project) -> HttpResponse:
 @require_http_methods(["GET", "POST"])
 def project_generate(request: MemberRequest, project: Project) -> HttpResponse:
     # A checkpoint's page leads here with both sources named.
-    given = {name: request.GET[name] for name in ("source", "against", "per_prompt") if name in request.GET}
+    given: dict[str, Any] = {
+        name: request.GET[name] for name in ("source", "against", "per_prompt") if name in request.GET
+    }
+    is_ranked = ranks_responses(project)
+    if is_ranked:
+        given.setdefault("per_prompt", RANKED_AT_FIRST)
     form = GenerateForm(request.POST or None, initial=given)
     if request.method == "POST" and form.is_valid():
         data: dict[str, Any] = form.cleaned_data
@@ -108,7 +117,8 @@ def project_generate(request: MemberRequest, project: Project) -> HttpResponse:
             asked = _("%(name)s is asked for %(count)s responses per prompt.")
             messages.success(request, asked % {"name": data["source"].name, "count": data["per_prompt"]})
             return redirect("project_generate", slug=project.slug)
-    context = {"project": project, "form": form, "prompt_count": project.prompts.count()} | _generation(project)
+    context = {"project": project, "form": form, "prompt_count": project.prompts.count(), "is_ranked": is_ranked}
+    context |= _generation(project)
     return render(request, "rlhf/project_generate.html", context, status=422 if form.errors else 200)
 
 

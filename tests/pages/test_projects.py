@@ -13,13 +13,15 @@ from django.utils import timezone
 from annotation import services
 from annotation.browse import ProjectSize, project_sizes
 from annotation.models import Event, EventKind, Project, Prompt, ResponseSource
-from annotation.protocol import Axis, Protocol
+from annotation.protocol import Axis, Protocol, Scale
 from annotation.services import refresh_browse_index
 from annotation.services.projects import update_settings
+from rlhf.generation import run_generation_job
 from rlhf.models import Checkpoint, GenerationJob
 from rlhf.services import (
     publish_checkpoint,
 )
+from tests.chat_server import Exchange, chat_server
 from tests.factories import (
     make_annotator,
     make_comparison,
@@ -28,6 +30,7 @@ from tests.factories import (
     make_project,
     make_prompt,
     make_response,
+    make_source,
 )
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
@@ -108,6 +111,37 @@ def test_generation_is_queued_and_stopped(page: Client, base: Checkpoint) -> Non
     assert "One response cannot be compared with itself" in answer.content.decode()
     answer = page.post("/projects/p/generate/", form | {"against": source.pk})
     assert "This is the same source" in answer.content.decode()
+
+
+def say_seed(exchange: Exchange) -> None:
+    message = {"role": "assistant", "content": f"Seed {exchange.body['seed']}."}
+    exchange.refuse(200, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_in_a_project_of_rankings_responses_are_generated_to_be_ranked(page: Client) -> None:
+    project = make_project("ranked")
+    update_settings(project, None, protocol=Protocol(scale=Scale.RANKING))
+    prompt = make_prompt(project)
+    source, other = (make_source(f"{name}-model", kind="model", served_model=name) for name in ("one", "two"))
+    form = {"source": source.pk, "per_prompt": 5, "temperature": 0.5, "max_tokens": 64, "seed": 3}
+    text = words_of(page.get("/projects/ranked/generate/"))
+    assert "three to nine of them" in text
+    answer = page.post("/projects/ranked/generate/", form | {"against": other.pk})
+    assert "10 responses to a prompt would be ranked together, and the most is 9" in words_of(answer)
+    with chat_server() as server:
+        ResponseSource.objects.filter(pk__in=[source.pk, other.pk]).update(base_url=server.url)
+        server.reply = say_seed
+        for asked, ranked in (({}, 5), ({"source": other.pk, "against": source.pk, "per_prompt": 2}, 4)):
+            page.post("/projects/ranked/generate/", form | asked)
+            job = GenerationJob.objects.latest("pk")
+            assert run_generation_job(job.pk)
+            job.refresh_from_db()
+            assert (job.status, job.error) == ("succeeded", "")
+            comparison = prompt.comparisons.latest("pk")
+            assert comparison.response_count == ranked
+            assert not run_generation_job(job.pk)
+    assert prompt.comparisons.count() == 2
 
 
 @pytest.mark.django_db(transaction=True)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from django.db.models import Count, Q, Sum
 
 from annotation.agreement import measure_agreement
+from annotation.agreement.report import RESAMPLES
 from annotation.leaderboard import Standing, rank_sources
 from annotation.models import Assignment, AssignmentStatus, Comparison, Judgment, Project, Prompt, Response
 from annotation.shares import Share
@@ -88,10 +89,12 @@ def count_loop(project: Project) -> dict[str, Any]:
 
 def measure_votes(project: Project) -> dict[str, Any]:
     """Who is preferred and how far the votes can be trusted; for `stored_figures`."""
-    agreement, sway = measure_agreement(project, humans_only=True), count_sway(project)
+    agreement = measure_agreement(project, humans_only=True, resamples=RESAMPLES)
+    sway = count_sway(project)
     return {
         "leaderboard": [asdict(standing) for standing in rank_sources(project, humans_only=True)],
-        "agreement": {name: getattr(agreement, name) for name in AGREEMENT_SHOWN},
+        "agreement": {name: getattr(agreement, name) for name in AGREEMENT_SHOWN}
+        | {"intervals": {name: agreement.intervals.get(name) for name in AGREEMENT_SHOWN}},
         "left_chosen": _share(sway.left_chosen, sway.shown),
         "longer_chosen": _share(sway.longer_chosen, sway.unequal),
     }

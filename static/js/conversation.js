@@ -2,7 +2,7 @@
 // draws the turns; this script swaps them in and keeps every draft until the server has it.
 
 import { Guidelines } from "app/guidelines";
-import "app/hotkeys";
+import { labelKeys } from "app/hotkeys";
 import { typeset } from "app/math";
 import { fetchHeaders, uuid4 } from "app/outbox";
 import { toast } from "app/toast";
@@ -80,6 +80,7 @@ function draw(html) {
       known.replaceWith(article);
     }
     else thread.append(article);
+    labelKeys(article);
     typeset(article, main.dataset.katexCss);
   }
   if (position() !== before) beginTurn();

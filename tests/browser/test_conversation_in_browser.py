@@ -233,3 +233,26 @@ def test_early_votes_broken_streams_and_a_phone(server: ChatServer, open_page: O
     said = Judgment.objects.filter(comparison__turn__conversation=other)
     until(page, lambda: said.count() == 3)
     assert list(said.order_by("pk").values_list("guideline_version", flat=True)) == [0, 0, 1]
+
+
+def test_keys_of_a_conversation_can_be_changed_and_turned_off(open_page: Open) -> None:
+    project = make_talk_project("talks", person="ann")
+    talk = make_talk(project, annotator=make_annotator(project.members.get()))
+    write(talk, "Response a.", "Response b.")
+    page = open_page(f"/conversations/{talk.public_id}/", user="ann")
+    page.keyboard.press("?")
+    dialog = page.locator("#keys")
+    dialog.get_by_role("button", name="Change the key for: A better").click()
+    page.keyboard.press("x")
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    expect(page.locator(".talk-outcome")).to_contain_text("A goes on")
+    expect(page.locator(".pick[data-verdict='-2'] kbd")).to_have_text("X")  # on what the server drew anew, too
+    page.keyboard.press("?")
+    dialog.get_by_label("Turn the single keys off").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("6")
+    page.keyboard.press("?")  # goes on working, and comes after the digit
+    expect(dialog).to_be_visible()
+    assert abs(Judgment.objects.get(superseded_at=None).strength or 0) == 2
+    assert Judgment.objects.count() == 1

@@ -88,7 +88,8 @@ def test_the_loop_page_shows_ratings_agreement_and_sway(page: Client) -> None:
     text = re.sub(r"\s+", " ", text)
     assert "Judgments 20 / 20" in text
     assert re.search(r"1 good 1\d\d\d \(\d+–\d+\) 20", text)
-    assert "Two people agree 70 % of 10 pairs of votes" in text
+    assert re.search(r"Two people agree 70 % \(\d+ % … \d+ %\) of 10 pairs of votes", text)
+    assert re.search(r"alpha -?\d\.\d\d \(-?\d\.\d\d … -?\d\.\d\d\) · 0 is chance", text)
     assert "Longer answer chosen 75 % (53–89) of 20" in text
     assert "Left side chosen not defined" in text
 

@@ -418,6 +418,7 @@ def addresses(tiny_model: Path, tmp_path: Path) -> dict[str, list[tuple[str, str
             ("evaluation-plans", of("evaluation_plans")),
             ("evaluation-home", of("evaluation_home")),
             ("benchmark-set", of("benchmark_set", run.data_set_id)),
+            ("benchmark-easy", of("benchmark_easy", run.data_set_id)),
             ("benchmark-item", of("benchmark_item", item.pk)),
             ("benchmark-run-new", of("benchmark_run_new")),
             ("benchmark-run", of("benchmark_run", run.pk)),

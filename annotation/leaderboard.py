@@ -162,10 +162,7 @@ def board_of(
     rows = bradley_terry.rows_of_votes(battles, len(names), choices.ties)
     points = bradley_terry.points_matrix(rows)
     rated = bradley_terry.rated_together(points) if points.any() else np.zeros(0, dtype=int)
-    met = np.bincount(
-        np.concatenate([side[_counted(battles, choices.ties)] for side in (battles.one, battles.other)]),
-        minlength=len(names),
-    )
+    met = _votes_by_source(battles, len(names), choices.ties)
     unrated = _unrated(points, met, names, set(rated.tolist()))
     if len(rated) < 2:
         return replace(facts, standings=unrated)
@@ -181,8 +178,7 @@ def board_of(
         errors = intervals.bootstrap_errors(fit, votes, battles, ties=choices.ties)
     else:
         errors = intervals.sandwich_errors(fit, votes, battles)
-    counted = battles.where(_counted(battles, choices.ties))
-    judgments = np.bincount(np.concatenate([counted.one, counted.other]), minlength=len(rated))
+    judgments = _votes_by_source(battles, len(rated), choices.ties)
     widths = errors.half_widths
     return replace(
         facts,
@@ -201,8 +197,9 @@ def board_of(
     )
 
 
-def _counted(battles: Battles, ties: str) -> NDArray[np.bool_]:
-    return battles.verdict != TIED if ties == "drop" else np.ones(len(battles), dtype=bool)
+def _votes_by_source(battles: Battles, count: int, ties: str) -> NDArray[np.int64]:
+    counted = battles.verdict != TIED if ties == "drop" else slice(None)
+    return sum(np.bincount(side[counted], minlength=count) for side in (battles.one, battles.other))  # type: ignore[return-value]
 
 
 def _among(battles: Battles, rated: NDArray[np.int64], count: int) -> Battles:
@@ -265,8 +262,7 @@ def _unrated(points: NDArray[np.float64], met: NDArray[np.int64], names: list[st
 def _elo(facts: Leaderboard, battles: Battles, names: list[str], ties: str) -> Leaderboard:
     ratings = elo.rate_in_order(battles, len(names), ties=ties)
     errors = elo.resampled_errors(battles, len(names), ties=ties)
-    counted = battles.where(_counted(battles, ties))
-    judgments = np.bincount(np.concatenate([counted.one, counted.other]), minlength=len(names))
+    judgments = _votes_by_source(battles, len(names), ties)
     standings = _rated(ratings, errors.half_widths, names, judgments)
     return replace(facts, standings=standings, people_counted=errors.people > 0)
 

@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import django
@@ -28,7 +30,7 @@ import numpy as np
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-VOTES, MODELS, PEOPLE, PROMPTS = 1_000_000, 100, 5_000, 50_000
+VOTES, MODELS, PEOPLE, PROMPTS, RESPONSES = 1_000_000, 100, 5_000, 50_000, 200_000
 
 _PEERS = """
 import json, sys, time
@@ -122,7 +124,18 @@ def speed(peers: Path | None) -> dict[str, object]:
     found["fit, Davidson (s)"] = best(lambda: fit("davidson"))
     found["fit and sandwich intervals (s)"] = best(lambda: board_of(battles, names, Choices()))
     found["fit and bootstrap intervals (s)"] = best(lambda: board_of(battles, names, Choices(intervals="bootstrap")))
+    ids = np.arange(RESPONSES)
+    looks = np.column_stack([rng.integers(0, most, RESPONSES) + 1 for most in (3000, 6, 20, 12)])
+    written = replace(
+        battles,
+        one_response=rng.integers(0, RESPONSES, VOTES),
+        other_response=rng.integers(0, RESPONSES, VOTES),
+    )
+    for ties in ("half", "davidson"):
+        run = partial(board_of, written, names, Choices(ties=ties, control=True), (ids, looks))
+        found[f"fit and intervals, style held equal, ties {ties} (s)"] = best(run, times=1)
     found["Elo (s)"] = best(lambda: elo.rate_in_order(battles, MODELS))
+    found["Elo and its intervals (s)"] = best(lambda: board_of(battles, names, Choices(method="elo")), times=1)
     found["megabytes at most"] = _megabytes()
     if peers:
         with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ beside each other, so that both pages say the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -74,11 +74,10 @@ class Group:
     note: str = ""
 
 
-def groups_of(checkpoint: Checkpoint, rival: Checkpoint | None = None) -> list[Group]:
-    """All that was measured of a checkpoint; `rival`: against whom the votes are counted."""
+def groups_of(checkpoint: Checkpoint, rivals: Iterable[Checkpoint] = ()) -> list[Group]:
+    """All that was measured of a checkpoint; `rivals`: against whom the votes are counted."""
     groups = [_held_out(checkpoint), *_benchmarks(checkpoint), *_reward_cards(checkpoint)]
-    if rival is not None:
-        groups.append(_votes(checkpoint, rival))
+    groups += [_votes(checkpoint, rival) for rival in rivals]
     groups.append(_cost(checkpoint))
     return [group for group in groups if group.rows]
 
@@ -184,7 +183,7 @@ def _reward_cards(checkpoint: Checkpoint) -> list[Group]:
 def _votes(checkpoint: Checkpoint, rival: Checkpoint) -> Group:
     title = gettext("Votes of people against %(name)s") % {"name": rival.name}
     found = checkpoint_win_rate(checkpoint, rival)
-    url = reverse("checkpoint_detail", args=[checkpoint.pk]) + "#votes"
+    url = reverse("checkpoint_votes", args=[checkpoint.pk, rival.pk])
     rows = []
     for key, name, share in (
         ("win_rate", gettext("preferred to it"), found.rate if found else None),
@@ -193,7 +192,7 @@ def _votes(checkpoint: Checkpoint, rival: Checkpoint) -> Group:
         if share and found:
             ends = (100 * share.value, 100 * share.lower, 100 * share.upper)
             rows.append(Measurement(key, name, *ends, found.judgments, url))
-    return Group("votes", title, rows, url)
+    return Group(f"votes:{rival.pk}", title, rows, url)
 
 
 def _cost(checkpoint: Checkpoint) -> Group:
@@ -229,7 +228,7 @@ class Beside:
 def compare(checkpoints: Sequence[Checkpoint]) -> list[Beside]:
     """Every measurement that any of them has; votes are against the first."""
     rival = checkpoints[0]
-    measured = [groups_of(one, rival if one.pk != rival.pk else None) for one in checkpoints]
+    measured = [groups_of(one, [rival] if one.pk != rival.pk else []) for one in checkpoints]
     found: list[Beside] = []
     for key, title in {group.key: group.title for groups in measured for group in groups}.items():
         of_all: list[dict[str, Measurement]] = []

@@ -23,6 +23,7 @@ from annotation.ratings.battles import LOST, TIED, WON, Battles, Floats, Ints
 TIES = ("half", "drop", "davidson")
 _MOST_STEPS = 100
 _PRECISION = 1e-10
+_ROUNDING = 1e-12
 PRIOR = 1e-3
 """Information on a style's worth and on log ν before any vote; one at even odds brings 0.25 a standard deviation."""
 
@@ -109,7 +110,9 @@ def fit_strengths(rows: Rows, ties: str) -> Fit:
         if np.abs(step).max(initial=0.0) < _PRECISION:
             break
         size = 1.0
-        while (after := _log_likelihood(rows, parameters + size * step, is_davidson)) < value and size > 1e-6:
+        # What is lost to rounding is no reason to halve: near the maximum of many votes it never ended.
+        least = value - _ROUNDING * abs(value)
+        while (after := _log_likelihood(rows, parameters + size * step, is_davidson)) < least and size > 1e-6:
             size /= 2
         parameters, value = parameters + size * step, after
     parameters[: rows.count] -= parameters[: rows.count].mean()
@@ -194,8 +197,8 @@ def _derivatives(rows: Rows, parameters: Floats, is_davidson: bool) -> tuple[Flo
     for feature in range(features):
         column = spread(curvature * rows.style[:, feature])
         information[:count, count + feature] = information[count + feature, :count] = column
+        information[count + feature, count : count + features] = (curvature * rows.style[:, feature]) @ rows.style
     end = count + features
-    information[count:end, count:end] = (rows.style * curvature[:, None]).T @ rows.style
     if is_davidson and by_nu is not None:
         gradient.append(np.array([by_nu.sum()]))
         information[:count, end] = information[end, :count] = spread(cross)

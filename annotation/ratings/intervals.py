@@ -21,6 +21,8 @@ _NOTHING = 1e-12
 _LEAST_KNOWN = 4.0
 """Variance in nats² of what a single vote at even odds tells: with style, what is known less has no interval."""
 _DENSE_CELLS = 10_000_000
+_CELLS_AT_ONCE = 2_000_000
+_VOTES_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -109,31 +111,52 @@ def _variance(fit: Fit, votes: Rows, scores: tuple[Floats, Floats | None], clust
     """Of each parameter, by the derivatives of the clusters, shape (parameters,)."""
     by_distance, by_nu = scores
     width = len(fit.parameters)
-    parts: list[tuple[Ints | int, Floats]] = [(votes.one, by_distance), (votes.other, -by_distance)]
-    parts += [
-        (votes.count + feature, by_distance * votes.style[:, feature]) for feature in range(votes.style.shape[1])
-    ]
-    if by_nu is not None:
-        parts.append((width - 1, by_nu))
     if clusters == len(votes.one) and width == votes.count:
         # Every vote by itself: its outer product has four entries.
         places = votes.one * width + votes.other
         one_way = np.bincount(places, weights=by_distance**2, minlength=width * width).reshape(width, width)
         meat = np.asarray(-(one_way + one_way.T), dtype=float)
         meat[np.diag_indices(width)] -= meat.sum(axis=1)
-    elif clusters * width <= _DENSE_CELLS:
-        flat = np.zeros(clusters * width)
-        for column, values in parts:
-            flat += np.bincount(cluster * width + column, weights=values, minlength=clusters * width)
-        sums = flat.reshape(clusters, width)
-        meat = sums.T @ sums
     else:
-        columns = np.concatenate([np.broadcast_to(column, cluster.shape) for column, _ in parts])
-        values = np.concatenate([values for _, values in parts])
-        few = sparse.csr_array((values, (np.tile(cluster, len(parts)), columns)), shape=(clusters, width))
-        meat = (few.T @ few).toarray()
+        meat = np.zeros((width, width))
+        is_dense = clusters * width <= _DENSE_CELLS
+        # By parts, since the sums of all clusters at once take more room than the votes do.
+        size = max(1, _CELLS_AT_ONCE // width if is_dense else _VOTES_AT_ONCE * clusters // len(cluster))
+        for first in range(0, clusters, size):
+            many = min(size, clusters - first)
+            inside = np.flatnonzero((cluster >= first) & (cluster < first + many))
+            local = cluster[inside] - first
+            columns, values = _derivatives_of(fit, votes, by_distance, by_nu, inside)
+            if is_dense:
+                flat = np.zeros(many * width)
+                for column, value in zip(columns, values, strict=True):
+                    flat += np.bincount(local * width + column, weights=value, minlength=many * width)
+                sums = flat.reshape(many, width)
+                meat += sums.T @ sums
+            else:
+                places = np.concatenate([np.broadcast_to(column, local.shape) for column in columns])
+                few = sparse.csr_array(
+                    (np.concatenate(values), (np.tile(local, len(values)), places)), shape=(many, width)
+                )
+                meat += (few.T @ few).toarray()
     half = fit.covariance @ meat
     return np.asarray(np.einsum("ij,ji->i", half, fit.covariance) * clusters / (clusters - 1), dtype=float)
+
+
+def _derivatives_of(
+    fit: Fit, votes: Rows, by_distance: Floats, by_nu: Floats | None, chosen: Ints
+) -> tuple[list[Ints | int], list[Floats]]:
+    """Of some votes: the parameters and the derivatives by them, in pairs; a parameter for each vote or for all."""
+    distance = by_distance[chosen]
+    columns: list[Ints | int] = [votes.one[chosen], votes.other[chosen]]
+    values = [distance, -distance]
+    for feature in range(votes.style.shape[1]):
+        columns.append(votes.count + feature)
+        values.append(distance * votes.style[chosen, feature])
+    if by_nu is not None:
+        columns.append(len(fit.parameters) - 1)
+        values.append(by_nu[chosen])
+    return columns, values
 
 
 def _refits(

@@ -37,11 +37,15 @@ def style_differences(battles: Battles, ids: Ints, looks: Ints) -> tuple[Floats,
     """The covariates of each vote and the names of those that vary at all, shape (votes, features that vary)."""
     if battles.one_response is None or battles.other_response is None:
         raise ValueError("load the battles with their responses")
-    one, other = (
-        looks[np.searchsorted(ids, side)].astype(float) for side in (battles.one_response, battles.other_response)
-    )
-    total = one + other
-    differences = np.divide(one - other, total, out=np.zeros_like(total), where=total > 0)
-    spread = differences.std(axis=0)
-    varies = spread > 1e-9
-    return differences[:, varies] / spread[varies], [name for name, kept in zip(FEATURES, varies, strict=True) if kept]
+    places = [np.searchsorted(ids, side) for side in (battles.one_response, battles.other_response)]
+    columns, names = [], []
+    # Feature by feature: all at once would take a matrix of every vote for each step of the arithmetic.
+    for feature, name in enumerate(FEATURES):
+        one, other = (looks[place, feature].astype(float) for place in places)
+        total = one + other
+        column = np.divide(one - other, total, out=np.zeros_like(total), where=total > 0)
+        spread = column.std()
+        if spread > 1e-9:
+            columns.append(column / spread)
+            names.append(name)
+    return np.stack(columns, axis=1) if columns else np.zeros((len(battles), 0)), names

@@ -32,6 +32,7 @@ from rlhf.options import SpecError
 from rlhf.promotion import Decision, decide, decisions_about
 from rlhf.services import aliases_by_checkpoint, move_alias, publish_checkpoint, resolve_alias, roll_back_alias
 from rlhf.services.aliases import GateRefusedError
+from rlhf.win_rates import rivals_of
 
 _SHOWN = ("parent", "source", "job__snapshot__project", "job__base", "step_of__snapshot__project")
 
@@ -185,15 +186,16 @@ class CheckpointReport(StaffView):
     def get(self, request: Request, pk: int) -> Response:
         """What was measured of a checkpoint, as on its report: groups of figures with intervals and their rows' pages.
 
-        Votes are those against its parent, where both are published.
+        Votes are those against its parent and the champions, where both are published; `against` names the parent.
         """
         checkpoint = _find(pk)
         rival = checkpoint.parent if checkpoint.parent and checkpoint.parent.source_id else None
+        rivals = {other.pk: other for _alias, other in rivals_of(checkpoint)}
         return Response(
             {
                 **CheckpointSerializer(checkpoint).data,
                 "against": rival.name if rival else None,
-                "groups": [asdict(group) for group in groups_of(checkpoint, rival)],
+                "groups": [asdict(group) for group in groups_of(checkpoint, rivals.values())],
                 "gates": [_verdict(decision) for decision in decisions_about(checkpoint)],
                 "limits": limits_of(checkpoint),
                 "lineage": _lineage(checkpoint),

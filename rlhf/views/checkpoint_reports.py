@@ -17,6 +17,7 @@ from rlhf.plots import Plot
 from rlhf.promotion import decisions_about
 from rlhf.views.access import StaffRequest, staff_required
 from rlhf.views.job_figures import figures_of
+from rlhf.win_rates import rivals_of
 
 CHECKPOINTS_COMPARED = 6
 FIGURES_SHOWN = {"reward", "loss", "accuracy", "margin", "kl", "length", "logps", "token_accuracy"}
@@ -28,12 +29,12 @@ _WITH_LINEAGE = ("parent__source", "source", "job__snapshot__project", "job__bas
 @require_GET
 def checkpoint_report(request: StaffRequest, pk: int) -> HttpResponse:
     checkpoint = get_object_or_404(Checkpoint.objects.select_related(*_WITH_LINEAGE), pk=pk)
-    rival = checkpoint.parent if checkpoint.parent and checkpoint.parent.source_id else None
+    rivals = {rival.pk: rival for _alias, rival in rivals_of(checkpoint)}
     moves = AliasMove.objects.select_related("project", "previous", "checkpoint", "moved_by")
     context = {
         "checkpoint": checkpoint,
         "lineage": lineage_of(checkpoint),
-        "groups": groups_of(checkpoint, rival),
+        "groups": groups_of(checkpoint, rivals.values()),
         "plots": _curves(checkpoint),
         "records": records_of(checkpoint.source) if checkpoint.source else [],
         "decisions": decisions_about(checkpoint),

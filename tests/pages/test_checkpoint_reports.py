@@ -10,9 +10,10 @@ from django.test import Client
 
 from annotation.services import create_comparisons
 from rlhf.evaluation.fb_bench import parse_dataset
-from rlhf.models import BenchmarkRun, Checkpoint
-from rlhf.services import publish_checkpoint
+from rlhf.models import BenchmarkRun, Checkpoint, CheckpointKind
+from rlhf.services import move_alias, publish_checkpoint
 from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
+from rlhf.services.checkpoints import register_checkpoint
 from rlhf.services.reward_cards import store_card
 from tests.factories import make_annotator, make_judgment, make_project, make_prompt, make_response
 from tests.fb_bench_items import correction, maintenance, tick
@@ -57,10 +58,32 @@ def test_a_report_holds_what_was_measured_and_leads_to_its_rows(page: Client, tr
     assert f'<a href="/evaluation/runs/{run.pk}/">100.00</a>' in text
     assert f'<a href="/evaluation/data-sets/{run.data_set_id}/?task=Mathematics">100.0</a>' in text
     assert "Votes of people against tiny" in text
-    assert f'<a href="/checkpoints/{trained.pk}/#votes">100.0 %</a>' in text
+    rows = f"/checkpoints/{trained.pk}/votes/{trained.parent_id}.csv"
+    assert f'<a href="{rows}">100.0 %</a>' in text
+    assert b"".join(page.get(rows)).count(b"\n") == 7  # six votes under their names
     assert 'id="plot-loss"' in text and 'id="plot-memory"' not in text
     assert "Only 3 rows were held out" in text
     assert f'href="/checkpoints/{trained.pk}/report/"' in page.get(f"/checkpoints/{trained.pk}/").content.decode()
+
+
+def test_a_report_counts_votes_against_the_champion_too(
+    page: Client, trained: Checkpoint, base: Checkpoint, tiny_model: Path
+) -> None:
+    champion = register_checkpoint(name="the-best", kind=CheckpointKind.POLICY, directory=tiny_model)
+    publish_checkpoint(champion)
+    champion.refresh_from_db()
+    move_alias("champion", champion, why="so far")
+    prompt = make_prompt(make_project("final"))
+    create_comparisons(
+        prompt.project, [(make_response(prompt, trained.source, "one"), make_response(prompt, champion.source, "two"))]
+    )
+    make_judgment(prompt.comparisons.get(), "tie", annotator=make_annotator())
+    text = page.get(f"/checkpoints/{trained.pk}/report/").content.decode()
+    assert "Votes of people against tiny" in text and "Votes of people against the-best" in text
+    assert f'<a href="/checkpoints/{trained.pk}/votes/{champion.pk}.csv">50.0 %</a>' in text
+    # The other way round the child's page has no such file; the comparison gives the base's.
+    beside = page.get("/checkpoints/compare/", {"ids": f"{trained.pk},{base.pk}"}).content.decode()
+    assert f'<a href="/checkpoints/{base.pk}/votes/{trained.pk}.csv">0.0 %</a>' in beside
 
 
 def test_a_reward_models_report_has_its_card(page: Client, base: Checkpoint, tiny_model: Path) -> None:

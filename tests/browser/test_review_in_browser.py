@@ -42,7 +42,14 @@ def test_a_reviewer_settles_with_the_keyboard_alone(open_page: Callable[..., Pag
     stored = Adjudication.objects.get()
     assert (abs(stored.strength or 0), stored.note) == (2, "7 reasons, and none is 3.")
 
-    page.keyboard.press("0")
+    page.keyboard.press("?")
+    page.locator("#keys").get_by_role("button", name="Change the key for: Neither is good").click()
+    page.keyboard.press("x")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("x")
+    expect(page.get_by_role("radio", name="Neither is good")).to_be_checked()
+    page.locator("h1").click()  # away from whatever the dialog gave the focus back to
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Nothing to settle")).to_be_visible()
     assert set(Adjudication.objects.values_list("preference", flat=True)) == {stored.preference, "neither"}

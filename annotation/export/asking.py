@@ -26,7 +26,7 @@ REASON_WORDS: dict[str, str | Promise] = {
     "edit_of_not_chosen": _("an edit of a response that most did not choose"),
     "spread": _("people’s strengths lie too far apart"),
     "weak": _("the mean strength is too weak"),
-    "near_identical": _("texts that agree in 95 % of their characters"),
+    "near_identical": _("texts that agree in 19 of 20 characters"),
     "unfinished": _("a response that was cut off or is blank"),
     "names_model": _("a response that says who wrote it"),
 }
@@ -49,7 +49,7 @@ class RulesForm(forms.Form):
         label=_("Least mean strength"),
         help_text=_("In steps from 0. What nobody graded stays."),
     )
-    near_identical = forms.BooleanField(required=False, label=_("Leave out texts that agree in 95 %"))
+    near_identical = forms.BooleanField(required=False, label=_("Leave out texts that agree in 19 of 20 characters"))
     unfinished = forms.BooleanField(required=False, label=_("Leave out responses that were cut off, or are blank"))
     names_model = forms.BooleanField(required=False, label=_("Leave out responses that say who wrote them"))
 

@@ -318,6 +318,7 @@ def test_reviewers_see_all_that_was_said_and_turned_to_their_sides() -> None:
     assert f"Which is less harmful? {b} slightly better" in said
     first, second = ((a, 4), (b, 2)) if a == "A" else ((b, 2), (a, 4))
     assert f"Helpfulness {first[0]} {first[1]} · {second[0]} {second[1]}" in said
+    assert said.index("Helpfulness") < said.index("Fluency") < said.index("Safety")  # as the protocol asks
     assert f"factual error in {a} a prime It is &lt;i&gt;3 × 3&lt;/i&gt;." in said
     assert f"Edited {a}, in 12 seconds" in said and "no prime" in re.sub(" +", " ", said)
     page = client.get(reverse("prompt_detail", args=[project.slug, comparison.prompt_id])).content.decode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db.models import QuerySet
@@ -105,7 +105,10 @@ def marked_passages(responses: Sequence[Response]) -> dict[int, list[tuple[str, 
 def _axes(said: Filled, protocol: Protocol) -> list[tuple[str, str | Promise]]:
     labels = {axis.name: axis.label for axis in protocol.axes}
     steps = {verdict.value: verdict.label for verdict in Protocol().verdicts}
-    return [(labels.get(name, name), steps.get(str(strength), str(strength))) for name, strength in said.axes.items()]
+    return [
+        (labels.get(name, name), steps.get(str(said.axes[name]), str(said.axes[name])))
+        for name in _as_asked(said.axes, labels)
+    ]
 
 
 def _scores(said: Filled, protocol: Protocol) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -113,10 +116,15 @@ def _scores(said: Filled, protocol: Protocol) -> list[tuple[str, list[tuple[str,
     return [
         (
             labels.get(name, name),
-            [(side, score) for side, score in zip(NAMES, scores, strict=False) if score is not None],
+            [(side, score) for side, score in zip(NAMES, said.ratings[name], strict=False) if score is not None],
         )
-        for name, scores in said.ratings.items()
+        for name in _as_asked(said.ratings, labels)
     ]
+
+
+def _as_asked(answers: Mapping[str, object], asked: Iterable[str]) -> list[str]:
+    """In the protocol's order, as the database keeps none; what was asked earlier comes last."""
+    return [name for name in asked if name in answers] + sorted(answers.keys() - set(asked))
 
 
 def _edit(vote: Judgment, responses: Sequence[Response]) -> ShownEdit | None:

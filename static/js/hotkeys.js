@@ -95,7 +95,16 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   const goesOn = element.dispatchEvent(new CustomEvent("hotkey", { bubbles: true, cancelable: true, detail: { key } }));
   if (goesOn) element.click();
+  if (key !== "Enter") leaveButton(event.target, element);
 });
+
+/** After a key, Enter must mean what it means on the page, and not press again whatever was pressed before. */
+function leaveButton(button, pressed) {
+  const isLeft = button !== pressed && button === document.activeElement && button.matches("button, a, summary");
+  if (!isLeft || openScope() !== document) return;
+  if (pressed.matches("[type=radio], [type=checkbox]")) pressed.focus({ preventScroll: true });
+  else button.blur(); // Tab still goes on from there
+}
 
 // ── The dialog that shows and changes them ───────────────────────────────────────────────────────────────────────
 

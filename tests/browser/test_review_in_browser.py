@@ -42,14 +42,14 @@ def test_a_reviewer_settles_with_the_keyboard_alone(open_page: Callable[..., Pag
     stored = Adjudication.objects.get()
     assert (abs(stored.strength or 0), stored.note) == (2, "7 reasons, and none is 3.")
 
-    page.keyboard.press("?")
+    page.get_by_role("button", name="Keys").press("Enter")
     page.locator("#keys").get_by_role("button", name="Change the key for: Neither is good").click()
     page.keyboard.press("x")
     page.keyboard.press("Escape")
     expect(page.locator("#keys")).to_be_hidden()
+    expect(page.get_by_role("button", name="Keys")).to_be_focused()
     page.keyboard.press("x")
     expect(page.get_by_role("radio", name="Neither is good")).to_be_checked()
-    page.locator("h1").click()  # away from whatever the dialog gave the focus back to
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Nothing to settle")).to_be_visible()
     assert set(Adjudication.objects.values_list("preference", flat=True)) == {stored.preference, "neither"}
@@ -57,6 +57,8 @@ def test_a_reviewer_settles_with_the_keyboard_alone(open_page: Callable[..., Pag
     ranking = make_ranking(project, "Text one.", "Text two.", "Text three.")
     page.goto(reverse("settle", args=[project.slug, ranking.pk]))
     expect(page.locator(".panel[data-current]")).to_have_count(1)
+    page.get_by_role("button", name="Keys").press("Enter")
+    page.keyboard.press("Escape")
     for key in ("2", "1", "1"):  # each digit ranks the marked one and goes on to the next
         page.keyboard.press(key)
     shown = page.locator(".review-panels .panel-text").all_inner_texts()

@@ -167,6 +167,12 @@ def gsb_figures(study: Study) -> GsbFigures:
     )
 
 
+def gsb_whole(study: Study) -> WinRate:
+    """Of all votes together, without the slices."""
+    battles, is_new_first = _votes(study)
+    return win_rate_of(battles, is_new_first, length_differences(battles, is_new_first))
+
+
 def _votes(study: Study) -> tuple[Battles, NDArray[np.bool_]]:
     assert study.against_id is not None
     battles, ids = load_battles(
@@ -291,6 +297,12 @@ def rubric_figures(study: Study) -> MarkedFigures:
     agreed = {name: _agreement(ratings.response, ratings.marks[name].astype(np.int64)) for name in MEASURES}
     agreement = {name: share for name, share in agreed.items() if share}
     return MarkedFigures(measure(everything), slices, agreement, _difference(study, ratings))
+
+
+def rubric_whole(study: Study, source: ResponseSource) -> RubricFigures:
+    """Of all ratings of one of its sources together, without the slices."""
+    ratings = _load_ratings(study)
+    return _of_source(ratings, ratings.source == source.pk, source)
 
 
 def _of_source(ratings: _Ratings, kept: NDArray[np.bool_], source: ResponseSource) -> RubricFigures:

@@ -15,8 +15,12 @@ from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
-from annotation.models import Comparison, Preference, Project
+from annotation.leaderboard import Choices
+from annotation.models import Comparison, Preference, Project, ProjectSource, Study, StudyKind
+from annotation.pages.leaderboard import stored_board
 from annotation.shares import Share
+from annotation.stored_figures import FiguresNotReadyError
+from annotation.study_figures import MEASURES, gsb_whole, rubric_whole
 from rlhf.benchmark_figures import figures_of, newest_runs
 from rlhf.costs import cost_of, hardware_of
 from rlhf.models import Benchmark, BenchmarkJudgment, BenchmarkRun, Checkpoint, RewardCard
@@ -41,14 +45,21 @@ class Measurement:
     url: str = ""
     unit: str = "%"
     digits: int = 1
+    axis: tuple[float, float] | None = (0.0, 100.0)
+    """From where to where it is drawn; None for what is not."""
+
+    def placed(self, value: float) -> float:
+        """Where a value lies on its axis, from 0 to 100."""
+        low, high = self.axis or (0.0, 100.0)
+        return min(100.0, max(0.0, 100 * (value - low) / ((high - low) or 1.0)))
 
     @property
     def place(self) -> str:
-        """Where it lies on an axis from 0 to 100, for `.interval`."""
-        if self.value is None or self.lower is None or self.upper is None:
+        """For `.interval`."""
+        if self.axis is None or self.value is None or self.lower is None or self.upper is None:
             return ""
-        low, high = max(0.0, self.lower), min(100.0, self.upper)
-        return f"--at: {self.value:.2f}%; --start: {low:.2f}%; --width: {high - low:.2f}%"
+        at, low, high = (self.placed(value) for value in (self.value, self.lower, self.upper))
+        return f"--at: {at:.2f}%; --start: {low:.2f}%; --width: {high - low:.2f}%"
 
     @property
     def shown(self) -> str:
@@ -78,6 +89,7 @@ def groups_of(checkpoint: Checkpoint, rivals: Iterable[Checkpoint] = ()) -> list
     """All that was measured of a checkpoint; `rivals`: against whom the votes are counted."""
     groups = [_held_out(checkpoint), *_benchmarks(checkpoint), *_reward_cards(checkpoint)]
     groups += [_votes(checkpoint, rival) for rival in rivals]
+    groups += [*_studies(checkpoint), *_leaderboards(checkpoint)]
     groups.append(_cost(checkpoint))
     return [group for group in groups if group.rows]
 
@@ -96,7 +108,7 @@ def _held_out(checkpoint: Checkpoint) -> Group:
         )
     for name in ("eval_loss", "eval_rewards/margins", "eval_margin", "eval_mean_token_accuracy", "eval_reward"):
         if isinstance(value := job.metrics.get(name), int | float):
-            rows.append(Measurement(name, name, float(value), url=url, unit="", digits=4))
+            rows.append(Measurement(name, name, float(value), url=url, unit="", digits=4, axis=None))
     return Group("held_out", title, rows, url)
 
 
@@ -119,7 +131,7 @@ def _scores_by_task(runs: Sequence[BenchmarkRun]) -> dict[int, dict[str, list[fl
 
 def _benchmark(run: BenchmarkRun, by_task: dict[str, list[float]]) -> Group:
     figures = figures_of(run)
-    url = reverse("benchmark_run", args=[run.pk])
+    url, items = reverse("benchmark_run", args=[run.pk]), reverse("benchmark_run_items", args=[run.pk])
     labels = {"overall": gettext("overall")}
     if run.data_set.kind == Benchmark.FB_BENCH:
         labels |= {
@@ -127,16 +139,22 @@ def _benchmark(run: BenchmarkRun, by_task: dict[str, list[float]]) -> Group:
             "response_maintenance": gettext("response maintenance"),
         }
     rows = [
-        Measurement(name, label, figures[name], count=figures["scored"] if name == "overall" else None, url=url,
-                    unit="", digits=2)
+        Measurement(
+            name,
+            label,
+            figures[name],
+            count=figures["scored"] if name == "overall" else None,
+            url=url if name == "overall" else f"{items}?scenario={name}",
+            unit="",
+            digits=2,
+        )
         for name, label in labels.items()
-    ]  # fmt: skip
+    ]
     for name in ("csr", "isr", "psr", "ssr"):
         if isinstance(value := figures.get(name), int | float):
             rows.append(Measurement(name, name.upper(), 100 * value, url=url, unit="", digits=2))
-    items = reverse("benchmark_set", args=[run.data_set_id])
     every = [score for scores in by_task.values() for score in scores]
-    rows.append(_mean("items", gettext("mean over items"), every, url))
+    rows.append(_mean("items", gettext("mean over items"), every, items))
     rows += [
         _mean(f"task:{task}", task, scores, f"{items}?task={quote(task)}") for task, scores in by_task.items() if task
     ]
@@ -174,7 +192,7 @@ def _reward_cards(checkpoint: Checkpoint) -> list[Group]:
             ends = (100 * found["value"], 100 * found["lower"], 100 * found["upper"])
             rows.append(Measurement(key, name, *ends, found.get("count"), url))
         ece = values["calibration"]["ece"]
-        rows.append(Measurement("ece", gettext("calibration error"), ece, url=url, unit="", digits=3))
+        rows.append(Measurement("ece", gettext("calibration error"), ece, url=url, unit="", digits=3, axis=None))
         title = gettext("Reward card: %(name)s") % {"name": card.data_name or gettext("held-out pairs")}
         groups.append(Group(f"reward:{card.data_sha256}", title, rows, url))
     return groups
@@ -195,15 +213,98 @@ def _votes(checkpoint: Checkpoint, rival: Checkpoint) -> Group:
     return Group(f"votes:{rival.pk}", title, rows, url)
 
 
+def _studies(checkpoint: Checkpoint) -> list[Group]:
+    """The human evaluations that it took part in, each seen from its side."""
+    if checkpoint.source is None:
+        return []
+    about = Study.objects.filter(Q(source=checkpoint.source_id) | Q(against=checkpoint.source_id))
+    found = about.select_related("project", "source", "against").order_by("pk")
+    return [_pairs(study, checkpoint) if study.kind == StudyKind.GSB else _marks(study, checkpoint) for study in found]
+
+
+def _pairs(study: Study, checkpoint: Checkpoint) -> Group:
+    assert study.against is not None
+    url = reverse("project_study", args=[study.project.slug, study.pk])
+    names = {"study": study.name, "new": study.source.name, "old": study.against.name}
+    title = gettext("Human evaluation %(study)s: %(new)s against %(old)s, blind") % names
+    whole, is_new = gsb_whole(study), study.source_id == checkpoint.source_id
+    rows = []
+    for key, name, share in (
+        ("win_rate", gettext("preferred, a tie as half"), whole.rate),
+        ("at_equal_length", gettext("… at equal length"), whole.at_equal_length),
+    ):
+        if share:
+            ends = (share.value, share.lower, share.upper)
+            value, lower, upper = ends if is_new else (1 - share.value, 1 - share.upper, 1 - share.lower)
+            rows.append(Measurement(key, name, 100 * value, 100 * lower, 100 * upper, whole.judgments, url))
+    if whole.judgments:
+        good, bad = (whole.wins, whole.losses) if is_new else (whole.losses, whole.wins)
+        for key, name, votes in (
+            ("good", gettext("good"), good),
+            ("same", gettext("same"), whole.ties),
+            ("bad", gettext("bad"), bad),
+        ):
+            rows.append(Measurement(key, name, votes, count=whole.judgments, url=url, unit="", digits=0, axis=None))
+    return Group(f"study:{study.pk}", title, rows, url)
+
+
+def _marks(study: Study, checkpoint: Checkpoint) -> Group:
+    assert checkpoint.source is not None
+    url = reverse("project_study", args=[study.project.slug, study.pk])
+    found = rubric_whole(study, checkpoint.source)
+    rows = [
+        Measurement(key, str(MEASURES[key]), 100 * share.value, 100 * share.lower, 100 * share.upper, share.count, url)
+        for key, share in found.shares.items()
+    ]
+    title = gettext("Human evaluation %(study)s: four marks, blind") % {"study": study.name}
+    return Group(f"study:{study.pk}", title, rows, url)
+
+
+def _leaderboards(checkpoint: Checkpoint) -> list[Group]:
+    """Its rating by people's votes in each project that holds responses of it, among all that were rated there."""
+    if checkpoint.source is None:
+        return []
+    held = ProjectSource.objects.filter(source=checkpoint.source_id)
+    groups = []
+    for project in Project.objects.filter(pk__in=held.values("project")).order_by("pk"):
+        url = f"{reverse('project_leaderboard', args=[project.slug])}?voters=people"
+        title = gettext("Leaderboard of %(project)s, by votes of people") % {"project": project.name}
+        key = f"leaderboard:{project.pk}"
+        try:
+            board, _history, _as_of = stored_board(project, Choices(voters="people"))
+        except FiguresNotReadyError:
+            waiting = [Measurement("rating", gettext("rating"), None, url=url, axis=None)]
+            groups.append(Group(key, title, waiting, url, gettext("It is being counted; look again in a minute.")))
+            continue
+        mine = next((one for one in board.standings if one.source == checkpoint.source.name), None)
+        if mine is None or not mine.judgments:
+            continue
+        rated = [one for one in board.standings if one.rating is not None]
+        ends = [end for one in rated for end in (one.rating, one.lower, one.upper) if end is not None]
+        axis = (min(ends), max(ends)) if ends else None
+        rows = [
+            Measurement("rating", gettext("rating"), mine.rating, mine.lower, mine.upper, mine.judgments, url,
+                        unit="", digits=0, axis=axis)
+        ]  # fmt: skip
+        if mine.rank is not None:
+            rows.append(
+                Measurement(
+                    "rank", gettext("rank"), mine.rank, count=len(rated), url=url, unit="", digits=0, axis=None
+                )
+            )
+        groups.append(Group(key, title, rows, url, mine.note))
+    return groups
+
+
 def _cost(checkpoint: Checkpoint) -> Group:
     job = checkpoint.job
     if job is None or not job.process_seconds:
         return Group("cost", gettext("What it took"), [])
     cost = cost_of(job, hardware_of([job]).get(job.pk))
     url = reverse("job_detail", args=[job.pk])
-    rows = [Measurement("hours", str(cost.label), cost.hours, url=url, unit="", digits=2)]
+    rows = [Measurement("hours", str(cost.label), cost.hours, url=url, unit="", digits=2, axis=None)]
     if isinstance(peak := job.metrics.get("peak_memory_gb"), int | float):
-        rows.append(Measurement("memory", gettext("peak memory"), float(peak), url=url, unit="GB"))
+        rows.append(Measurement("memory", gettext("peak memory"), float(peak), url=url, unit="GB", axis=None))
     return Group("cost", gettext("What it took"), rows, url)
 
 
@@ -212,6 +313,7 @@ def _cost(checkpoint: Checkpoint) -> Group:
 
 @dataclass(frozen=True)
 class Line:
+    key: str
     name: str
     cells: list[Measurement | None]
     """One for each checkpoint."""
@@ -236,7 +338,8 @@ def compare(checkpoints: Sequence[Checkpoint]) -> list[Beside]:
             group = next((one for one in groups if one.key == key), None)
             of_all.append({row.key: row for row in group.rows} if group else {})
         names = {row: cell.name for cells in of_all for row, cell in cells.items()}
-        found.append(Beside(title, [Line(name, [cells.get(row) for cells in of_all]) for row, name in names.items()]))
+        lines = [Line(row, name, [cells.get(row) for cells in of_all]) for row, name in names.items()]
+        found.append(Beside(title, lines))
     return found
 
 

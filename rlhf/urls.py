@@ -8,6 +8,7 @@ from rlhf.api.metrics import JobMetricsView
 from rlhf.views import (
     aliases,
     benchmark_items,
+    benchmark_run_items,
     checkpoint_reports,
     checkpoints,
     curation,
@@ -84,6 +85,11 @@ urlpatterns = [
     path("checkpoints/<int:pk>/card.md", checkpoints.checkpoint_card_file, name="checkpoint_card_file"),
     path("checkpoints/<int:pk>/model.tar", checkpoints.checkpoint_download, name="checkpoint_download"),
     path("checkpoints/<int:pk>/votes/<int:other>.csv", checkpoints.checkpoint_votes, name="checkpoint_votes"),
+    path(
+        "checkpoints/<int:pk>/votes/<slug:slug>/<int:source_id>.csv",
+        checkpoints.checkpoint_project_votes,
+        name="checkpoint_project_votes",
+    ),
     path("checkpoints/<int:pk>/alias/", aliases.checkpoint_alias, name="checkpoint_alias"),
     path("evaluation/", evaluation.evaluation_home, name="evaluation_home"),
     path("evaluation/data-sets/new/", evaluation.benchmark_set_new, name="benchmark_set_new"),
@@ -101,6 +107,7 @@ urlpatterns = [
     path("evaluation/plans/<int:pk>/remove/", evaluation_plans.evaluation_plan_remove, name="evaluation_plan_remove"),
     path("evaluation/runs/new/", evaluation.benchmark_run_new, name="benchmark_run_new"),
     path("evaluation/runs/<int:pk>/", evaluation.benchmark_run, name="benchmark_run"),
+    path("evaluation/runs/<int:pk>/items/", benchmark_run_items.benchmark_run_items, name="benchmark_run_items"),
     path("evaluation/runs/<int:pk>/progress/", evaluation.benchmark_run_progress, name="benchmark_run_progress"),
     path("evaluation/runs/<int:pk>/act/", evaluation.benchmark_run_act, name="benchmark_run_act"),
     path("evaluation/runs/<int:pk>/<str:name>", evaluation.benchmark_run_export, name="benchmark_run_export"),

@@ -21,8 +21,9 @@ from scipy.optimize import minimize
 from annotation.charts import line_chart
 from annotation.leaderboard import POINTS_PER_NAT, Choices, board_of, follow_ratings, make_leaderboard
 from annotation.models import Comparison, Judgment, Prompt, SourceKind
+from annotation.ratings import bradley_terry
 from annotation.ratings.battles import LOST, TIED, WON, Battles, inverse_probability_weights, load_battles
-from annotation.ratings.bradley_terry import fit_strengths, rows_of_votes
+from annotation.ratings.bradley_terry import Rows, fit_strengths, rows_of_votes
 from annotation.ratings.elo import rate_in_order, resampled_errors
 from annotation.ratings.history import history_of
 from annotation.ratings.style import style_differences
@@ -197,6 +198,27 @@ def test_what_few_votes_tell_of_style_leaves_the_ratings_standing(ties: str) -> 
     looks[:2, 0] += 1
     board = board_of(battles, names, choices, (np.arange(2 * votes), looks))
     assert all(math.isfinite(row.rating or math.nan) for row in board.standings)
+
+
+def test_rounding_near_the_maximum_of_many_votes_does_not_hold_the_fit_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def counted(*given: Any) -> float:
+        asked.append(likelihood(*given))
+        return asked[-1]
+
+    likelihood = bradley_terry._log_likelihood
+    monkeypatch.setattr(bradley_terry, "_log_likelihood", counted)
+    one, other = np.triu_indices(8, 1)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        strengths, longer = rng.normal(0, 0.7, 8), rng.normal(size=(len(one), 1))
+        share = 1 / (1 + np.exp(strengths[other] - strengths[one] - 0.3 * longer[:, 0]))
+        won, tied, lost = (np.round(1e6 * part) for part in (0.75 * share, np.full(28, 0.25), 0.75 * (1 - share)))
+        asked.clear()
+        fit = fit_strengths(Rows(8, one, other, won, tied, lost, longer), "davidson")
+        assert len(asked) < 15, "each step is taken about once; halved for ever, some of these asked 50 times and more"
+        assert np.corrcoef(fit.strengths, strengths)[0, 1] > 0.99
 
 
 def test_nothing_but_ties_has_ratings_under_davidson() -> None:

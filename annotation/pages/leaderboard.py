@@ -88,24 +88,26 @@ def measure_board(project: Project, **chosen: Any) -> dict[str, Any]:
     }
 
 
-@require_role(Role.REVIEWER)
-@require_GET
-def leaderboard(request: MemberRequest, project: Project) -> HttpResponse:
-    choices, passed_over = _chosen(request)
+def stored_board(project: Project, choices: Choices) -> tuple[Leaderboard, dict[str, Any], datetime]:
+    """The leaderboard as its page shows it, its history, and the time that both are of."""
     chosen = asdict(choices)
     digest = hashlib.sha256(repr(sorted(chosen.items())).encode()).hexdigest()[:24]
     data, as_of = stored_figures(project, f"board {digest}", partial(measure_board, **chosen))
     stored = data["board"]
-    board = Leaderboard(
-        **stored
-        | {
-            "standings": [Standing(**row) for row in stored["standings"]],
-            "style": [StyleEffect(**row) for row in stored["style"]],
-        }
-    )
+    parts = {
+        "standings": [Standing(**row) for row in stored["standings"]],
+        "style": [StyleEffect(**row) for row in stored["style"]],
+    }
+    return Leaderboard(**stored | parts), data["history"], as_of
+
+
+@require_role(Role.REVIEWER)
+@require_GET
+def leaderboard(request: MemberRequest, project: Project) -> HttpResponse:
+    choices, passed_over = _chosen(request)
+    board, past, as_of = stored_board(project, choices)
     values = browse.tallied_values(project, Tally.Scope.PROMPT)
     names = [standing.source for standing in board.standings if standing.rating is not None][:LINES_SHOWN]
-    past = data["history"]
     chart = line_chart(past["at"], {name: past["ratings"][name] for name in names if name in past["ratings"]})
     impossible = WITHOUT_EFFECT_ON_ELO if choices.method == "elo" else {}
     context = {

@@ -15,7 +15,9 @@ from rlhf.model_card import limits_of, records_of
 from rlhf.models import AliasMove, Checkpoint
 from rlhf.plots import Plot
 from rlhf.promotion import decisions_about
+from rlhf.score_plot import score_plot
 from rlhf.views.access import StaffRequest, staff_required
+from rlhf.views.job_compare import TONES
 from rlhf.views.job_figures import figures_of
 from rlhf.win_rates import rivals_of
 
@@ -68,9 +70,12 @@ def checkpoint_compare(request: StaffRequest) -> HttpResponse:
         ("benchmark", _shown(benchmark_examples(checkpoints))),
         ("votes", _shown(vote_examples(checkpoints[0], checkpoints[1]))),
     ]
+    parts = compare(checkpoints)
     context = {
         "checkpoints": checkpoints,
-        "parts": compare(checkpoints),
+        "parts": parts,
+        "plot": score_plot(checkpoints, parts, TONES),
+        "plot_key": [(one.name, tone) for one, tone in zip(checkpoints, TONES, strict=False)],
         "examples": [(kind, shown) for kind, shown in examples if shown],
         "left_out": len(wanted) - len(checkpoints),
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from django.contrib import messages
 from django.db.models import Exists, OuterRef, Q
 from django.http import Http404, HttpResponse, HttpResponseBase, StreamingHttpResponse
@@ -11,9 +14,9 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
 from annotation.markdown import render_markdown
-from annotation.models import Project, Response
+from annotation.models import Project, Response, ResponseSource
 from annotation.services import DomainError
-from annotation.study_figures import pair_rows
+from annotation.study_figures import WORDS, pair_rows
 from rlhf.forms import AliasForm
 from rlhf.lineage import lineage_of
 from rlhf.model_archive import ModelArchive
@@ -94,8 +97,33 @@ def checkpoint_votes(request: StaffRequest, pk: int, other: int) -> HttpResponse
     checkpoint, rival = get_object_or_404(Checkpoint, pk=pk), get_object_or_404(Checkpoint, pk=other)
     if checkpoint.source is None or rival.source is None:
         raise Http404("Both must be published.")
-    response = csv_response(pair_rows(meeting_places(checkpoint, rival), checkpoint.source, rival.source))
-    name = f"{checkpoint.name}-against-{rival.name}.csv"
+    rows = pair_rows(meeting_places(checkpoint, rival), checkpoint.source, rival.source)
+    return _votes_file(rows, f"{checkpoint.name}-against-{rival.name}.csv")
+
+
+@staff_required
+@require_GET
+def checkpoint_project_votes(request: StaffRequest, pk: int, slug: str, source_id: int) -> HttpResponseBase:
+    """People's votes between it and any other source in one project, as CSV; `?verdict=good`, same or bad for its own.
+
+    Good: it was preferred.
+    """
+    checkpoint, project = get_object_or_404(Checkpoint, pk=pk), get_object_or_404(Project, slug=slug)
+    opponent = get_object_or_404(ResponseSource, pk=source_id)
+    if checkpoint.source is None:
+        raise Http404("It must be published.")
+    rows = pair_rows([project], checkpoint.source, opponent)
+    name = f"{checkpoint.name}-against-{opponent.name}-{slug}"
+    if verdict := request.GET.get("verdict"):
+        if verdict not in WORDS:
+            raise Http404(f"verdict is one of {', '.join(WORDS)}.")
+        rows = (row for row in rows if row["verdict"] == verdict)
+        name = f"{name}-{verdict}"
+    return _votes_file(rows, f"{name}.csv")
+
+
+def _votes_file(rows: Iterator[dict[str, Any]], name: str) -> HttpResponseBase:
+    response = csv_response(rows)
     response["Content-Disposition"] = content_disposition_header(True, name)
     return response
 

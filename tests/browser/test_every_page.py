@@ -422,6 +422,7 @@ def addresses(tiny_model: Path, tmp_path: Path) -> dict[str, list[tuple[str, str
             ("benchmark-item", of("benchmark_item", item.pk)),
             ("benchmark-run-new", of("benchmark_run_new")),
             ("benchmark-run", of("benchmark_run", run.pk)),
+            ("benchmark-run-items", of("benchmark_run_items", run.pk)),
             ("constraint-item", of("benchmark_item", constrained.data_set.items.earliest("pk").pk)),
             ("constraint-run", of("benchmark_run", constrained.pk)),
             ("curation", of("curation")),

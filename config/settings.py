@@ -289,11 +289,20 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     # Sets of choices that share a field's name.
     "ENUM_NAME_OVERRIDES": {
+        "CheckpointKind": "rlhf.models.CheckpointKind",
         "DataJobKind": "annotation.models.DataJobKind",
+        "DataJobStatus": "annotation.models.DataJobStatus",
         "ErrorKind": "annotation.models.ErrorKind",
         "EventKind": "annotation.models.EventKind",
+        "JobStatus": "rlhf.models.JobStatus",
+        "JudgeKind": "rlhf.models.JudgeKind",
+        "JudgeScope": "rlhf.models.JudgeScope",
         "MessageRole": ["system", "user", "assistant"],
+        "Method": "rlhf.models.Method",
+        "Priority": "rlhf.models.Priority",
+        "PromptLanguage": "rlhf.models.PromptLanguage",
         "Role": "annotation.models.Role",
+        "Scenario": "annotation.models.Scenario",
         "SourceKind": "annotation.models.SourceKind",
     },
 }

@@ -179,7 +179,7 @@ class NewRunSerializer(serializers.Serializer):
     answers_from = serializers.IntegerField(
         required=False, allow_null=True, default=None, help_text="A run whose answers this judge ticks, too."
     )
-    prompt_language = serializers.ChoiceField(choices=PromptLanguage.values, required=False, default="zh")
+    prompt_language = serializers.ChoiceField(choices=PromptLanguage.choices, required=False, default="zh")
     max_tokens = serializers.IntegerField(required=False, default=4096, min_value=1, max_value=100_000)
     judge_max_tokens = serializers.IntegerField(required=False, default=4096, min_value=1, max_value=100_000)
     judge_attempts = serializers.IntegerField(required=False, default=3, min_value=1, max_value=10)

@@ -67,7 +67,7 @@ class CheckpointSerializer(serializers.ModelSerializer):
         return reverse("checkpoint_detail", args=[checkpoint.pk])
 
 
-class WrittenSerializer(serializers.Serializer):
+class ResponsesWrittenSerializer(serializers.Serializer):
     project = serializers.CharField(source="project.slug")
     responses = serializers.IntegerField()
     comparisons = serializers.IntegerField()
@@ -83,7 +83,7 @@ class LineageSerializer(serializers.Serializer):
     children = serializers.ListField(child=serializers.CharField())
     jobs = serializers.ListField(child=serializers.IntegerField(), help_text="That started from it.")
     merged_into = serializers.ListField(child=serializers.IntegerField(), help_text="Jobs that merge it.")
-    written = WrittenSerializer(many=True)
+    written = ResponsesWrittenSerializer(many=True)
     benchmark_runs = serializers.ListField(child=serializers.IntegerField(), help_text="The newest five.")
 
 
@@ -130,7 +130,7 @@ def _lineage(checkpoint: Checkpoint) -> dict[str, Any]:
         "children": list(checkpoint.children.order_by("pk").values_list("name", flat=True)),
         "jobs": list(checkpoint.jobs_from_here.order_by("pk").values_list("pk", flat=True)),
         "merged_into": [one.pk for one in found.merged_into],
-        "written": WrittenSerializer(found.written, many=True).data,
+        "written": ResponsesWrittenSerializer(found.written, many=True).data,
         "benchmark_runs": [one.pk for one in found.benchmark_runs],
     }
 

@@ -148,7 +148,7 @@ class LaunchSerializer(PlacementSerializer):
     """A launch: the config as a job's page gives it, where it may run, and whether to go on against a check."""
 
     format = serializers.IntegerField(required=False, help_text="1")
-    method = serializers.ChoiceField(choices=[one.value for one in Method])
+    method = serializers.ChoiceField(choices=Method.choices)
     snapshot = serializers.CharField(required=False, allow_blank=True, help_text="Needed by every method but merge.")
     base = serializers.CharField(help_text="A checkpoint or an alias.")
     name = serializers.SlugField(

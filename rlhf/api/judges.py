@@ -78,9 +78,9 @@ class JudgeRunFilters(serializers.Serializer):
 class NewJudgeRunSerializer(serializers.Serializer):
     project = serializers.SlugField()
     judge = serializers.CharField(help_text="A response source that can be asked, or a published checkpoint.")
-    kind = serializers.ChoiceField(choices=JudgeKind.values, required=False, default="pair")
-    scope = serializers.ChoiceField(choices=JudgeScope.values, required=False, default="voted")
-    language = serializers.ChoiceField(choices=PromptLanguage.values, required=False, default="zh")
+    kind = serializers.ChoiceField(choices=JudgeKind.choices, required=False, default="pair")
+    scope = serializers.ChoiceField(choices=JudgeScope.choices, required=False, default="voted")
+    language = serializers.ChoiceField(choices=PromptLanguage.choices, required=False, default="zh")
     limit = serializers.IntegerField(
         required=False, allow_null=True, default=None, min_value=1, help_text="Comparisons at most, evenly drawn."
     )

@@ -67,18 +67,18 @@ def _is_drawn(cell: Measurement | None) -> bool:
 
 def _row(line: Line, checkpoints: Sequence[Checkpoint], tones: Sequence[str]) -> Row:
     dots = []
-    for lane, (cell, checkpoint, tone) in enumerate(zip(line.cells, checkpoints, tones, strict=False)):
+    for cell, checkpoint, tone in zip(line.cells, checkpoints, tones, strict=False):
         if cell is None or cell.axis is None or cell.value is None:
             continue
         said = f"{checkpoint.name} {cell.shown}"
-        at, y = f"{cell.placed(cell.value):.2f}%", LANE * lane + LANE // 2
+        at, y = f"{cell.placed(cell.value):.2f}%", LANE * len(dots) + LANE // 2
         if cell.lower is None or cell.upper is None:
             dots.append(Dot(tone, said, y, at))
         else:
             said = gettext("%(value)s (%(interval)s)") % {"value": said, "interval": cell.shown_interval}
             ends = (f"{cell.placed(end):.2f}%" for end in (cell.lower, cell.upper))
             dots.append(Dot(tone, said, y, at, *ends))
-    return Row(line.name, dots, LANE * len(line.cells), f"{line.name}: {', '.join(dot.said for dot in dots)}")
+    return Row(line.name, dots, LANE * len(dots), f"{line.name}: {', '.join(dot.said for dot in dots)}")
 
 
 def _ticks(low: float, high: float) -> list[tuple[str, str]]:

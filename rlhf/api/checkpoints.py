@@ -187,6 +187,7 @@ class CheckpointReport(StaffView):
         """What was measured of a checkpoint, as on its report: groups of figures with intervals and their rows' pages.
 
         Votes are those against its parent and the champions, where both are published; `against` names the parent.
+        Human evaluations are seen from its side; ratings are those of each project's leaderboard by people's votes.
         """
         checkpoint = _find(pk)
         rival = checkpoint.parent if checkpoint.parent and checkpoint.parent.source_id else None

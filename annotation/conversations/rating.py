@@ -121,6 +121,7 @@ def _page(
         "open_position": _open_position(turns, form),
         "typed": form,
         "guidelines": render_markdown(talk.project.guidelines) if talk.project.guidelines else None,
+        "page_data": {"words": {"draftRestored": _("What you had typed here is back.")}},
         **feedback_choices(),
     }
     return render(request, "conversation_rate.html", context, status=status)

@@ -94,6 +94,13 @@ class ShownConversation:
         return [(aspect, range(aspect.low, aspect.high + 1)) for aspect in self.protocol.aspects]
 
     @property
+    def offers_more(self) -> bool:
+        """Whether anything beside the choice can be said."""
+        protocol = self.protocol
+        has_chips = bool(protocol.chips) and protocol.chips_demand != Demand.OFF
+        return bool(protocol.axes or self.aspects or has_chips) or protocol.note_demand != Demand.OFF
+
+    @property
     def last(self) -> ShownTurn:
         return self.turns[-1]
 

@@ -90,6 +90,8 @@ function draw(html) {
 /** What was marked beside the choice: the server sends an empty form. */
 function keepAnswers(before, after) {
   if (!before || !after) return;
+  const [fold, newFold] = [before, after].map((form) => form.querySelector(".talk-optional"));
+  if (fold && newFold) newFold.open = fold.open;
   for (const field of after.querySelectorAll(".talk-more :is(input, textarea)")) {
     const twin = [...before.elements].find((other) => other.name === field.name
       && (field.matches("textarea") || other.value === field.value));
@@ -228,16 +230,22 @@ async function pick(radio) {
   (own ?? outcome)?.focus({ preventScroll: !own });
 }
 
-/** Where more is asked than a step, a step only marks. */
+/** Where more is asked than a step, or being said, a step only marks. */
 function choose(radio) {
   radio.checked = true;
-  if (!radio.form.matches("[data-careful]")) pick(radio);
+  if (!radio.form.matches("[data-careful], :has(.talk-optional[open])")) pick(radio);
+  else radio.focus({ preventScroll: true }); // Enter saves it
 }
 
 thread.addEventListener("hotkey", (event) => {
   if (event.target.matches("input[name=choice]")) {
     event.preventDefault();
     choose(event.target);
+  } else if (event.target.matches(".talk-optional > summary")) {
+    event.preventDefault();
+    const fold = event.target.parentElement;
+    fold.open = !fold.open; // at once, or the first letters of a note would still be keys
+    if (fold.open) fold.querySelector(".talk-more :is(input, textarea)").focus();
   } else if (event.target.matches("textarea")) {
     event.preventDefault();
     event.target.focus();
@@ -331,7 +339,7 @@ function listenToForm() {
     if (event.key === "Escape") event.target.blur();
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      form.requestSubmit();
+      event.target.form.requestSubmit();
     }
   });
   thread.addEventListener("focusin", (event) => {

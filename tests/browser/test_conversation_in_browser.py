@@ -12,6 +12,7 @@ from playwright.sync_api import Page, Response, expect
 
 from annotation.conversations.writing import wait_for_writers
 from annotation.models import Conversation, Edit, Judgment, ResponseSource
+from annotation.protocol import DEFAULT_ASPECTS, Demand
 from annotation.services.projects import edit_guidelines
 from tests.browser.conftest import until
 from tests.chat_server import ChatServer, Exchange, answer_at_once, chat_server
@@ -256,3 +257,26 @@ def test_keys_of_a_conversation_can_be_changed_and_turned_off(open_page: Open) -
     expect(dialog).to_be_visible()
     assert abs(Judgment.objects.get(superseded_at=None).strength or 0) == 2
     assert Judgment.objects.count() == 1
+
+
+def test_what_is_optional_can_be_said_beside_a_choice(open_page: Open) -> None:
+    project = make_talk_project(
+        "talks", person="ann", aspects=DEFAULT_ASPECTS, aspects_demand=Demand.OPTIONAL, chips=("Too long",)
+    )
+    talk = make_talk(project, annotator=make_annotator(project.members.get()))
+    write(talk, "Response a.", "Response b.")
+    page = open_page(f"/conversations/{talk.public_id}/", user="ann")
+    note = page.locator("#pick-note")
+    expect(note).to_be_hidden()
+    page.keyboard.press("y")
+    page.get_by_role("group", name="Helpfulness A").get_by_label("4").check()
+    page.get_by_label("Too long").check()
+    note.fill("Both are short.")
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")  # with all this open a digit only marks
+    page.keyboard.press("Enter")
+    expect(page.locator(".talk-outcome")).to_contain_text("A goes on")
+    judgment = Judgment.objects.get()
+    assert (judgment.note, judgment.chips) == ("Both are short.", ["Too long"])
+    assert set(judgment.ratings["helpfulness"]) == {4, None}
+    expect(note).to_have_value("Both are short.")  # and is there to be changed, with another choice

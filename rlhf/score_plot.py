@@ -66,7 +66,7 @@ def _is_drawn(cell: Measurement | None) -> bool:
 
 
 def _row(line: Line, checkpoints: Sequence[Checkpoint], tones: Sequence[str]) -> Row:
-    dots = []
+    dots: list[Dot] = []
     for cell, checkpoint, tone in zip(line.cells, checkpoints, tones, strict=False):
         if cell is None or cell.axis is None or cell.value is None:
             continue

@@ -81,6 +81,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(_DATA, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a shared machine a browser or a worker may stand still for longer than any patience; the summary names it."""
+    if os.environ.get("CI"):
+        for item in items:
+            if item.get_closest_marker("browser") or item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def english() -> None:
     """A page that was asked for in another language leaves it to the thread, and so to the next test."""

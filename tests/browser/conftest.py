@@ -19,14 +19,6 @@ PATIENCE_SECONDS = 20  # on a machine that is busy with other work
 expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a shared machine a browser may stand still for longer than any patience; the summary names who needed it."""
-    if os.environ.get("CI"):
-        for item in items:
-            if item.get_closest_marker("browser"):
-                item.add_marker(pytest.mark.flaky(reruns=1))
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -259,9 +259,14 @@ def falls_of(job: TrainingJob, tables: Sequence[Table]) -> list[Fall]:
         for category, cell in zip(table.categories, newest.cells, strict=True):
             if (change := cell.fall) is not None:
                 since = table.rows[0].step if change is cell.since_first else table.rows[-2].step
-                mix = mix_of(job.snapshot) if job.snapshot else {}
-                falls.append(Fall(category, table.title, newest.step, since, change, advice(category, mix)))
+                falls.append(Fall(category, table.title, newest.step, since, change, _advice_of(job, category)))
     return sorted(falls, key=lambda fall: fall.change.value)
+
+
+def _advice_of(job: TrainingJob, category: str) -> str:
+    if job.snapshot is None:
+        return gettext("Give more weight to the parent that does better there, or leave out one that does worse.")
+    return advice(category, mix_of(job.snapshot))
 
 
 def advice(category: str, mix: Mapping[str, float]) -> str:

@@ -22,9 +22,25 @@ from rlhf import benchmarking, supervisor
 from rlhf.category_changes import Change, advice, paired_change, share_change
 from rlhf.evaluation.fb_bench import parse_dataset
 from rlhf.jobspec import STEP_MODELS_DIR
-from rlhf.models import BenchmarkRun, BenchmarkSet, Checkpoint, EvaluationPlan, JobEvaluation, TrainingJob
-from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint
+from rlhf.models import (
+    BenchmarkRun,
+    BenchmarkSet,
+    Checkpoint,
+    CheckpointKind,
+    EvaluationPlan,
+    JobEvaluation,
+    TrainingJob,
+)
+from rlhf.services import (
+    create_snapshot,
+    jobs,
+    leases,
+    queue_merge_job,
+    queue_training_job,
+    register_base_checkpoint,
+)
 from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
+from rlhf.services.checkpoints import register_checkpoint
 from rlhf.services.periodic import add_evaluation_plan, queue_due_evaluations, record_step_models
 from tests.chat_server import Exchange, chat_server
 from tests.factories import make_judged_project, make_source, make_user
@@ -113,6 +129,37 @@ def test_jobs_that_had_ended_before_the_plan_are_left_alone(tiny_model: Path) ->
         plan_for(job, data_set, plan.judge)
     with pytest.raises(DomainError, match="not a model that can be asked"):
         plan_for(job, make_data_set([maintenance()]), make_source("somebody"))
+
+
+def test_a_merge_is_evaluated_by_the_plans_of_its_parents_projects(tiny_model: Path) -> None:
+    job = claim(make_job(tiny_model))
+    plan = plan_for(job, make_data_set([correction()]))
+    elsewhere = make_judged_project()
+    other = EvaluationPlan(project=elsewhere, data_set=plan.data_set, judge=plan.judge)
+    add_evaluation_plan(other)
+    trained = finish(job, tiny_model)
+    for number in (1, 2):  # the second is made of the first, which was trained on no data itself
+        options = {"models": trained.name, "algorithm": "task_arithmetic"}
+        merge = claim(queue_merge_job(base=job.base, options=options, name=f"blend-{number}"))
+        leases.finish_job(merge, "succeeded")
+        trained = register_checkpoint(
+            name=merge.name, kind=CheckpointKind.POLICY, directory=tiny_model, parent=job.base, job=merge
+        )
+    queue_due_evaluations()
+    assert queue_due_evaluations() == 0
+    found = JobEvaluation.objects.filter(job__method="merge").order_by("job", "step")
+    assert [(one.step, one.checkpoint.name) for one in found] == [
+        (0, "tiny"),
+        (1, "blend-1"),
+        (0, "tiny"),
+        (1, "blend-2"),
+    ]
+    assert all(one.run for one in found)
+    assert not BenchmarkRun.objects.exclude(source__name__in=["tiny", "round-1-out", "blend-1", "blend-2"]).exists()
+    client = Client()
+    client.force_login(make_user("boss", is_staff=True))
+    page = client.get(f"/training/{merge.pk}/?tab=evaluations").content.decode()
+    assert "bench" in page and f'href="/evaluation/runs/{found[3].run_id}/"' in page
 
 
 def test_a_category_that_falls_is_on_the_jobs_page_with_what_to_do(tiny_model: Path) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext
 
 from annotation.errors import DomainError
@@ -19,6 +19,7 @@ from rlhf.models import (
     EvaluationPlan,
     JobEvaluation,
     JobStatus,
+    Method,
     TrainingJob,
 )
 from rlhf.services import leases
@@ -98,12 +99,9 @@ def queue_due_evaluations() -> int:
 
 def _due(plan: EvaluationPlan) -> Iterator[tuple[TrainingJob, int, Checkpoint]]:
     """Models of the plan's project that nobody gave to its data set: of jobs that run, or ended since the plan."""
-    jobs = TrainingJob.objects.filter(
-        Q(finished_at=None) | Q(finished_at__gte=plan.created_at),
-        snapshot__project=plan.project_id,
-        started_at__isnull=False,
-        base__kind=CheckpointKind.POLICY,
-    ).exclude(method="reward")
+    jobs = jobs_of(plan.project_id).filter(
+        Q(finished_at=None) | Q(finished_at__gte=plan.created_at), started_at__isnull=False
+    )
     done = set(JobEvaluation.objects.filter(job__in=jobs, data_set=plan.data_set_id).values_list("job", "step"))
     for job in jobs.select_related("base").order_by("pk"):
         if (job.pk, 0) not in done:
@@ -115,6 +113,43 @@ def _due(plan: EvaluationPlan) -> Iterator[tuple[TrainingJob, int, Checkpoint]]:
         step = max(1, checkpoint.step)
         if (maker.pk, step) not in done:
             yield maker, step, checkpoint
+
+
+# From each merge to the checkpoints that it takes, and through those that are merges themselves to theirs.
+_MERGES = """
+WITH RECURSIVE taken (merge, checkpoint) AS (
+    SELECT job_id, checkpoint_id FROM rlhf_mergeinput
+    UNION SELECT id, base_id FROM rlhf_trainingjob WHERE method = 'merge'
+), line (merge, checkpoint) AS (
+    SELECT merge, checkpoint FROM taken
+    UNION
+    SELECT line.merge, taken.checkpoint FROM line
+      JOIN rlhf_checkpoint c ON c.id = line.checkpoint JOIN taken ON taken.merge = c.job_id
+)
+SELECT DISTINCT line.merge, s.project_id FROM line
+  JOIN rlhf_checkpoint c ON c.id = line.checkpoint
+  JOIN rlhf_trainingjob j ON j.id = coalesce(c.job_id, c.step_of_id)
+  JOIN rlhf_datasetsnapshot s ON s.id = j.snapshot_id
+"""
+
+
+def jobs_of(project_id: int) -> QuerySet[TrainingJob]:
+    """The jobs that make a model that answers: on a project's data, and merges of what was trained on them."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_MERGES} WHERE s.project_id = %s", [project_id])
+        merges = [merge for merge, _project in cursor.fetchall()]
+    return TrainingJob.objects.filter(
+        Q(snapshot__project=project_id) | Q(pk__in=merges), base__kind=CheckpointKind.POLICY
+    ).exclude(method=Method.REWARD)
+
+
+def projects_of(job: TrainingJob) -> list[int]:
+    """The projects whose plans are about a job's models: of a merge those whose data its parents were trained on."""
+    if job.snapshot is not None:
+        return [job.snapshot.project_id]
+    with connection.cursor() as cursor:
+        cursor.execute(f"{_MERGES} WHERE line.merge = %s", [job.pk])
+        return [project for _merge, project in cursor.fetchall()]
 
 
 def _queue(plan: EvaluationPlan, job: TrainingJob, step: int, checkpoint: Checkpoint) -> bool:

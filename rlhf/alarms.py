@@ -3,8 +3,9 @@
 Limits and where they come from: NaN, loss exactly 0 and a chosen side that collapses are the failures that users of
 TRL, LLaMA-Factory and OpenRLHF report most; KL above 10 nats over a completion and below 0 are those of PPO runs that
 blew up (TRL's PPO logs a sum over tokens), and up to 0.5 a token is healthy (Axolotl's advice for GRPO, which logs a
-mean, as every method does here); the pace is that of a collective that hangs. No alarm stops a run: people do, and
-the supervisor one that stays silent.
+mean, as every method does here); the pace is that of a collective that hangs; three standard deviations after a
+resume are what a trainer that lost its optimizer leaves at once. The alarms of `PAUSING` put an on-policy job aside
+that asks for it, and the supervisor ends one that stays silent; no other alarm stops a run: people do.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 from typing import Any
 
 ON_POLICY = frozenset({"grpo", "grpo_token_kl", "rloo", "ppo"})
+
+PAUSING = frozenset({"kl_negative", "kl_high", "all_cut"})
+"""After these the rewards of an on-policy run no longer say anything, and each further step only costs."""
 
 ZERO_LOSSES = 3
 """Logged one after another. A hinge loss may touch 0 once."""
@@ -36,6 +40,10 @@ START_SECONDS = 900.0
 """The same before the first steps of a process: it loads its model and meets the others, and nothing is usual yet."""
 LENGTH_LOGS, LENGTH_FACTOR = 10, 1.5
 RISING_EVALUATIONS = 3
+RESUME_LOGS, RESUME_LEAST_LOGS, RESUME_SIGMAS = 20, 5, 3.0
+"""The first loss after a resume lies within so many standard deviations of the last logs before the checkpoint."""
+RESUME_NOISE, RESUME_SMALL = 0.02, 1e-3
+"""A share of their mean, and a loss, that are no difference, however still the loss stood before."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,12 @@ class Watch:
         self._first: list[tuple[float, float]] = []
         self._recent: deque[tuple[float, float]] = deque(maxlen=LENGTH_LOGS)
         self._eval_losses: dict[int, float] = {}
+        self._resumed_at: int | None = None
+        self._losses_before: Mapping[int, float] = {}
+
+    def resume_at(self, checkpoint_step: int, losses: Mapping[int, float]) -> None:
+        """Judge the next loss as the first after this checkpoint, by what earlier attempts logged, step → loss."""
+        self._resumed_at, self._losses_before = checkpoint_step, losses
 
     def see(self, row: Mapping[str, Any]) -> list[Alarm]:
         """The alarms that this line is the first to raise."""
@@ -77,6 +91,7 @@ class Watch:
             self._all_cut(row),
             self._length_runs_away(row),
             self._eval_loss_rises(row),
+            self._resume_is_suspect(row),
         ]
         if (seconds := _number(row, "seconds")) is not None:
             self._seconds.append(seconds)
@@ -172,6 +187,23 @@ class Watch:
         losses = [self._eval_losses[step] for step in steps]
         rises = len(losses) > RISING_EVALUATIONS and all(a < b for a, b in itertools.pairwise(losses))
         return Alarm("eval_loss_rises", self.step, loss) if rises else None
+
+    def _resume_is_suspect(self, row: Mapping[str, Any]) -> Alarm | None:
+        if self._resumed_at is None or "loss" not in row:
+            return None
+        checkpoint, self._resumed_at = self._resumed_at, None
+        if self.step != checkpoint + 1:
+            return Alarm("resume_suspect", self.step)
+        loss, known = _number(row, "loss"), self._losses_before
+        before = [known[step] for step in sorted(known) if step <= checkpoint][-RESUME_LOGS:]
+        if loss is None or len(before) < RESUME_LEAST_LOGS:
+            return None
+        usual = fmean(before)
+        noise = max(RESUME_NOISE * abs(usual), RESUME_SMALL)
+        is_usual = abs(loss - usual) <= max(RESUME_SIGMAS * stdev(before), noise)
+        # A batch of unusual rows is no fault: where the step was done before, its loss is the better witness.
+        is_same = abs(loss - known.get(self.step, math.inf)) <= noise
+        return None if is_usual or is_same else Alarm("resume_suspect", self.step, loss)
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:

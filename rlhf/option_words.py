@@ -75,6 +75,7 @@ LABELS: dict[str, str | Promise] = {
     "rule_weight": _("Weight of the rule"),
     "kl_coefficient": _("KL coefficient"),
     "clip_range": _("Clip range"),
+    "pause_on_alarm": _("Pause on an alarm"),
     "update_epochs": _("Passes over the completions of a step"),
     "minibatches": _("Optimizer steps in each pass"),
     "kl_estimator": _("How KL is computed"),
@@ -158,6 +159,9 @@ HELP = (
     gettext_noop("Beta: how strongly the policy is held to the reference model."),
     gettext_noop(
         "Epsilon: how far a token's probability may move from where it was sampled before its gradient is cut off."
+    ),
+    gettext_noop(
+        "Pauses by itself, with a checkpoint, when KL is below 0 or above 10 nats, or every completion is cut."
     ),
     gettext_noop("Passes over the completions of one step."),
     gettext_noop("Optimizer steps in each of these passes."),

@@ -20,7 +20,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from annotation.services import DomainError
 from rlhf import artifacts, launcher, this_worker
-from rlhf.alarms import Alarm, Watch
+from rlhf.alarms import RESUME_LOGS, Alarm, Watch
 from rlhf.job_directory import write_job_directory
 from rlhf.jobspec import CHECKPOINTS_DIR, INSIGHTS_FILE, CancelMode, Result
 from rlhf.kept_checkpoints import KeptCheckpoints
@@ -204,6 +204,9 @@ class Reports:
         """Store what earlier attempts have logged, before the process starts that does some of its steps again."""
         self.store(is_new=False)
         self._is_stepping = False
+        if self.job.resume_from:
+            checkpoint = jobs.step_of(self.job.resume_from)
+            self._watch.resume_at(checkpoint, jobs.losses_around(self.job, checkpoint, RESUME_LOGS))
 
     def store(self, process_seconds: float = 0.0, *, is_new: bool = True) -> bool:
         """Read and store all there is; False where the lease was lost."""

@@ -104,5 +104,38 @@ def test_a_run_that_stands_still_is_noticed_by_its_own_pace() -> None:
     assert fast.look_at_pace(300) == []  # 20 times the median is 2 s; an evaluation may take minutes
 
 
+STOOD = {step: 0.6 + (0.02 if step % 2 else -0.02) for step in range(1, 41)}  # deviation 0.02
+
+
+@pytest.mark.parametrize(
+    "first,suspect",
+    [
+        ({"step": 31, "loss": 0.65}, False),
+        ({"step": 31, "loss": 0.69}, True),
+        ({"step": 31, "loss": 0.50}, True),
+        ({"step": 32, "loss": 0.6}, True),  # a step is missing
+        ({"step": 1, "loss": 0.6}, True),  # it began anew
+        ({"step": 31, "loss": None, "nonfinite": ["grad_norm"]}, False),  # another alarm's
+    ],
+)
+def test_the_first_step_after_a_resume_follows_from_the_checkpoint(first: Row, suspect: bool) -> None:
+    seeing = watch("dpo")
+    seeing.resume_at(30, {step: loss for step, loss in STOOD.items() if step <= 30})
+    found = [seeing.see({"step": 31, "eval_loss": 9.0}), seeing.see(first), seeing.see({"step": 33, "loss": 9.0})]
+    raised = [alarm for alarms in found for alarm in alarms if alarm.code == "resume_suspect"]
+    assert [alarm.step for alarm in raised] == ([first["step"]] if suspect else [])
+
+
+def test_a_step_that_is_done_again_as_it_was_is_not_suspect() -> None:
+    unusual = {**STOOD, 31: 1.4}
+    for loss, suspect in ((1.4, False), (1.0, True)):
+        seeing = watch("sft")
+        seeing.resume_at(30, unusual)
+        assert bool(seeing.see({"step": 31, "loss": loss})) == suspect
+    few = watch("sft")
+    few.resume_at(3, {1: 0.7, 2: 0.6, 3: 0.5})  # three losses say nothing of the fourth
+    assert few.see({"step": 4, "loss": 3.0}) == []
+
+
 def test_every_alarm_can_be_stored() -> None:
-    assert {case[1] for case in RAISED} | {"stalled"} == set(AlarmCode.values)
+    assert {case[1] for case in RAISED} | {"stalled", "resume_suspect"} == set(AlarmCode.values)

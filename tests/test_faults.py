@@ -289,6 +289,7 @@ def test_a_paused_job_goes_on_as_if_nothing_had_happened(
 
     leases.resume_job(job)
     wait_for(job, ended)
+    assert not job.alarms.exists()
     assert (job.attempt, job.infrastructure_failures, job.unknown_failures) == (2, 0, 0)
     lines = (job.directory / "metrics.jsonl").read_text().splitlines()
     steps = [row["step"] for row in map(jobspec.json.loads, lines) if "loss" in row]

@@ -199,6 +199,43 @@ def test_only_the_worker_that_holds_a_job_adds_to_its_time_and_its_alarms(base: 
     assert not job.insights.exists()
 
 
+def test_an_alarm_that_makes_rewards_worthless_pauses_a_job_once(base: Checkpoint) -> None:
+    on_policy = {"method": "grpo", "rule": "length", "rule_argument": "20"}
+    job = claim(make_job(base, **on_policy))
+    watching.raise_alarms(job, [Alarm("reward_length", 4, 1.6)])
+    job.refresh_from_db()
+    assert (job.cancel_mode, job.paused_for) == ("", "")
+    watching.raise_alarms(job, [Alarm("kl_high", 5, 12.0)])
+    job.refresh_from_db()
+    assert (job.cancel_mode, job.paused_for) == ("pause", "kl_high")
+    complete_checkpoint(job, 5)
+    assert jobs.pause_training_job(job)
+    job.refresh_from_db()
+    assert (job.status, job.resume_from, job.paused_for) == ("paused", "step-5", "kl_high")
+    jobs.resume_training_job(job)
+    again = claim(job)
+    watching.raise_alarms(again, [Alarm("kl_high", 6, 13.0)])  # it was seen and resumed all the same
+    again.refresh_from_db()
+    assert (again.cancel_mode, again.paused_for) == ("", "")
+    watching.raise_alarms(again, [Alarm("all_cut", 19, 1.0)])
+    again.refresh_from_db()
+    assert (again.cancel_mode, again.paused_for) == ("pause", "all_cut")
+    leases.finish_job(again, JobStatus.FAILED, error="why")
+
+    for unwanted in (claim(make_job(base, pause_on_alarm=False, **on_policy)), running(base)):
+        watching.raise_alarms(unwanted, [Alarm("kl_high", 5, 12.0)])
+        unwanted.refresh_from_db()
+        assert unwanted.cancel_mode == ""
+
+
+def test_an_alarm_does_not_change_how_somebody_asked_a_job_to_end(base: Checkpoint) -> None:
+    job = claim(make_job(base, method="grpo", rule="length", rule_argument="20"))
+    leases.request_cancel(job, "keep")
+    watching.raise_alarms(job, [Alarm("kl_high", 5, 12.0)])
+    job.refresh_from_db()
+    assert (job.cancel_mode, job.paused_for) == ("keep", "")
+
+
 def failed(base: Checkpoint, failure_class: str, step: int = 0, **options: int) -> TrainingJob:
     job = claim(make_job(base, **options))
     if step:

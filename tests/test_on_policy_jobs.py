@@ -181,7 +181,7 @@ def test_a_job_shows_what_it_samples_and_raises_its_alarms(base: Checkpoint, met
     """The rule gives every completion 0, so nothing is learnt, and the loss is 0 at each step."""
     rule = {"rule": "contains", "rule_argument": "no such words", "kl_coefficient": 0}
     shape = {"batch_size": 8, "micro_batch_size": 4, "samples_per_prompt": 2, "max_completion_tokens": 8}
-    often = {"max_steps": 12, "eval_every_steps": 6, "sample_prompts": 2, "sample_tokens": 10}
+    often = {"max_steps": 12, "pause_on_alarm": False, "eval_every_steps": 6, "sample_prompts": 2, "sample_tokens": 10}
     snapshot = create_snapshot(make_judged_project(), "votes", eval_share=0.25)
     job = queue(snapshot, base, method, **rule, **shape, **often, use_lora=False, bf16=False)
     assert supervisor.run_training_job(job.pk)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.db import connections
+from safetensors.torch import load_file, save_file
 
 from rlhf import jobspec, supervisor
 from rlhf.models import Checkpoint, JobMetric, TrainingJob
@@ -144,6 +145,53 @@ def test_a_trainer_that_hangs_is_ended_and_tried_again_once(tiny_model: Path, se
         assert [(alarm.code, alarm.step) for alarm in job.alarms.all()] == [("stalled", 0)]
         assert not trainers_in(job.directory)
     assert jobs.checkpoint_to_go_on_from(job)
+
+
+@SLOW
+def test_a_job_whose_completions_are_all_cut_pauses_and_goes_on_when_asked(tiny_model: Path) -> None:
+    """An untrained model does not end its turn within 4 tokens."""
+    shape = {"batch_size": 4, "micro_batch_size": 4, "max_completion_tokens": 4, "use_lora": False, "bf16": False}
+    rule = {"rule": "vocabulary_half", "rule_argument": "lower"}
+    job = make_job(tiny_model, {**shape, **rule, "max_steps": 100_000}, method="ppo")
+    assert supervisor.run_training_job(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.paused_for) == ("paused", "all_cut"), job.error
+    paused_at = jobs.step_of(job.resume_from)
+    assert 10 <= paused_at == job.step
+    jobspec.check_manifest(job.directory / jobspec.CHECKPOINTS_DIR / job.resume_from)
+
+    jobs.resume_training_job(job)
+    thread = in_thread(job)
+    wait_for(job, lambda j: j.step > paused_at + 12)  # what was seen before does not pause it again
+    leases.request_cancel(job, "keep")
+    thread.join(60)
+    job.refresh_from_db()
+    assert (job.status, job.attempt) == ("cancelled", 2), job.error
+    assert "resume_suspect" not in {alarm.code for alarm in job.alarms.all()}
+    assert Checkpoint.objects.get(job=job).step > paused_at + 12
+
+
+@SLOW
+def test_a_checkpoint_that_is_not_what_was_trained_makes_the_resume_suspect(tiny_model: Path) -> None:
+    job = make_job(tiny_model, LONG, method="sft")
+    thread = in_thread(job)
+    wait_for(job, lambda j: bool(jobspec.complete_checkpoints(j.directory)))
+    leases.request_pause(job)
+    thread.join(60)
+    job.refresh_from_db()
+    assert job.status == "paused"
+    saved = job.directory / jobspec.CHECKPOINTS_DIR / job.resume_from
+    weights = load_file(saved / "model.safetensors")
+    save_file({name: 3 * tensor for name, tensor in weights.items()}, saved / "model.safetensors", {"format": "pt"})
+    jobspec.write_manifest(saved)
+
+    jobs.resume_training_job(job)
+    thread = in_thread(job)
+    wait_for(job, lambda j: j.alarms.exists())
+    leases.request_cancel(job, "discard")
+    thread.join(60)
+    [alarm] = job.alarms.all()
+    assert (alarm.code, alarm.step) == ("resume_suspect", jobs.step_of(job.resume_from) + 1)
 
 
 @SLOW

@@ -91,8 +91,8 @@ class JobDetailSerializer(JobSerializer):
     class Meta(JobSerializer.Meta):
         fields = [
             *JobSerializer.Meta.fields, "options", "metrics", "findings", "proceeded_at", "proceeded_by",
-            "reward_model", "worker", "retry_of", "resume_from", "process_seconds", "code_version", "jobs_before",
-            "waits_because", "seconds_left", "alarms", "links",
+            "reward_model", "worker", "retry_of", "resume_from", "paused_for", "process_seconds", "code_version",
+            "jobs_before", "waits_because", "seconds_left", "alarms", "links",
         ]  # fmt: skip
 
     def to_representation(self, instance: TrainingJob) -> dict[str, Any]:

@@ -99,6 +99,9 @@ class TrainingJob(Placed, LeasedJob):
         default=0, db_default=0, help_text="Attempts one after another that crashed with few new steps."
     )
     cancel_mode = models.CharField(max_length=10, choices=CancelMode, default=CancelMode.NONE, blank=True)
+    paused_for = models.CharField(
+        max_length=20, blank=True, default="", db_default="", help_text="The alarm for which its worker paused it."
+    )
     resume_from = models.CharField(max_length=40, blank=True, help_text="Last complete checkpoint, step-N.")
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField(default=0)

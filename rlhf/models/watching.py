@@ -22,10 +22,11 @@ class AlarmCode(models.TextChoices):
     STALLED = "stalled", _("no sign of life for too long")
     REWARD_LENGTH = "reward_length", _("reward rises with length")
     EVAL_LOSS_RISES = "eval_loss_rises", _("held-out loss rises")
+    RESUME_SUSPECT = "resume_suspect", _("resume suspect")
 
 
 class JobAlarm(models.Model):
-    """Something in a run that somebody should look at; stored once, when it was first seen. It stops nothing."""
+    """Something in a run that somebody should look at; stored once, when it was first seen."""
 
     job = models.ForeignKey(TrainingJob, on_delete=models.CASCADE, related_name="alarms")
     code = models.CharField(max_length=20, choices=AlarmCode)

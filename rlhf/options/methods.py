@@ -22,6 +22,7 @@ CHANGEABLE_ON_RESUME = (
     "checkpoint_every_steps",
     "eval_every_steps",
     "model_every_steps",
+    "pause_on_alarm",
 )
 
 
@@ -184,6 +185,8 @@ class OnPolicyOptions(TrainingOptions):
     """Beta: how strongly the policy is held to the reference model."""
     clip_range: float = 0.2
     """Epsilon: how far a token's probability may move from where it was sampled before its gradient is cut off."""
+    pause_on_alarm: bool = True
+    """Pauses by itself, with a checkpoint, when KL is below 0 or above 10 nats, or every completion is cut."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ _NOT_MEASURED = frozenset(
         "seed", "checkpoint_every_steps", "eval_every_steps", "model_every_steps", "sample_prompts", "sample_tokens",
         "lora_alpha", "beta", "label_smoothing", "desirable_weight", "undesirable_weight", "reward_model_weight",
         "rule_weight", "clip_range", "discount", "gae_lambda", "value_coefficient", "value_clip_range",
+        "pause_on_alarm",
     }
 )  # fmt: skip
 

@@ -161,16 +161,17 @@ def request_cancel(job: LeasedJob, mode: str = "discard") -> None:
     )
 
 
-def request_pause(job: TrainingJob) -> None:
+def request_pause(job: TrainingJob, *, alarm: str = "") -> None:
     """Take a queued job out of the queue, or ask the worker of a running one to save a checkpoint and let go.
 
+    alarm: that for which its worker asks, where no person does.
     Raises IllegalTransitionError where the job has ended, is paused already or was asked to stop.
     """
     rows = TrainingJob.objects.filter(pk=job.pk)
     not_asked = {"cancel_requested_at": None, "cancel_mode": CancelMode.NONE}
     if rows.filter(status=JobStatus.QUEUED).update(status=JobStatus.PAUSED, dispatched_at=None, **not_asked):
         return
-    asked = {"cancel_requested_at": Now(), "cancel_mode": CancelMode.PAUSE}
+    asked = {"cancel_requested_at": Now(), "cancel_mode": CancelMode.PAUSE, "paused_for": alarm}
     if rows.filter(status=JobStatus.RUNNING, cancel_mode="").update(**asked):
         return
     job.refresh_from_db()
@@ -191,7 +192,7 @@ def pause_job(job: TrainingJob, **fields: object) -> bool:
 
 def resume_job(job: TrainingJob, status: JobStatus = JobStatus.PAUSED, **fields: object) -> None:
     """Put a job of this status back into the queue and tell the workers. Raises IllegalTransitionError."""
-    fields |= {"queued_at": Now(), "dispatched_at": None, "not_before": None, "finished_at": None}
+    fields |= {"queued_at": Now(), "dispatched_at": None, "not_before": None, "finished_at": None, "paused_for": ""}
     if not TrainingJob.objects.filter(pk=job.pk, status=status).update(status=JobStatus.QUEUED, **fields):
         job.refresh_from_db()
         raise IllegalTransitionError(

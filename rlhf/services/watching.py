@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
 
-from rlhf.alarms import Alarm
+from rlhf.alarms import PAUSING, Alarm
 from rlhf.models import InsightKind, JobAlarm, JobInsight, TrainingJob
 from rlhf.services import leases
 
@@ -14,15 +15,24 @@ logger = logging.getLogger(__name__)
 
 
 def raise_alarms(job: TrainingJob, alarms: Iterable[Alarm]) -> None:
-    """Store alarms of a job that this worker holds; one that was raised before stays as it was."""
+    """Store alarms of a job that this worker holds; one that was raised before stays as it was.
+
+    A job that asks for it is paused by the first that says that its rewards mean nothing any more. Whoever resumes it
+    has seen that alarm, which does not pause it again.
+    """
     found = list(alarms)
     if not found or not leases.held(job).exists():
         return
+    known = set(job.alarms.values_list("code", flat=True))
     logger.warning("alarms raised: job=%s codes=%s", job.pk, ",".join(alarm.code for alarm in found))
     JobAlarm.objects.bulk_create(
         [JobAlarm(job=job, code=alarm.code, step=alarm.step, value=alarm.value) for alarm in found],
         ignore_conflicts=True,
     )
+    pausing = [alarm.code for alarm in found if alarm.code in PAUSING and alarm.code not in known]
+    if pausing and job.options.get("pause_on_alarm"):
+        with contextlib.suppress(leases.IllegalTransitionError):  # somebody has asked it to stop already
+            leases.request_pause(job, alarm=pausing[0])
 
 
 def record_insights(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> None:

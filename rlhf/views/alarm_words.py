@@ -111,11 +111,28 @@ WORDS: dict[str, Words] = {
         _("It was worse at each of the last three evaluations: the rows are being learnt by heart."),
         _("Stop and keep, or take an earlier checkpoint; next time fewer epochs or a lower learning rate."),
     ),
+    AlarmCode.RESUME_SUSPECT: Words(
+        _("Resume suspect"),
+        _(
+            "The first step after the resume does not go on where the checkpoint stood: its number is not the next, or"
+            " its loss lies more than three standard deviations from the last 20. The weights, the optimizer or the "
+            "order of the rows may not be those of before."
+        ),
+        _(
+            "Look at the loss around this step. Where it does not come back, discard the job and start a clone of it "
+            "from the beginning; one checkpoint earlier may do as well."
+        ),
+    ),
 }
 
 
 def shown_alarms(alarms: list[JobAlarm]) -> list[ShownAlarm]:
     return [ShownAlarm(alarm, WORDS[alarm.code], _value(alarm)) for alarm in alarms]
+
+
+def alarm_title(code: str) -> Text:
+    """Empty where there is none."""
+    return WORDS[code].title if code else ""
 
 
 def _value(alarm: JobAlarm) -> str:

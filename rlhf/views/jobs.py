@@ -27,7 +27,7 @@ from rlhf.services.jobs import checkpoint_to_go_on_from, half_micro_batch
 from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
-from rlhf.views.alarm_words import shown_alarms
+from rlhf.views.alarm_words import alarm_title, shown_alarms
 from rlhf.views.evaluation_plans import plans_of
 from rlhf.views.job_figures import figures_of, score_lines
 from rlhf.views.job_insights import batch_tab, extremes_tab, samples_tab
@@ -70,6 +70,7 @@ def _progress(job: TrainingJob) -> dict[str, Any]:
         "waits_because": queue.reason(job) if queue else "",
         "broker_is_away": queued and not broker_is_up(),
         "alarms": shown_alarms(list(job.alarms.all())),
+        "paused_for": alarm_title(job.paused_for),
         "cost": cost_of(job, hardware_of([job]).get(job.pk)),
         "goes_on_from": checkpoint,
         "half_micro_batch": half_micro_batch(job) if ran_out_of_memory else None,

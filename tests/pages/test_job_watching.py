@@ -69,6 +69,20 @@ def test_an_alarm_says_what_it_means_and_what_to_do(page: Client, base: Checkpoi
     assert job.status == "running"
 
 
+def test_a_job_that_paused_itself_says_why_and_how_it_goes_on(page: Client, base: Checkpoint) -> None:
+    job = log_steps(make_job(base, method="grpo", rule="length", rule_argument="20"), 5)
+    watching.raise_alarms(job, [Alarm("kl_high", 5, 12.5)])
+    text = text_of(page, f"/training/{job.pk}/")
+    assert "for an alarm: KL above 10 nats a completion" in text and "An alarm stops nothing" not in text
+    complete_checkpoint(job, 6)
+    jobs.pause_training_job(job)
+    text = text_of(page, f"/training/{job.pk}/")
+    assert "It paused itself for an alarm: KL above 10 nats a completion" in text
+    assert "safe in step-6 . Resume goes on from there" in text
+    page.post(f"/training/{job.pk}/resume/")
+    assert "paused itself" not in text_of(page, f"/training/{job.pk}/")
+
+
 def test_samples_stand_beside_those_of_step_0(page: Client, base: Checkpoint) -> None:
     job = log_steps(make_job(base), 3)
     assert "just before the first step" in text_of(page, f"/training/{job.pk}/?tab=samples")

@@ -160,8 +160,13 @@ class Touchstone:
         return Conversation(self, self.call("GET", f"conversations/{conversation}/").json())
 
     def call(self, method: str, path: str, *, attempts: int = _ATTEMPTS, **options: Any) -> httpx.Response:
-        """One request; raises RefusedError with the site's sentence. attempts: 1 for what must not be done twice."""
+        """One request; raises RefusedError with the site's sentence. attempts: 1 for what must not be done twice.
+
+        content: bytes, or an open file, which is sent as it is read, and from its beginning at each attempt.
+        """
         for attempt in range(1, attempts + 1):
+            if hasattr(content := options.get("content"), "seek"):
+                content.seek(0)
             try:
                 answer = self._http.request(method, path, **options)
             except httpx.TransportError:
@@ -279,7 +284,7 @@ class Project:
                 "POST",
                 self._path + "import/",
                 params=asked,
-                content=file.read(),
+                content=file,
                 headers={
                     "Content-Type": "application/octet-stream",
                     "Content-Disposition": f'attachment; filename="{path.name}"',

@@ -148,6 +148,20 @@ function fill(dialog) {
       document.dispatchEvent(new CustomEvent("setting", { detail: box.dataset.setting }));
     };
   }
+  const size = document.documentElement.dataset.textSize || "2";
+  for (const box of dialog.querySelectorAll("[data-text-size]")) {
+    box.checked = box.value === size;
+    box.onchange = () => setTextSize(box.value);
+  }
+}
+
+function setTextSize(size) {
+  document.documentElement.dataset.textSize = size;
+  try {
+    localStorage.setItem("touchstone.text-size", size);
+  } catch {
+    // No storage: the size lasts for this page.
+  }
 }
 
 function stopWaiting(dialog, problem = "") {

@@ -1,4 +1,4 @@
-// Comfort while reading: texts that scroll together, words that differ, copying, tabs on a narrow screen, text size.
+// Comfort while reading: texts that scroll together, words that differ, copying, tabs on a narrow screen.
 
 import { diff, splitWords } from "app/diff";
 import { labelKeys, setting } from "app/hotkeys";
@@ -111,12 +111,6 @@ export class Reading {
     this.#stage = stage;
     stage.addEventListener("scroll", (event) => this.#scrolled(event.target), { capture: true, passive: true });
     document.addEventListener("click", (event) => this.#clicked(event));
-    document.addEventListener("change", (event) => {
-      if (event.target.matches("[data-text-size]")) setTextSize(event.target.value);
-    });
-    const size = document.documentElement.dataset.textSize || "2";
-    const box = document.querySelector(`[data-text-size][value="${CSS.escape(size)}"]`);
-    if (box) box.checked = true;
   }
 
   open(item) {
@@ -241,14 +235,5 @@ async function putOnClipboard(text) {
     const done = document.execCommand("copy");
     field.remove();
     return done;
-  }
-}
-
-function setTextSize(size) {
-  document.documentElement.dataset.textSize = size;
-  try {
-    localStorage.setItem("touchstone.text-size", size);
-  } catch {
-    // No storage: the size lasts for this page.
   }
 }

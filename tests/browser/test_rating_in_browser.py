@@ -33,6 +33,13 @@ def test_responses_are_marked_with_the_keyboard_alone(open_page: Callable[..., P
     def mark(question: str, value: str) -> None:
         expect(page.get_by_role("group", name=question).get_by_role("radio", name=value)).to_be_checked()
 
+    page.keyboard.press("?")
+    size = "getComputedStyle(document.querySelector('.panel-text p')).fontSize"
+    before = page.evaluate(size)
+    page.locator("[data-text-size][value='4']").check()
+    page.keyboard.press("Escape")
+    assert page.evaluate(size) > before
+
     page.keyboard.press("a")  # all pass
     page.keyboard.press("2")  # and one does not
     page.keyboard.press("5")

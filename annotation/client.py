@@ -162,11 +162,11 @@ class Touchstone:
     def call(self, method: str, path: str, *, attempts: int = _ATTEMPTS, **options: Any) -> httpx.Response:
         """One request; raises RefusedError with the site's sentence. attempts: 1 for what must not be done twice.
 
-        content: bytes, or an open file, which is sent as it is read, and from its beginning at each attempt.
+        content: an open file, which is sent as it is read, and from its beginning at each attempt.
         """
         for attempt in range(1, attempts + 1):
-            if hasattr(content := options.get("content"), "seek"):
-                content.seek(0)
+            if (file := options.get("content")) is not None:
+                file.seek(0)
             try:
                 answer = self._http.request(method, path, **options)
             except httpx.TransportError:

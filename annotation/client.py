@@ -341,6 +341,14 @@ class Project:
         """Close it for good without a text."""
         self.site.call("POST", f"{self._path}rewrites/{task.task}/drop/", json={"reason": reason})
 
+    def closed_rewrites(self) -> Iterator[dict[str, Any]]:
+        """What was written and dropped, the newest task first: one's own, and to reviewers everybody's."""
+        return self.site.pages(self._path + "rewrites/closed/")
+
+    def reopen_rewrite(self, task: int) -> dict[str, Any]:
+        """Undo a text or a drop. Gives is_yours (false: it was another's, and is open to everybody) and the text."""
+        return self.site.call("POST", f"{self._path}rewrites/{task}/reopen/").json()
+
     # ── Settling ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def waiting(self) -> Iterator[dict[str, Any]]:

@@ -234,4 +234,19 @@ def test_a_program_writes_where_no_response_would_do(live_server) -> None:
         assert left is not None and left.task == taken.task
         mine.drop_rewrite(left, "harmful")
         assert mine.claim_rewrite() is None
+
+        # Each sees and takes up what they closed themselves; a reviewer also what others did.
+        assert [row["text"] for row in mine.closed_rewrites()] == (
+            [None, "The first one, better."] if left.task > task.task else ["The first one, better.", None]
+        )
+        assert [(row["task"], row["status"]) for row in theirs.closed_rewrites()] == [(behind.task, "dropped")]
+        with pytest.raises(RefusedError, match="nothing to undo"):
+            theirs.reopen_rewrite(task.task)
+        assert mine.reopen_rewrite(task.task) == {"is_yours": True, "text": "The first one, better."}
+        assert mine.claim_rewrite().task == task.task  # type: ignore[union-attr]
+        mine.save_rewrite(task, "Better still.", start=start)
+        Membership.objects.filter(project__slug="wanting", user__username="ben").update(role=Role.REVIEWER)
+        assert len(list(theirs.closed_rewrites())) == 3
+        assert theirs.reopen_rewrite(left.task)["is_yours"] is False
+        mine.drop_rewrite(left, "harmful")
     assert sorted(RewriteTask.objects.values_list("status", flat=True)) == ["done", "dropped", "dropped"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework import serializers, status
+from rest_framework import generics, serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from annotation import services
-from annotation.api.common import ProjectView, RefusalSerializer, annotator
+from annotation.access import has_role
+from annotation.api.common import NewestFirstPagination, ProjectView, RefusalSerializer, annotator, person
 from annotation.api.serializers import LeaseSerializer, MessageSerializer
 from annotation.blind import rewrite_responses
 from annotation.content_order import MAX_EDITED_CHARS
 from annotation.errors import DomainError
-from annotation.models import RewriteTask
+from annotation.models import RewriteStatus, RewriteTask, Role
 from annotation.reasons import DropReason
 
 REFUSED = {409: RefusalSerializer, 422: RefusalSerializer}
@@ -47,6 +51,23 @@ class WrittenSerializer(serializers.Serializer):
         help_text="The response that it was made of, by its place among `responses`; null: the caller's own.",
     )
     seconds = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**31 - 1)
+
+
+class ClosedRewriteSerializer(serializers.ModelSerializer):
+    task = serializers.IntegerField(source="pk")
+    status = serializers.ChoiceField(choices=[RewriteStatus.DONE, RewriteStatus.DROPPED])
+    messages = MessageSerializer(source="prompt.messages", many=True)
+    text = serializers.CharField(source="written.text", default=None, allow_null=True, help_text="null: dropped.")
+    annotator = serializers.CharField(source="annotator.name", default=None, allow_null=True)
+
+    class Meta:
+        model = RewriteTask
+        fields = ["task", "status", "messages", "text", "annotator", "seconds_spent", "edit_distance", "done_at"]
+
+
+class ReopenedSerializer(serializers.Serializer):
+    is_yours = serializers.BooleanField(help_text="false: it is open to everybody again.")
+    text = serializers.CharField(help_text="What had been saved.")
 
 
 class DropSerializer(serializers.Serializer):
@@ -117,6 +138,36 @@ class DropRewrite(ProjectView):
             task_id=task, project=self.project, annotator=annotator(request), reason=given.validated_data["reason"]
         )
         return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class ClosedRewrites(ProjectView, generics.ListAPIView):
+    """What was written and dropped, the newest task first: one's own, and to reviewers everybody's."""
+
+    serializer_class = ClosedRewriteSerializer
+    pagination_class = NewestFirstPagination
+
+    @extend_schema(operation_id="list_closed_rewrites")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    def get_queryset(self) -> QuerySet[RewriteTask]:
+        is_reviewer = has_role(person(self.request), self.project, Role.REVIEWER)
+        return services.closed_rewrites(self.project, by=None if is_reviewer else annotator(self.request))
+
+
+class ReopenRewrite(ProjectView):
+    @extend_schema(operation_id="reopen_rewrite", request=None, responses={200: ReopenedSerializer, **REFUSED})
+    def post(self, request: Request, slug: str, task: int) -> Response:
+        """Undo a text or a drop: the caller holds it again, or, where it was another's, it is open to everybody.
+
+        Another's is for reviewers. The text stays a response, but stands for the prompt no more.
+        """
+        writer = annotator(request)
+        is_reviewer = has_role(person(request), self.project, Role.REVIEWER)
+        reopened, text = services.reopen_rewrite(
+            task_id=task, project=self.project, annotator=writer, is_reviewer=is_reviewer
+        )
+        return Response({"is_yours": reopened.annotator_id == writer.pk, "text": text})
 
 
 class RenewRewrite(ProjectView):

@@ -94,6 +94,8 @@ urlpatterns = [
     path(TALK + "end/", conversations.EndConversation.as_view()),
     path(TALK + "reopen/", conversations.ReopenConversation.as_view()),
     path(PROJECT + "rewrites/claim/", rewrites.ClaimRewrite.as_view()),
+    path(PROJECT + "rewrites/closed/", rewrites.ClosedRewrites.as_view()),
+    path(REWRITE + "reopen/", rewrites.ReopenRewrite.as_view()),
     path(REWRITE + "text/", rewrites.SaveRewrite.as_view()),
     path(REWRITE + "skip/", rewrites.SkipRewrite.as_view()),
     path(REWRITE + "drop/", rewrites.DropRewrite.as_view()),

@@ -92,12 +92,10 @@ def drop(request: HttpRequest, project: Project, annotator: Annotator, task_id: 
 @on_task
 def reopen(request: HttpRequest, project: Project, annotator: Annotator, task_id: int) -> HttpResponse:
     """Undo one's own drop or text; reviewers also those of others, which are open to everybody then."""
-    found = RewriteTask.objects.filter(pk=task_id, project=project)
-    if not has_role(request.user, project, Role.REVIEWER):
-        found = found.filter(annotator=annotator)
-    if not found.exists():
-        raise services.ConflictError(_("This prompt is with somebody else by now; there is nothing to undo."))
-    task, text = services.reopen_rewrite(task_id=task_id, project=project, annotator=annotator)
+    is_reviewer = has_role(request.user, project, Role.REVIEWER)
+    task, text = services.reopen_rewrite(
+        task_id=task_id, project=project, annotator=annotator, is_reviewer=is_reviewer
+    )
     if task.annotator_id != annotator.pk:
         messages.success(request, _("It is open again: whoever rewrites next may get it."))
         return redirect("rewrites_closed", project.slug)
@@ -110,13 +108,9 @@ def reopen(request: HttpRequest, project: Project, annotator: Annotator, task_id
 @require_role(Role.ANNOTATOR)
 def closed(request: MemberRequest, project: Project) -> HttpResponse:
     """What was written and dropped lately: one's own, and to reviewers everybody's."""
-    tasks = RewriteTask.objects.filter(
-        project=project, status__in=[RewriteStatus.DONE, RewriteStatus.DROPPED], comparison__turn=None
-    )
     is_reviewer = has_role(request.user, project, Role.REVIEWER)
-    if not is_reviewer:
-        tasks = tasks.filter(annotator__user=request.user)
-    shown = tasks.select_related("prompt", "written", "annotator").order_by("-done_at", "-pk")[:CLOSED_SHOWN]
+    tasks = services.closed_rewrites(project, by=None if is_reviewer else services.annotator_for(request.user))
+    shown = tasks.order_by("-done_at", "-pk")[:CLOSED_SHOWN]
     context = {"project": project, "tasks": shown, "is_reviewer": is_reviewer, "most": CLOSED_SHOWN}
     return render(request, "rewrites_closed.html", context)
 

@@ -39,6 +39,7 @@ from annotation.services.queue import (
 )
 from annotation.services.rewriting import (
     claim_rewrite,
+    closed_rewrites,
     count_rewrites,
     drop_rewrite,
     give_back_rewrite,
@@ -87,6 +88,7 @@ __all__ = [
     "claim_assignments",
     "claim_rating",
     "claim_rewrite",
+    "closed_rewrites",
     "close_study",
     "content_sha256",
     "count_rewrites",

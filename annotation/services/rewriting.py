@@ -135,15 +135,27 @@ def _open(task: RewriteTask) -> None:
     task.save(update_fields=["status", "annotator", "lease_expires_at"])
 
 
-def reopen_rewrite(*, task_id: int, project: Project, annotator: Annotator) -> tuple[RewriteTask, str]:
+def closed_rewrites(project: Project, *, by: Annotator | None) -> QuerySet[RewriteTask]:
+    """What was written and dropped; `by`: only by them, None: by everybody."""
+    closed = RewriteTask.objects.filter(
+        project=project, status__in=[RewriteStatus.DONE, RewriteStatus.DROPPED], comparison__turn=None
+    )
+    return (closed if by is None else closed.filter(annotator=by)).select_related("prompt", "written", "annotator")
+
+
+def reopen_rewrite(
+    *, task_id: int, project: Project, annotator: Annotator, is_reviewer: bool
+) -> tuple[RewriteTask, str]:
     """Undo a drop or a saved text; gives the task and the text that was saved.
 
-    The person's own comes back to them, and what they hold untouched goes to others; somebody else's (for reviewers:
-    the caller checks) is open to everybody again. The response that was written stays a response, but stands for
-    this prompt no more. Raises ConflictError where the task is neither done nor dropped.
+    The person's own comes back to them, and what they hold untouched goes to others; somebody else's, which only a
+    reviewer may undo, is open to everybody again. The response that was written stays a response, but stands for
+    this prompt no more. Raises ConflictError where the task is neither done nor dropped, or not theirs to undo.
     """
     with transaction.atomic():
         task = _lock(task_id, project)
+        if not is_reviewer and task.annotator_id != annotator.pk:
+            raise ConflictError(_("This prompt is with somebody else by now; there is nothing to undo."))
         if task.status == RewriteStatus.LEASED and task.annotator_id == annotator.pk:
             return task, ""
         is_closed = task.status in (RewriteStatus.DONE, RewriteStatus.DROPPED)

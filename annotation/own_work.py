@@ -66,13 +66,18 @@ class OwnProject:
         return self.project.is_open and (self.open > 0 or self.held > 0 or self.more)
 
 
+# In the member's languages and skills, as work is routed (services.queue).
 _OPEN = """
-SELECT p.id, count(c.id), count(c.id) FILTER (WHERE NOT EXISTS (
-           SELECT 1 FROM annotation_assignment mine
-           WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired'))
+SELECT p.id, count(c.id), count(c.id) FILTER (
+           WHERE (c.lang = '' OR coalesce(m.languages, '{}') = '{}' OR c.lang = ANY (m.languages))
+             AND (c.skill = '' OR coalesce(m.skills, '{}') = '{}' OR c.skill = ANY (m.skills))
+             AND NOT EXISTS (
+                 SELECT 1 FROM annotation_assignment mine
+                 WHERE mine.comparison_id = c.id AND mine.annotator_id = %(annotator)s AND mine.status <> 'expired'))
 FROM unnest(%(projects)s::bigint[]) AS p (id)
+LEFT JOIN annotation_membership m ON m.project_id = p.id AND m.user_id = %(user)s
 LEFT JOIN LATERAL (
-    SELECT c.id FROM annotation_comparison c
+    SELECT c.id, c.lang, c.skill FROM annotation_comparison c
     WHERE c.project_id = p.id AND c.assigned_count < c.required_count AND NOT c.is_gold AND NOT c.is_withdrawn
     ORDER BY c.tier, c.queue_key, c.id LIMIT %(most)s) c ON true
 GROUP BY p.id
@@ -101,6 +106,40 @@ def responses_to_rate(annotator: Annotator | None, projects: Iterable[int]) -> d
         return {project: ToRate(count, count == OPEN_COUNTED) for project, count in cursor.fetchall()}
 
 
+@dataclass(frozen=True)
+class Today:
+    """How far a person is with a project today."""
+
+    done: int
+    left: int
+    """Comparisons that they hold, and that are open to them among the first of the queue."""
+    more: bool
+    """Whether the queue goes on beyond what was counted."""
+
+    @property
+    def total(self) -> int:
+        return self.done + self.left
+
+
+def todays_progress(annotator: Annotator, project: Project, *, held: int) -> Today:
+    """held: how many comparisons they have on a screen at this moment."""
+    seen, free = _open(annotator.user_id, annotator.pk, [project.pk] if project.is_open else []).get(
+        project.pk, (0, 0)
+    )
+    done = Assignment.objects.filter(
+        annotator=annotator, project=project, status=AssignmentStatus.SUBMITTED, submitted_at__gte=_today()
+    )
+    return Today(done.count(), free + held, seen == OPEN_COUNTED)
+
+
+def _open(user_id: int | None, annotator_id: int, projects: list[int]) -> dict[int, tuple[int, int]]:
+    """By project, how many open comparisons were looked at, and how many of them are open to the person."""
+    values: dict[str, Any] = {"user": user_id, "annotator": annotator_id, "projects": projects, "most": OPEN_COUNTED}
+    with connection.cursor() as cursor:
+        cursor.execute(_OPEN, values)
+        return {project: (seen, free) for project, seen, free in cursor.fetchall()}
+
+
 def projects_of(user: User) -> list[OwnProject]:
     """The projects that the user is in, with what waits and what is done; the same number of queries for any many."""
     memberships = list(Membership.objects.filter(user=user).select_related("project").order_by("project__name"))
@@ -118,9 +157,7 @@ def projects_of(user: User) -> list[OwnProject]:
             held=Count("pk", filter=Q(status=AssignmentStatus.LEASED)),
         )
     }
-    with connection.cursor() as cursor:
-        cursor.execute(_OPEN, {"projects": ids, "annotator": annotator_id, "most": OPEN_COUNTED})
-        queues = {project: (seen, free) for project, seen, free in cursor.fetchall()}
+    queues = _open(user.pk, annotator_id, ids)
     to_rate = responses_to_rate(annotator, ids)
     to_rewrite = services.count_rewrites(user.pk, annotator, ids)
     talks_to_rate = count_to_rate(annotator, user.pk, ids)

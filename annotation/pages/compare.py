@@ -34,7 +34,7 @@ from annotation.blind import (
     shown_texts,
 )
 from annotation.models import Annotator, Assignment, Project
-from annotation.own_work import responses_to_rate
+from annotation.own_work import responses_to_rate, todays_progress
 from annotation.pages.answers import read_answer, typed_answer
 from annotation.pages.compare_form import compare_context, fragment_context
 from annotation.protocol import Protocol
@@ -256,7 +256,7 @@ def _page(
     if queue:
         services.record_view(assignment_id=queue[0].assignment_id, annotator=annotator)
     context = compare_context(project, queue, typed=typed)
-    context |= {"last_id": last, "progress": services.progress(annotator, project)}
+    context |= {"last_id": last, "today": todays_progress(annotator, project, held=len(leased))}
     if Protocol.of(project).asks_for_rewrites:
         waiting = services.count_rewrites(annotator.user_id or 0, annotator, [project.pk])
         context["rewrite_count"] = waiting.get(project.pk, 0)

@@ -6,14 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from annotation.errors import DomainError
 from annotation.models import (
     Annotator,
-    Assignment,
-    AssignmentStatus,
     EventKind,
     Membership,
     Project,
@@ -198,10 +195,3 @@ def _lock_membership(project: Project, user: User) -> Membership:
     if membership is None:
         raise DomainError(_("%(name)s is not a member of this project any more.") % {"name": user.get_username()})
     return membership
-
-
-def progress(annotator: Annotator, project: Project) -> dict[str, int]:
-    """How many comparisons the annotator has judged here, today and in all."""
-    judged = Assignment.objects.filter(annotator=annotator, project=project, status=AssignmentStatus.SUBMITTED)
-    today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
-    return {"done": judged.count(), "done_today": judged.filter(submitted_at__gte=today).count()}

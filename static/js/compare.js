@@ -25,6 +25,9 @@ const endTitle = queueEnd.querySelector("[data-end-title]");
 const endText = queueEnd.querySelector("[data-end-text]");
 const emptyTexts = [endTitle.textContent, endText.textContent];
 const doneToday = document.querySelector("[data-done-today]");
+const leftToday = document.querySelector("[data-left]");
+const totalToday = document.querySelector("[data-total]");
+const bar = document.querySelector(".bar-progress");
 const { project } = main.dataset;
 
 /**
@@ -232,7 +235,15 @@ function flag(reason) {
 }
 
 function countDone(change) {
-  doneToday.textContent = String(Number(doneToday.textContent) + change);
+  const done = Number(doneToday.textContent) + change;
+  doneToday.textContent = String(done);
+  if (leftToday) leftToday.textContent = String(Math.max(0, Number(leftToday.textContent) - change));
+  if (!totalToday) return;
+  // What arrived while the page was open was not in the total.
+  const total = Math.max(done, Number(totalToday.textContent));
+  totalToday.textContent = String(total);
+  bar.max = total;
+  bar.value = done;
 }
 
 async function undo() {

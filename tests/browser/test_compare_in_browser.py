@@ -102,6 +102,8 @@ def test_the_whole_way_by_keyboard_alone(project: Project, open_page: Open) -> N
     assert Judgment.objects.exclude(superseded_at=None).count() == 1
     assert all(judgment.decided_in_ms is not None for judgment in Judgment.objects.all())
     expect(page.locator("[data-done-today]")).to_have_text("6")
+    expect(page.locator("[data-total]")).to_have_text("6")
+    assert page.locator(".bar-progress").evaluate("bar => [bar.value, bar.max]") == [6, 6]
 
     page.keyboard.press("z")  # also from the end of the queue
     assert checked(page) == "neither"

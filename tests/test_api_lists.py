@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.utils import translation
 
 from annotation.models import Batch, Comparison, Project, Prompt, Role
 from tests.calling import Program
@@ -106,6 +107,28 @@ def test_comparisons_are_narrowed_as_on_their_page(project: Project) -> None:
     assert ids(reviewer.get("comparisons/", lang="zz")) == []
     Comparison.objects.filter(pk=waiting).update(lang="zh")
     assert ids(reviewer.get("comparisons/", lang="zh")) == [waiting]
+
+
+def test_only_admins_learn_what_measures_people(project: Project) -> None:
+    asked = ("comparisons/", "comparisons/?state=waiting", f"comparisons/{Comparison.objects.all()[0].pk}/")
+    for role, is_told in ((Role.REVIEWER, False), (Role.ADMIN, True)):
+        program = Program(project, role)
+        for path in asked:
+            status, body = program.get(path)
+            assert status == 200, body
+            row = body["results"][0] if "results" in body else body
+            assert ("is_gold" in row, "external_id" in row) == (is_told, is_told), (role, path)
+
+
+def test_a_refusal_is_in_the_language_that_is_asked_for() -> None:
+    program = Program(make_project(), Role.ANNOTATOR)
+    program.http.defaults["HTTP_ACCEPT_LANGUAGE"] = "zh-hans"
+    status, refusal = program.post("rewrites/1/text/", text="  ")
+    english = "There is no text yet. Write the response, or give the prompt back."
+    with translation.override("zh-hans"):
+        chinese = translation.gettext(english)
+    assert chinese != english
+    assert (status, refusal["detail"]) == (422, chinese)
 
 
 def test_all_that_a_filter_lets_through_is_edited_at_once(project: Project) -> None:

@@ -15,9 +15,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response as HttpAnswer
 
 from annotation import services
+from annotation.access import has_role
 from annotation.api import filters
 from annotation.api import serializers as shapes
-from annotation.api.common import ByIdPagination, ProjectView, RefusalSerializer
+from annotation.api.common import ByIdPagination, ProjectView, RefusalSerializer, person
 from annotation.models import (
     Comparison,
     FurtherResponse,
@@ -155,10 +156,18 @@ class Sources(ProjectView):
         return HttpAnswer(shapes.SourceSerializer(sources, many=True).data)
 
 
-class Comparisons(Listed):
-    """The comparisons of a project, in order of id."""
+def comparison_shape(view: ProjectView) -> type[shapes.ComparisonSerializer]:
+    """What the caller may know of a comparison; for the description of the API, all that there is."""
+    if not hasattr(view, "project") or has_role(person(view.request), view.project, Role.ADMIN):
+        return shapes.AdminComparisonSerializer
+    return shapes.ComparisonSerializer
 
-    serializer_class = shapes.ComparisonSerializer
+
+class Comparisons(Listed):
+    """The comparisons of a project, in order of id; to admins with `is_gold` and `external_id`, which a reviewer, who
+    may still judge them, must not know."""
+
+    serializer_class = shapes.AdminComparisonSerializer
     query = (
         *(OpenApiParameter(name, type_) for name, type_ in (("prompt", int), ("lang", str), ("skill", str))),
         filters.STATE,
@@ -174,6 +183,9 @@ class Comparisons(Listed):
             raise services.DomainError("A prompt has few comparisons: leave state and batch out, or leave prompt out.")
         ids = filters.comparison_ids(self.project, filters.comparison_filter(self.project, asked))
         return self.browsed(self._rows(), ids)
+
+    def get_serializer_class(self) -> type[shapes.ComparisonSerializer]:
+        return comparison_shape(self)
 
     def get_queryset(self) -> QuerySet[Comparison]:
         return self.narrowed(self._rows(), "prompt", "lang", "skill")
@@ -237,8 +249,8 @@ class ComparisonDetail(ProjectView):
     role = Role.REVIEWER
 
     @extend_schema(
-        operation_id="get_comparison", responses={200: shapes.ComparisonSerializer, 404: OpenApiTypes.OBJECT}
+        operation_id="get_comparison", responses={200: shapes.AdminComparisonSerializer, 404: OpenApiTypes.OBJECT}
     )
     def get(self, request: Request, slug: str, pk: int) -> HttpAnswer:
         row = get_object_or_404(Comparison.objects.prefetch_related("further_responses"), pk=pk, project=self.project)
-        return HttpAnswer(shapes.ComparisonSerializer(row).data)
+        return HttpAnswer(comparison_shape(self)(row).data)

@@ -145,13 +145,24 @@ class ComparisonSerializer(serializers.ModelSerializer):
     class Meta:
         model = Comparison
         fields = [
-            "id", "prompt", "responses", "external_id", "lang", "skill", "required_count", "assigned_count", "is_gold",
-            "is_withdrawn", "uncertainty", "created_at",
+            "id", "prompt", "responses", "lang", "skill", "required_count", "assigned_count", "is_withdrawn",
+            "uncertainty", "created_at",
         ]  # fmt: skip
 
     def get_responses(self, comparison: Comparison) -> list[int]:
         further = [further.response_id for further in comparison.further_responses.all()]
         return [comparison.response_a_id, comparison.response_b_id, *further]
+
+
+class AdminComparisonSerializer(ComparisonSerializer):
+    """With what a reviewer, who may still judge it, must not know: that it measures people, and what it was called
+    in the file that it came with, whose ids may say so or name the models."""
+
+    class Meta(ComparisonSerializer.Meta):
+        fields = [*ComparisonSerializer.Meta.fields, "external_id", "is_gold"]
+        extra_kwargs = {
+            name: {"required": False, "help_text": "Only to admins."} for name in ("external_id", "is_gold")
+        }
 
 
 class NewComparisonSerializer(serializers.Serializer):

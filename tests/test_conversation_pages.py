@@ -17,7 +17,7 @@ from django.test import Client
 
 from annotation.conversations import writing
 from annotation.conversations.writing import wait_for_writers
-from annotation.models import Conversation, Event, Judgment, Rating, Response, SideStatus, Turn, TurnSide
+from annotation.models import Annotator, Conversation, Event, Judgment, Rating, Response, SideStatus, Turn, TurnSide
 from annotation.services.projects import edit_guidelines
 from tests.chat_server import ChatServer, Exchange, answer_at_once, chat_server
 from tests.factories import make_annotator, make_project, make_prompt, make_user
@@ -371,10 +371,21 @@ def test_imported_conversations_are_found_in_a_project_without_live_ones(browser
     assert "holds one, until" in admin.get("/projects/plain/progress/").content.decode()
 
     scores = {"position": 0, "score_helpfulness": 1, "score_fluency": 4, "score_safety": 5}
+    holder = Annotator.objects.get(user=ann)
+    Conversation.objects.filter(project=plain).update(annotator=make_annotator())
+    early = browser.get(rate, follow=True).content.decode()
+    assert "Somebody else rates this conversation by now. You have saved no scores in it." in early
+    Conversation.objects.filter(project=plain).update(annotator=None)
+    assert "it is free, for you as for others" in browser.get(rate, follow=True).content.decode()
+    stranger = Client()
+    stranger.force_login(make_user())
+    assert stranger.get(rate).status_code == 404, "who is not in the project learns nothing"
+    Conversation.objects.filter(project=plain).update(annotator=holder)
     browser.post(rate, scores)
     Conversation.objects.filter(project=plain).update(annotator=make_annotator())
-    lost = browser.get(rate, follow=True).content.decode()
-    assert "Somebody else rates this conversation by now." in lost
+    lost = browser.post(rate, scores, follow=True).content.decode()
+    assert "Somebody else rates this conversation by now. The scores that you gave are kept." in lost
+    assert "What you sent just now was not saved" in lost
     opened = Event.objects.filter(project=plain, data__action="opened")
     assert opened.count() == 1
 

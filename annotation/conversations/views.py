@@ -163,12 +163,18 @@ def _sentence(text: str, status: int) -> HttpResponse:
 View = Callable[[HttpRequest, Conversation], HttpResponseBase]
 
 
-def _rated_by_others(user: User, conversation_id: UUID) -> Project | None:
-    """The project of an imported conversation that this person once held and gave scores in, or took."""
-    scored = Rating.objects.filter(annotator__user=user).values("response__prompt__turn__conversation")
-    lost = Conversation.objects.filter(public_id=conversation_id, source_a=None, pk__in=scored)
-    conversation = lost.select_related("project").first()
-    return conversation.project if conversation and role_in(user, conversation.project) else None
+def _lost_to_others(user: User, conversation_id: UUID) -> tuple[Project, str] | None:
+    """The project of an imported conversation that a member does not hold, and a sentence for whoever once did."""
+    found = Conversation.objects.filter(public_id=conversation_id, source_a=None).select_related("project").first()
+    if found is None or role_in(user, found.project) is None:
+        return None
+    if found.annotator_id is None:
+        said = _("You do not hold this conversation; it is free, for you as for others.")
+    else:
+        said = _("Somebody else rates this conversation by now.")
+    if Rating.objects.filter(annotator__user=user, response__prompt__turn__conversation=found).exists():
+        return found.project, said + " " + _("The scores that you gave are kept.")
+    return found.project, said + " " + _("You have saved no scores in it. Take the next one here.")
 
 
 def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBase]:
@@ -186,12 +192,14 @@ def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBa
             .first()
         )
         if conversation is None:
-            if project := _rated_by_others(request.user, conversation_id):
-                messages.warning(
-                    request, _("Somebody else rates this conversation by now. The scores that you gave are kept.")
-                )
-                return redirect("converse", project.slug)
-            raise Http404
+            lost = _lost_to_others(request.user, conversation_id)
+            if lost is None:
+                raise Http404
+            project, sentence = lost
+            if request.method == "POST":
+                sentence += " " + _("What you sent just now was not saved; it is kept in this browser.")
+            messages.warning(request, sentence)
+            return redirect("converse", project.slug)
         if role_in(request.user, conversation.project) is None:
             removed = _(
                 "You are no longer in this project, so this was not saved. Everything from before is kept. "

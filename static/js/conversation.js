@@ -358,11 +358,16 @@ function listenToForm() {
 const draftKey = (at) => `touchstone.talk.${main.dataset.id}.${at}`;
 
 function draftFields() {
-  return [...form.elements].filter((field) => field.name && field.type !== "hidden" && field.type !== "submit");
+  const besideChoice = current().querySelectorAll("[data-pick] .talk-more :is(input, textarea)");
+  const fields = [...form.elements, ...besideChoice];
+  return fields.filter((field) => field.name && field.type !== "hidden" && field.type !== "submit");
 }
 
 /** What a person writes instead of a response belongs to that response, and not to another that is kept later. */
-const draftName = (field) => (field.dataset.ownText === undefined ? field.name : `own ${field.dataset.ownText}`);
+function draftName(field) {
+  if (field.form !== form) return `more ${field.name}`;
+  return field.dataset.ownText === undefined ? field.name : `own ${field.dataset.ownText}`;
+}
 
 function readDraft() {
   try {
@@ -377,7 +382,7 @@ function keepDraft() {
   const draft = Object.fromEntries(Object.entries(readDraft()).filter(([name]) => name.startsWith("own ")));
   for (const field of draftFields()) {
     if (field.type === "radio" || field.type === "checkbox") {
-      if (field.checked) (draft[field.name] ??= []).push(field.value);
+      if (field.checked) (draft[draftName(field)] ??= []).push(field.value);
     } else if (field.value !== field.defaultValue) draft[draftName(field)] = field.value;
     else delete draft[draftName(field)];
   }
@@ -396,11 +401,9 @@ function restoreDraft() {
     const kept = draft[draftName(field)];
     if (kept === undefined) continue;
     if (field.type === "radio" || field.type === "checkbox") field.checked = kept.includes(field.value);
-    else {
-      field.value = kept;
-      const fold = field.closest("details");
-      if (fold) fold.open = true;
-    }
+    else field.value = kept;
+    const fold = field.closest("details");
+    if (fold) fold.open = true;
   }
 }
 

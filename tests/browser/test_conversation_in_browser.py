@@ -272,6 +272,9 @@ def test_what_is_optional_can_be_said_beside_a_choice(open_page: Open) -> None:
     page.get_by_role("group", name="Helpfulness A").get_by_label("4").check()
     page.get_by_label("Too long").check()
     note.fill("Both are short.")
+    page.reload()
+    expect(note).to_have_value("Both are short.")
+    expect(page.get_by_label("Too long")).to_be_checked()
     page.keyboard.press("Escape")
     page.keyboard.press("2")  # with all this open a digit only marks
     page.keyboard.press("Enter")

@@ -7,6 +7,7 @@ Llama 2 §3.2.1 (Touvron et al. 2023); eight even steps, Anthropic HH (Bai et al
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -32,6 +33,20 @@ MAX_CHIPS = 20
 MAX_ASPECTS = 12
 MAX_AXES = 4
 MAX_LABEL_CHARS = 120
+
+
+class BrokenProtocolError(DomainError):
+    """A project's stored protocol, written by hand or by an older version, cannot be read."""
+
+    def __init__(self, slug: str, problem: str) -> None:
+        self.slug = slug
+        super().__init__(
+            gettext(
+                "The protocol that is stored with the project “%(slug)s” cannot be read: %(problem)s Nothing that was "
+                "saved is lost. An admin of the project mends it by saving its settings."
+            )
+            % {"slug": slug, "problem": problem}
+        )
 
 
 class Scale(StrEnum):
@@ -182,8 +197,22 @@ class Protocol:
 
     @classmethod
     def of(cls, project: Project) -> Protocol:
-        """The project's protocol."""
-        return cls.from_json(project.protocol)
+        """The project's protocol. Raises BrokenProtocolError where what is stored cannot be read."""
+        try:
+            return cls.from_json(project.protocol)
+        except DomainError as problem:
+            raise BrokenProtocolError(project.slug, str(problem).removeprefix("protocol: ")) from problem
+
+    @classmethod
+    def readable_part(cls, value: dict[str, Any]) -> Protocol:
+        """What of a stored protocol can be read; the rest is as by default."""
+        protocol = cls()
+        for key, part in value.items():
+            with contextlib.suppress(DomainError):
+                found = dataclasses.replace(protocol, **{key: getattr(cls.from_json({key: part}), key)})
+                found.check()
+                protocol = found
+        return protocol
 
     def to_json(self) -> dict[str, Any]:
         """Only what differs from the default."""

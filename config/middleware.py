@@ -1,4 +1,4 @@
-"""What the site says when its database is away."""
+"""What the site says when its database is away, or a project's protocol cannot be read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.template.loader import render_to_string
+
+from annotation.protocol import BrokenProtocolError
 
 logger = logging.getLogger(__name__)
 
@@ -26,3 +29,21 @@ class DatabaseDownMiddleware:
             return None
         logger.error("database unavailable: %s", exception)
         return HttpResponse(render_to_string("503.html"), status=503, headers={"Retry-After": "5"})
+
+
+class BrokenProtocolMiddleware:
+    """Answers 409 with the sentence: every page of such a project needs it, and one of them mends it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, BrokenProtocolError):
+            return None
+        logger.error("%s", exception)
+        if request.headers.get("X-Requested-With") == "fetch":
+            return HttpResponse(str(exception), status=409, content_type="text/plain; charset=utf-8")
+        return render(request, "409.html", {"sentence": str(exception), "slug": exception.slug}, status=409)

@@ -17,7 +17,7 @@ from annotation.access import MemberRequest, require_role
 from annotation.markdown import render_markdown
 from annotation.models import Event, EventKind, GuidelineVersion, Judgment, Project, Role
 from annotation.pages.protocol_form import ProtocolForm, QueueForm
-from annotation.protocol import PRESETS, Protocol
+from annotation.protocol import PRESETS, BrokenProtocolError, Protocol
 from annotation.services import ConflictError, DomainError
 from annotation.services.projects import SETTINGS
 from annotation.text_diff import diff_lines
@@ -35,11 +35,10 @@ def _fingerprint(project: Project) -> str:
 @require_http_methods(["GET", "POST"])
 def project_settings(request: MemberRequest, project: Project) -> HttpResponse:
     """`?preset=` fills the form with a starting point; nothing is stored before it is saved."""
-    start, preset = Protocol.of(project), request.GET.get("preset", "")
-    if preset in PRESETS:
-        start = PRESETS[preset][1]
+    stored, broken = _stored_protocol(project)
+    preset = request.GET.get("preset", "")
     data = request.POST or None
-    protocol_form = ProtocolForm(data, start=Protocol.of(project) if data else start)
+    protocol_form = ProtocolForm(data, start=PRESETS[preset][1] if preset in PRESETS and not data else stored)
     queue_form = QueueForm(data, initial={name: getattr(project, name) for name in SETTINGS})
     status = 200
     if request.method == "POST":
@@ -68,6 +67,7 @@ def project_settings(request: MemberRequest, project: Project) -> HttpResponse:
         "project": project,
         "form": queue_form,
         "protocol_form": protocol_form,
+        "broken": broken,
         "preset": preset,
         "presets": [(name, label) for name, (label, _protocol) in PRESETS.items()],
         "protocol": protocol_form.protocol,
@@ -75,6 +75,14 @@ def project_settings(request: MemberRequest, project: Project) -> HttpResponse:
         "is_judged": Judgment.objects.filter(comparison__project=project).exists(),
     }
     return render(request, "people/settings.html", context, status=status)
+
+
+def _stored_protocol(project: Project) -> tuple[Protocol, str]:
+    """What of it can be read, and a sentence where that is not all: this page is where it is mended."""
+    try:
+        return Protocol.of(project), ""
+    except BrokenProtocolError as broken:
+        return Protocol.readable_part(project.protocol), str(broken)
 
 
 def _changed_meanwhile(project: Project) -> str:
@@ -97,7 +105,7 @@ def _as_sentence(error: Exception) -> str:
 @require_POST
 def protocol_preview(request: MemberRequest, project: Project) -> HttpResponse:
     """The vote bar as the form describes it at this moment, for a page that is watching itself."""
-    form = ProtocolForm(request.POST, start=Protocol.of(project))
+    form = ProtocolForm(request.POST, start=_stored_protocol(project)[0])
     if not form.is_valid():
         return HttpResponse(status=204)
     return render(request, "people/_protocol_preview.html", {"protocol": form.protocol})

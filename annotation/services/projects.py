@@ -98,7 +98,7 @@ def update_settings(project: Project, by: User | None, **changes: Any) -> dict[s
         if "protocol" in changed:
             asked = Protocol.from_json(changed["protocol"])
             asked.check_sense()
-            _refuse_new_meanings(locked, Protocol.of(locked), asked)
+            _refuse_new_meanings(locked, Protocol.readable_part(locked.protocol), asked)
         before = {name: getattr(locked, name) for name in changed}
         for name, value in changed.items():
             setattr(locked, name, value)

@@ -237,3 +237,26 @@ def test_a_diff_keeps_every_line_of_both_sides() -> None:
     assert diff_lines(old, old) == []
     far = diff_lines("x\n" * 20 + "a", "x\n" * 20 + "b")
     assert [line.kind for line in far] == ["gap", "same", "same", "same", "removed", "added"]
+
+
+def test_a_stored_protocol_that_cannot_be_read_is_said_and_mended(project: Project) -> None:
+    """As an older version, or somebody with a database shell, may have left it."""
+    Project.objects.filter(pk=project.pk).update(protocol={"scale": 7, "chips": ["Too long"], "max_turns": "many"})
+    make_comparison(project)
+    admin, ann = Client(), Client()
+    admin.force_login(make_user("boss", is_staff=True))
+    person = make_user("ann")
+    services.add_member(project, person)
+    ann.force_login(person)
+    answer = ann.get("/projects/p/compare/")
+    assert answer.status_code == 409
+    assert "cannot be read: scale must be one of" in plain(answer)
+    said = ann.get("/projects/p/compare/", headers={"X-Requested-With": "fetch"})
+    assert (said.status_code, said["Content-Type"]) == (409, "text/plain; charset=utf-8")
+    page = admin.get("/projects/p/settings/")
+    assert page.status_code == 200
+    assert "holds what can be read of it" in plain(page)
+    assert admin.post("/projects/p/settings/", filled(admin)).status_code == 302
+    project.refresh_from_db()
+    assert Protocol.of(project) == Protocol(chips=("Too long",))
+    assert ann.get("/projects/p/compare/").status_code == 200

@@ -314,6 +314,20 @@ class Meaning(models.TextChoices):
     RESPONSE_B = "response_b", gettext_lazy("Response B")
     SOURCE_A = "source_a", gettext_lazy("Who wrote A")
     SOURCE_B = "source_b", gettext_lazy("Who wrote B")
+    RESPONSE_C = "response_c", gettext_lazy("Response C")
+    SOURCE_C = "source_c", gettext_lazy("Who wrote C")
+    RESPONSE_D = "response_d", gettext_lazy("Response D")
+    SOURCE_D = "source_d", gettext_lazy("Who wrote D")
+    RESPONSE_E = "response_e", gettext_lazy("Response E")
+    SOURCE_E = "source_e", gettext_lazy("Who wrote E")
+    RESPONSE_F = "response_f", gettext_lazy("Response F")
+    SOURCE_F = "source_f", gettext_lazy("Who wrote F")
+    RESPONSE_G = "response_g", gettext_lazy("Response G")
+    SOURCE_G = "source_g", gettext_lazy("Who wrote G")
+    RESPONSE_H = "response_h", gettext_lazy("Response H")
+    SOURCE_H = "source_h", gettext_lazy("Who wrote H")
+    RESPONSE_I = "response_i", gettext_lazy("Response I")
+    SOURCE_I = "source_i", gettext_lazy("Who wrote I")
     TASK = "task", gettext_lazy("Task")
     LANG = "lang", gettext_lazy("Language")
     SKILL = "skill", gettext_lazy("Skill")
@@ -321,6 +335,20 @@ class Meaning(models.TextChoices):
     TAGS = "tags", gettext_lazy("Tags")
     GROUP = "group", gettext_lazy("Group")
     ID = "id", gettext_lazy("Id")
+
+
+RESPONSES = tuple((Meaning(f"response_{letter}"), Meaning(f"source_{letter}")) for letter in "abcdefghi")
+"""Each response with who wrote it. Beyond the first two a cell may be empty: the row has fewer."""
+FURTHER = frozenset(meaning for both in RESPONSES[2:] for meaning in both)
+
+
+def _numbered(letter: str, number: int) -> dict[str, tuple[str, ...]]:
+    """What the columns of a third response, or a later one, are called."""
+    words = ("response", "answer", "output", "completion")
+    names = [f"{word}{suffix}" for word in words for suffix in (f"_{letter}", str(number), f"_{number}")]
+    written = [f"model_{letter}_response", f"回答{letter}", f"回复{letter}", f"回答{number}"]
+    sources = [f"model_{letter}", f"source_{letter}", f"model{number}", f"model_{number}", f"generator_{letter}"]
+    return {f"response_{letter}": (*names, *written), f"source_{letter}": (*sources, f"模型{letter}")}
 
 
 _GUESSES: dict[str, tuple[str, ...]] = {
@@ -338,6 +366,7 @@ _GUESSES: dict[str, tuple[str, ...]] = {
     ),
     Meaning.SOURCE_A: ("model_a", "source_a", "model1", "model_1", "generator_a", "模型a"),
     Meaning.SOURCE_B: ("model_b", "source_b", "model2", "model_2", "generator_b", "模型b"),
+    **{name: names for number in range(3, 10) for name, names in _numbered("abcdefghi"[number - 1], number).items()},
     Meaning.TASK: ("task", "category", "type", "domain", "任务", "类别"),
     Meaning.LANG: ("lang", "language", "locale", "语言"),
     Meaning.SKILL: ("skill", "expertise", "技能"),
@@ -361,6 +390,8 @@ def guess_mapping(columns: Sequence[str]) -> Mapping_:
             mapping[meaning] = column
     if Meaning.MESSAGES in mapping:
         mapping.pop(Meaning.PROMPT, None)
+    if Meaning.RESPONSE_A not in mapping or Meaning.RESPONSE_B not in mapping:
+        mapping = {meaning: column for meaning, column in mapping.items() if meaning not in FURTHER}
     return mapping
 
 
@@ -372,6 +403,14 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
         )
     if (Meaning.RESPONSE_A in mapping) != (Meaning.RESPONSE_B in mapping):
         raise UploadRefusedError(_("A comparison needs two responses: choose columns for both, or for neither."))
+    if Meaning.RESPONSE_A not in mapping and not FURTHER.isdisjoint(mapping):
+        raise UploadRefusedError(_("A ranking needs responses A and B, too: choose columns for them."))
+    for response, source in RESPONSES[2:]:
+        if source in mapping and response not in mapping:
+            raise UploadRefusedError(
+                _("“%(source)s” is chosen without “%(response)s”: choose a column for both, or for neither.")
+                % {"source": source.label, "response": response.label}
+            )
     columns = list(mapping.values())
     if twice := next((column for column in columns if columns.count(column) > 1), None):
         raise UploadRefusedError(_("The column “%(name)s” is chosen twice. Choose it once.") % {"name": twice})
@@ -379,7 +418,8 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class MappedRow:
-    """A row as it would be stored: a prompt, and with `row` also a comparison of two responses to it."""
+    """A row as it would be stored: a prompt, and with `row` also a comparison of two responses to it, or a ranking of
+    three to nine."""
 
     messages: Messages
     task: str
@@ -407,10 +447,9 @@ def map_record(value: Mapping[str, Any], mapping: Mapping[str, str], *, file_nam
     row = None
     if Meaning.RESPONSE_A in mapping:
         sides = []
-        for response, source in (
-            (Meaning.RESPONSE_A, Meaning.SOURCE_A),
-            (Meaning.RESPONSE_B, Meaning.SOURCE_B),
-        ):
+        for response, source in RESPONSES:
+            if response in FURTHER and given(response) in (None, ""):
+                continue
             # Without a name the column is all that is known of the author.
             author = name(source, 150) or f"{mapping[response]} ({file_name[:100]})"
             sides.append(Side(author, checked_text(given(response), mapping[response])))

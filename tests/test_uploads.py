@@ -129,6 +129,10 @@ def test_plain_lines_are_prompts(tmp_path: Path) -> None:
         (["messages", "prompt", "lang", "id"], {"messages": "messages", "lang": "lang", "id": "id"}),
         (["指令", "语言"], {"prompt": "指令", "lang": "语言"}),
         (["foo", "bar"], {}),
+        (["prompt", "response_1", "response_2", "response_3", "model_3"], {
+            "prompt": "prompt", "response_a": "response_1", "response_b": "response_2", "response_c": "response_3",
+            "source_c": "model_3"}),
+        (["prompt", "answer_3"], {"prompt": "prompt"}),
     ],
 )  # fmt: skip
 def test_columns_are_guessed_by_their_names(columns: list[str], mapping: dict[str, str]) -> None:
@@ -143,6 +147,8 @@ def test_columns_are_guessed_by_their_names(columns: list[str], mapping: dict[st
         {"prompt": "a", "messages": "b"},
         {"prompt": "a", "response_a": "b"},
         {"prompt": "a", "task": "a"},
+        {"prompt": "a", "response_c": "b"},
+        {"prompt": "a", "response_a": "b", "response_b": "c", "source_d": "d"},
     ],
 )
 def test_a_mapping_that_makes_no_rows_is_refused(mapping: dict[str, str]) -> None:
@@ -229,6 +235,34 @@ def test_a_check_says_what_the_import_then_does(project: Project, user: User, se
     again = keep(project, "table.csv", csv_bytes(rows), settings)
     second = start_check(project, again, MAPPED, user=user)
     assert (second.result["new"], second.result["there"]) == (0, 4)
+
+
+def test_rows_of_three_to_nine_responses_become_rankings(project: Project, user: User, settings: Any) -> None:
+    names = [f"response_{number}" for number in range(1, 10)]
+
+    def row(question: str, *texts: str) -> dict[str, str]:
+        return {"question": question, **dict.fromkeys(names, ""), **dict(zip(names, texts, strict=False))}
+
+    rows = [
+        row("All nine?", *map(str, range(9))),
+        row("Three, with a gap?", "one", "two", "", "four"),
+        row("Two?", "one", "two"),
+        row(" ", "one", "two", "three"),
+    ]
+    upload = keep(project, "many.csv", csv_bytes(rows), settings)
+    reading = Reading(mapping=guess_mapping(list(rows[0])))
+    shown = preview(open_table(upload.path, upload.name), reading, 20)
+    sides = [len(found.row.sides) for _line, found, _problem in shown if isinstance(found, MappedRow) and found.row]
+    assert sides == [9, 3, 2]
+    check = start_check(project, upload, reading, user=user)
+    assert (check.result["comparisons"], check.result["refused"]) == (3, 1)
+    assert check.result["reasons"] == [{"line": 5, "item": None, "reason": "“question” is empty"}]
+    start_import(check, leave_out=True, user=user)
+    counts = project.comparisons.order_by("response_count").values_list("response_count", flat=True)
+    assert list(counts) == [2, 3, 9]
+    ranked = project.comparisons.get(response_count=3)
+    further = ranked.further_responses.get().response
+    assert (further.text, further.source.name) == ("four", "response_4 (many.csv)")
 
 
 def test_prompts_alone_bring_their_labels(project: Project, user: User, settings: Any) -> None:

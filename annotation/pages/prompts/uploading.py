@@ -26,6 +26,7 @@ from annotation.services import DomainError
 from annotation.services.uploads import Reading, preview, start_check, start_import
 from annotation.upload_files import KeptUpload, StreamToDisk, UploadTooLargeError, kept_upload
 from annotation.uploads import (
+    FURTHER,
     PREVIEW_ROWS,
     MappedRow,
     Meaning,
@@ -149,11 +150,17 @@ def _look_page(
         "upload": upload,
         "table": table,
         "reading": reading,
-        "meanings": [(meaning.value, meaning.label, reading.mapping.get(meaning.value, "")) for meaning in Meaning],
+        "meanings": [_chosen(meaning, reading) for meaning in Meaning if meaning not in FURTHER],
+        "further": [_chosen(meaning, reading) for meaning in Meaning if meaning in FURTHER],
+        "is_ranking": not FURTHER.isdisjoint(reading.mapping),
         "rows": [_shown(line, row, reason) for line, row, reason in rows],
         "problem": problem,
     }
     return render(request, "prompts/upload.html", context, status=status)
+
+
+def _chosen(meaning: Meaning, reading: Reading) -> tuple[str, str, str]:
+    return meaning.value, str(meaning.label), reading.mapping.get(meaning.value, "")
 
 
 def _shown(line: int, row: MappedRow | Row | Talk | None, problem: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from annotation.feedback import Feedback, fb_bench_items, feedback_records
 from annotation.models import (
+    Comparison,
     DataJobStatus,
     ErrorSpan,
     Event,
@@ -183,6 +184,30 @@ def test_masking_reaches_what_repeats_the_texts() -> None:
         assert "[EMAIL]" in shown
         assert "corp.com" not in shown
     assert masking.start_scan(project, user=user).result["hits"] == {}
+
+
+@pytest.mark.django_db
+def test_masking_reaches_what_imported_rows_had_besides() -> None:
+    project, user = make_project(), make_user()
+    comparison = make_comparison(project)
+    vote = make_judgment(comparison)
+    meta = {
+        "asked by": ["ann@corp.com", 7, {"ann@corp.com": None, "bob@corp.com": "known"}],
+        "reference": "Write to ann@corp.com.",
+    }
+    Comparison.objects.filter(pk=comparison.pk).update(meta=meta)
+    Judgment.objects.filter(pk=vote.pk).update(meta={"worker": "worker 3"})
+    scan = masking.start_scan(project, user=user)
+    assert (scan.result["hits"], scan.result["notes"]) == ({"email": 4}, 1)
+    done = masking.start_masking(project, ["email"], user=user)
+    assert (done.result["email"], done.result["notes"]) == (4, 1)
+    comparison.refresh_from_db()
+    vote.refresh_from_db()
+    assert comparison.meta == {
+        "asked by": ["[EMAIL]", 7, {"[EMAIL]": None, "[EMAIL] 2": "known"}],
+        "reference": "Write to [EMAIL].",
+    }
+    assert vote.meta == {"worker": "worker 3"}
 
 
 @pytest.mark.django_db

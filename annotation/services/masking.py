@@ -2,7 +2,8 @@
 
 Where people judged a text before it was masked, the hash of what they judged is kept beside the masked text, so that
 the judgment can still be held against a copy of the original; the original itself is gone. What stands beside prompts
-and responses and may repeat them, as a turn's feedback and people's notes, is masked with them.
+and responses and may repeat them, as a turn's feedback, people's notes and what imported rows had besides (`meta`), is
+masked with them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from django.utils.translation import gettext as _
 from annotation.errors import DomainError
 from annotation.models import (
     Adjudication,
+    Comparison,
     DataJob,
     DataJobKind,
     ErrorSpan,
@@ -59,6 +61,11 @@ _NOTES: tuple[tuple[type[models.Model], str, str], ...] = (
     (Gold, "reason", "comparison__prompt"),
 )
 """What people, or models that broke off, said of a prompt and its responses: table, column, the way to the prompt."""
+_META: tuple[tuple[type[models.Model], str, str], ...] = (
+    (Comparison, "meta", "prompt"),
+    (Judgment, "meta", "comparison__prompt"),
+)
+"""What imported rows brought along as JSON, in the same way."""
 
 
 def start_scan(project: Project, *, user: User) -> DataJob:
@@ -128,23 +135,45 @@ def _places(prompts: list[Prompt], responses: list[Response], kinds: set[str]) -
 
 @dataclass(frozen=True)
 class _Note:
-    """A text of _NOTES that holds something."""
+    """Something of _NOTES or _META that holds something: as it stands, and masked."""
 
     model: type[models.Model]
     field: str
     pk: int
-    text: str
+    before: Any
+    after: Any
     findings: list[Finding]
 
 
 def _notes(prompts: list[Prompt], kinds: set[str]) -> Iterator[_Note]:
     langs = {prompt.pk: prompt.lang for prompt in prompts}
-    for model, field, prompt in _NOTES:
-        said = model._default_manager.filter(**{f"{prompt}__in": list(langs)}).exclude(**{field: ""})
-        for pk, prompt_id, text in said.values_list("pk", prompt, field):
-            findings = [finding for finding in find_personal_data(text, langs[prompt_id]) if finding.kind in kinds]
+    for model, field, prompt, empty in (*((*note, "") for note in _NOTES), *((*meta, {}) for meta in _META)):
+        said = model._default_manager.filter(**{f"{prompt}__in": list(langs)}).exclude(**{field: empty})
+        for pk, prompt_id, before in said.values_list("pk", prompt, field):
+            findings: list[Finding] = []
+            after = _masked(before, langs[prompt_id], kinds, findings)
             if findings:
-                yield _Note(model, field, pk, text, findings)
+                yield _Note(model, field, pk, before, after, findings)
+
+
+def _masked(value: Any, lang: str, kinds: set[str], findings: list[Finding]) -> Any:
+    """A text, or JSON with all the texts in it, masked; adds what was found to `findings`."""
+    if isinstance(value, str):
+        found = [finding for finding in find_personal_data(value, lang) if finding.kind in kinds]
+        findings += found
+        return mask_text(value, found)
+    if isinstance(value, list):
+        return [_masked(part, lang, kinds, findings) for part in value]
+    if isinstance(value, dict):
+        masked: dict[str, Any] = {}
+        for name, part in value.items():
+            name = stem = _masked(name, lang, kinds, findings)
+            number = 1
+            while name in masked:  # two names that differed only in what is masked
+                name, number = f"{stem} {number + 1}", number + 1
+            masked[name] = _masked(part, lang, kinds, findings)
+        return masked
+    return value
 
 
 def count_personal_data(job: DataJob, progress: Progress) -> dict[str, Any]:
@@ -205,8 +234,8 @@ def _mask_notes(prompts: list[Prompt], kinds: set[str]) -> Counter[str]:
     """Each in a statement of its own, which leaves alone what was written anew meanwhile."""
     counts: Counter[str] = Counter()
     for note in _notes(prompts, kinds):
-        unchanged = note.model._default_manager.filter(**{"pk": note.pk, note.field: note.text})
-        if unchanged.update(**{note.field: mask_text(note.text, note.findings)}):
+        unchanged = note.model._default_manager.filter(**{"pk": note.pk, note.field: note.before})
+        if unchanged.update(**{note.field: note.after}):
             counts["notes"] += 1
             counts.update(finding.kind.value for finding in note.findings)
     return counts

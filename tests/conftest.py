@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# Examples are drawn as slowly as the machine is busy with other work.
+hypothesis_settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any machine")
 
 # Before Django reads its settings: tests never touch the developer's own data folder.
 _DATA = Path(tempfile.mkdtemp(prefix="touchstone-tests-"))

@@ -56,7 +56,7 @@ class Share:
         """The mean of single outcomes that lean the same way on one prompt, and by one person.
 
         values: (outcomes,), each in 0 … 1; prompts, people: labels of each outcome. As `clustered`, with the
-        `two_way_variance`; with fewer than FEWEST_PEOPLE that over prompts alone.
+        `two_way_variance`; with fewer than FEWEST_PEOPLE, or where all outcomes are the same, that over prompts alone.
         """
         values = np.asarray(values, dtype=float)
         count = len(values)
@@ -68,14 +68,15 @@ class Share:
         if prompt_count == 1:
             return cls(share, 0.0, 1.0, count)
         residuals = values - share
-        variance, clusters, freedom = _variance(residuals, prompt), prompt_count, prompt_count - 1.0
-        if person_count >= FEWEST_PEOPLE:
+        variance, freedom = _variance(residuals, prompt), prompt_count - 1.0
+        # Where nobody differs, few people are no reason for doubt: unanimous votes would be the least certain.
+        if person_count >= FEWEST_PEOPLE and np.ptp(values):
             of_votes = _variance(residuals, prompt * person_count + person)
             both, degrees = two_way_variance(
                 variance, _variance(residuals, person), of_votes, prompt_count, person_count
             )
-            variance, freedom, clusters = float(both), float(degrees), min(prompt_count, person_count)
-        independent = clusters if variance < 1e-12 else min(count, share * (1 - share) / variance)
+            variance, freedom = float(both), float(degrees)
+        independent = prompt_count if variance < 1e-12 else min(count, share * (1 - share) / variance)
         quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
         return cls(share, *_wilson(share, float(independent), quantile), count)
 

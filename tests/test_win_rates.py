@@ -61,6 +61,15 @@ def test_two_way_interval_holds_the_truth() -> None:
     assert 0.92 <= held / 300 <= 0.99
 
 
+@pytest.mark.parametrize("people", [2, 8])
+def test_people_who_all_say_the_same_are_no_reason_to_doubt_it(people: int) -> None:
+    at = np.arange(300)
+    unanimous = Share.two_way(np.ones(300), at, at % people)
+    assert unanimous is not None and unanimous.lower == pytest.approx(0.987, abs=0.001)
+    some_differ = Share.two_way(at >= 5, at, at % people)
+    assert some_differ is not None and some_differ.lower < unanimous.lower
+
+
 def test_length_is_held_equal() -> None:
     rng = np.random.default_rng(3)
     differences = rng.normal(0.3, 0.3, 4000)  # the new one writes longer

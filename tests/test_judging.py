@@ -418,6 +418,27 @@ class TestRewrites:
         task = RewriteTask.objects.get()
         assert (task.comparison, task.prompt, task.cause) == (comparison, comparison.prompt, "neither")
 
+    def test_a_prompt_that_is_wanting_no_more_is_asked_of_nobody(self) -> None:
+        project = project_with(Protocol(rewrite_neither=True))
+        make_comparison(project)
+        held = lease(project)
+        judge(held, "neither")
+        assert RewriteTask.objects.exists()
+        judge(held, "1")  # the wrong key: they went back
+        assert not RewriteTask.objects.exists()
+        judge(held, "neither")
+        services.skip_assignment(assignment_id=held.public_id, annotator=held.annotator)
+        assert not RewriteTask.objects.exists()
+
+    def test_what_somebody_has_begun_to_rewrite_stays_theirs(self) -> None:
+        project = project_with(Protocol(rewrite_neither=True))
+        make_comparison(project)
+        held = lease(project)
+        judge(held, "neither")
+        assert services.claim_rewrite(annotator=make_annotator(project=project), project=project)
+        judge(held, "1")
+        assert RewriteTask.objects.get().status == "leased"
+
     @pytest.mark.parametrize("shown,asks", [([2, 2], True), ([2, 3], False)])
     def test_low_scores_for_every_response_ask_for_a_rewrite(self, shown: list[int], asks: bool) -> None:
         project = project_with(Protocol(aspects=(Aspect("helpfulness", "Helpfulness"),), rewrite_below=0.5))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection, connections, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -23,6 +26,8 @@ from annotation.models import (
     RewriteTask,
     Role,
 )
+from annotation.services.prompts import PromptEdit, start_edit
+from annotation.services.quality import withdraw_comparison
 from tests.factories import make_annotator, make_comparison, make_project, make_user
 
 pytestmark = pytest.mark.django_db
@@ -158,6 +163,50 @@ def test_a_lease_that_ran_out_goes_to_somebody_else_and_comes_back_if_nobody_too
     post(ben, task, "give-back")
     assert post(ann, task, text="Late, and nobody has it.").status_code == 302
     assert RewriteTask.objects.get(pk=task).status == "done"
+
+
+def test_prompts_that_were_archived_and_pairs_that_were_withdrawn_wait_for_nobody(project: Project) -> None:
+    first, second, third = Comparison.objects.order_by("pk")
+    edit = PromptEdit(archive=True)
+    start_edit(project, edit, ids=[first.prompt_id], user=User.objects.get(username="ann"))
+    withdraw_comparison(second, reviewer=make_annotator())
+    ann = sign_in("ann")
+    assert "1 prompt needs a good response" in ann.get("/").content.decode()
+    assert task_in(shown(ann)) == RewriteTask.objects.get(comparison=third).pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_goes_to_somebody_else_at_this_moment_is_not_taken_back(project: Project) -> None:
+    ann, ben = (services.annotator_for(User.objects.get(username=name)) for name in ("ann", "ben"))
+    held = services.claim_rewrite(annotator=ann, project=project)
+    assert held
+    RewriteTask.objects.filter(pk=held.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
+
+    def reload() -> RewriteTask | None:
+        try:
+            return services.claim_rewrite(annotator=ann, project=project)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            assert services.claim_rewrite(annotator=ben, project=project) == held
+            again = pool.submit(reload)
+            wait_for_a_lock()
+        assert again.result() != held
+    held.refresh_from_db()
+    assert held.annotator == ben
+
+
+def wait_for_a_lock() -> None:
+    """Until another connection waits for a row that this one holds."""
+    end = time.monotonic() + 60
+    with connection.cursor() as cursor:
+        while time.monotonic() < end:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            if cursor.fetchone()[0]:
+                return
+    raise AssertionError("nobody waits")
 
 
 def test_giving_back_leads_to_the_next_and_leaves_it_to_others(project: Project) -> None:

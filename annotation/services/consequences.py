@@ -23,7 +23,7 @@ from annotation.models import (
 )
 from annotation.protocol import Protocol
 from annotation.services.quality import SKIPS_FOR_REVIEW, mark_for_review
-from annotation.services.rewriting import queue_rewrite
+from annotation.services.rewriting import queue_rewrite, withdraw_rewrite
 
 ESCALATION_VOTES = 3
 """The first votes, whose disagreement calls for more."""
@@ -52,15 +52,22 @@ def follow_up_vote(comparison: Comparison, protocol: Protocol, project: Project,
         changes["required_count"] = locked.required_count + 1
     if changes:
         Comparison.objects.filter(pk=comparison.pk).update(**changes)
-    if is_complete and (cause := rewrite_cause(votes, protocol, comparison.response_count)):
-        queue_rewrite(comparison.pk, cause=cause)
+    if is_complete and protocol.asks_for_rewrites:
+        if cause := rewrite_cause(votes, protocol, comparison.response_count):
+            queue_rewrite(comparison.pk, cause=cause)
+        else:
+            withdraw_rewrite(comparison.pk)
     mark_for_review([comparison.pk])
 
 
 def follow_up_skip(comparison: Comparison, *, is_verdict_withdrawn: bool) -> None:
     """After a skip: what several people skipped goes to the reviewers, and to nobody else until they restore it."""
-    if is_verdict_withdrawn and not live_votes(comparison.pk):
-        Comparison.objects.filter(pk=comparison.pk, tier=QueueTier.PARTLY_JUDGED).update(tier=QueueTier.NEW)
+    if is_verdict_withdrawn:
+        votes = live_votes(comparison.pk)
+        if len(votes) < comparison.required_count:
+            withdraw_rewrite(comparison.pk)  # who votes in this person's place may ask for it again
+        if not votes:
+            Comparison.objects.filter(pk=comparison.pk, tier=QueueTier.PARTLY_JUDGED).update(tier=QueueTier.NEW)
     mark_for_review([comparison.pk])
     if _count_skips(comparison.pk) >= SKIPS_FOR_REVIEW:
         Comparison.objects.filter(pk=comparison.pk).update(is_withdrawn=True)

@@ -41,13 +41,18 @@ MAX_SECONDS = 2_147_483_647  # Postgres integer
 
 
 def queue_rewrite(comparison_id: int, *, cause: RewriteCause) -> RewriteTask:
-    """Put a comparison's prompt before those who write responses; once, whatever is said of it later."""
+    """Put a comparison's prompt before those who write responses; once, however often it is found wanting."""
     comparison = Comparison.objects.only("project_id", "prompt_id").get(pk=comparison_id)
     task, _made = RewriteTask.objects.get_or_create(
         comparison=comparison,
         defaults={"project_id": comparison.project_id, "prompt_id": comparison.prompt_id, "cause": cause},
     )
     return task
+
+
+def withdraw_rewrite(comparison_id: int) -> None:
+    """Take a prompt back whose votes ask for it no more; what somebody has begun, written or dropped stays."""
+    RewriteTask.objects.filter(comparison=comparison_id, status=RewriteStatus.OPEN).delete()
 
 
 def claim_rewrite(*, annotator: Annotator, project: Project, after: int = 0) -> RewriteTask | None:
@@ -80,7 +85,9 @@ def _tasks(project: Project) -> QuerySet[RewriteTask]:
 
 
 def _held(annotator: Annotator, project: Project) -> RewriteTask | None:
-    return _tasks(project).filter(status=RewriteStatus.LEASED, annotator=annotator).first()
+    """Locked, since somebody else may be taking it over at this moment. Call it in a transaction."""
+    held = _tasks(project).filter(status=RewriteStatus.LEASED, annotator=annotator)
+    return held.select_for_update(of=("self",), no_key=True).first()
 
 
 def _is_free() -> Q:
@@ -89,6 +96,7 @@ def _is_free() -> Q:
 
 def _routed(tasks: QuerySet[RewriteTask], annotator: Annotator, project: Project) -> QuerySet[RewriteTask]:
     """Those that may come to this person. Staff who are no members see all."""
+    tasks = tasks.filter(comparison__is_withdrawn=False)
     membership = Membership.objects.filter(project=project, user=annotator.user_id or 0).first()
     if membership is None:
         return tasks
@@ -286,7 +294,8 @@ JOIN annotation_comparison c ON c.id = t.comparison_id
 JOIN annotation_project p ON p.id = t.project_id AND p.is_open
 LEFT JOIN annotation_membership m ON m.project_id = t.project_id AND m.user_id = %(user)s
 WHERE t.project_id = ANY(%(projects)s)
-  AND (t.status = 'open' OR t.status = 'leased' AND (t.annotator_id = %(annotator)s OR t.lease_expires_at < now()))
+  AND (t.status = 'leased' AND t.annotator_id = %(annotator)s
+       OR NOT c.is_withdrawn AND (t.status = 'open' OR t.status = 'leased' AND t.lease_expires_at < now()))
   AND (m.id IS NULL OR m.qualification NOT IN ('running', 'failed')
        AND (c.lang = '' OR m.languages = '{}' OR c.lang = ANY(m.languages))
        AND (c.skill = '' OR m.skills = '{}' OR c.skill = ANY(m.skills)))

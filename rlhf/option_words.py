@@ -20,6 +20,7 @@ LABELS: dict[str, str | Promise] = {
     "batch_size": _("Batch size"),
     "micro_batch_size": _("Micro batch size"),
     "max_tokens": _("Longest row, in tokens"),
+    "long_rows": _("Rows longer than that"),
     "warmup_share": _("Warm-up, share of the steps"),
     "weight_decay": _("Weight decay"),
     "scheduler": _("Scheduler"),
@@ -96,6 +97,9 @@ HELP = (
     gettext_noop("Rows (pairs, for reward and DPO) per optimizer step, over all processes."),
     gettext_noop("Rows per forward pass and process; batch_size must be a multiple of it."),
     gettext_noop("Prompt and completion together. Longer rows are left out, counted and shown: never cut in silence."),
+    gettext_noop(
+        "Rows longer than that: drop leaves them out, truncate trains on them without their end, raise starts nothing."
+    ),
     gettext_noop("Share of the steps over which the learning rate rises from 0."),
     gettext_noop("bfloat16 autocast over float32 weights."),
     gettext_noop("Trades about a tenth more time for less memory."),

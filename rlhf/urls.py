@@ -63,6 +63,7 @@ urlpatterns = [
     path("training/<int:pk>/", jobs.job_detail, name="job_detail"),
     path("training/<int:pk>/progress/", jobs.job_progress, name="job_progress"),
     path("training/<int:pk>/curves/", job_figures.job_curves, name="job_curves"),
+    path("training/<int:pk>/left-out.csv", jobs.job_left_out, name="job_left_out"),
     path("training/<int:pk>/log/", jobs.job_log, name="job_log"),
     path("training/<int:pk>/stop/", jobs.job_stop, name="job_stop"),
     path("training/<int:pk>/pause/", job_controls.job_pause, name="job_pause"),

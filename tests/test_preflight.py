@@ -14,6 +14,7 @@ import pytest
 from django.core.files.storage import storages
 
 from annotation.models import Response
+from annotation.services import DomainError
 from rlhf.footprint import ModelSize, disk_bytes, memory_of
 from rlhf.hardware import GPU, Hardware
 from rlhf.job_directory import rows_of
@@ -25,11 +26,13 @@ from rlhf.preflight import Finding, Level, Outcome, run_checks, sentence, settle
 from rlhf.preflight.content import Content
 from rlhf.preflight.findings import passed, warned
 from rlhf.preflight.lengths import BINS, samples
+from rlhf.preflight.probe import cut_completions, run_probe
 from rlhf.preflight.rows import check_rows, empty_report
 from rlhf.preflight.sentences import WORDS
 from rlhf.preflight.settings import check_disk, check_memory, check_settings
 from rlhf.recipes import BANDS, RECIPES
 from rlhf.services import create_snapshot, publish_checkpoint, register_base_checkpoint
+from rlhf.services.launching import check_launch, findings_of, measure_launch, start_checked_job
 from rlhf.services.workers import announce_worker
 from rlhf.snapshots import snapshot_path
 from rlhf.token_lengths import TokenCounter
@@ -139,6 +142,17 @@ def counts(**changes: int) -> dict[str, Any]:
                 "held_out": "passed",
             },
         ),
+        (
+            {"cut": 8, "cut_chosen": 4, "cut_rejected": 4},
+            {},
+            {"rows_used": "passed", "cut_by_side": "warned", "held_out": "passed"},
+        ),
+        (
+            {"cut": 20, "cut_chosen": 19, "cut_rejected": 1},
+            {},
+            {"rows_used": "passed", "cut_by_side": "blocked", "uneven_cut": "blocked", "held_out": "passed"},
+        ),
+        ({"cut": 3}, {}, {"rows_used": "passed", "cut": "warned", "held_out": "passed"}),
         (
             {"refused": 30},
             {},
@@ -374,6 +388,47 @@ def test_lengths_samples_and_special_tokens(tiny_model: Path) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("data_dir")
+def test_rows_longer_than_the_limit_are_left_out_cut_or_refuse_the_start(tiny_model: Path) -> None:
+    base = register_base_checkpoint("tiny", tiny_model)
+    project = make_judged_project(6)
+    long, filled = (
+        make_comparison(project, prompt=make_prompt(project, text), a_text="word " * 400)
+        for text in ("Long?", "word " * 300)
+    )
+    for comparison in (long, filled):
+        make_judgment(comparison, "a")
+    snapshot = create_snapshot(project, "set", eval_share=0)
+
+    def look(method: str, long_rows: str) -> tuple[dict[str, str], dict[str, Any]]:
+        options = build_options(method, {"max_tokens": 256, "long_rows": long_rows})
+        outcome = run_checks(snapshot, method, base, options)
+        train = outcome.rows["train"]
+        written = [row["id"] for row in rows_of(snapshot, "train", method, base, options)]
+        assert len(written) == train["used"]
+        # KTO learns from each side by itself, and one side of it is short.
+        assert written.count(long.pk) == (long_rows == "truncate") + (method == "kto") and filled.pk not in written
+        return said(outcome.findings), train
+
+    for method, used in (("dpo", 6), ("reward", 6), ("sft", 6), ("kto", 13)):
+        found, train = look(method, "drop")
+        by_side = "_by_side" if method in ("dpo", "reward") else ""
+        assert f"too_long{by_side}" in found
+        left_out = [long.pk, filled.pk]
+        assert train["left_out"] == {"too_long": left_out}, method
+        assert train["used"] == used
+
+        found, train = look(method, "truncate")
+        # A prompt that fills the window leaves nothing of the response to learn from.
+        assert train["left_out"] == {"cut": [long.pk], "too_long": [filled.pk]}
+        assert {f"cut{by_side}", f"too_long{by_side}"} <= set(found) and "none_cut" not in found
+        assert (train["cut"], train["used"], train["longest_tokens"]) == (1, used + 1, 256)
+
+        found, train = look(method, "raise")
+        assert found["long_rows_raise"] == "refused"
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
 def test_a_template_that_renders_an_answered_prompt_otherwise_is_noticed(tiny_model: Path, tmp_path: Path) -> None:
     other = tmp_path / "model"
     shutil.copytree(tiny_model, other)
@@ -444,6 +499,41 @@ def test_pairs_with_equal_sides_in_an_older_data_set_are_left_out_and_counted(ti
     assert left_out == "Comparisons without a side to learn from left out: 5 between equal texts"
     written = list(rows_of(snapshot, "train", "dpo", base, options))
     assert [row["id"] for row in written] == [row["id"] for row in rows[5:]], "what the job gets"
+
+
+@pytest.mark.parametrize(
+    ("share", "batch", "expected"),
+    [
+        (0.25, 32, {"completions_end": "passed"}),
+        (0.5, 32, {"many_completions_cut": "warned"}),
+        (1.0, 32, {"all_completions_cut": "blocked"}),
+        (1.0, 4, {"all_completions_cut": "warned"}),  # a handful says little
+    ],
+)
+def test_how_many_sampled_completions_were_cut(share: float, batch: int, expected: dict[str, str]) -> None:
+    options = build_options("grpo", {"rule": "length", "rule_argument": "20", "batch_size": batch})
+    logged = [{"step": 1, "completions/clipped_ratio": share}]
+    [finding] = cut_completions(options, logged)
+    assert said([finding]) == expected
+    assert finding.values == {"count": share * batch, "total": batch, "tokens": 128}
+    assert not list(cut_completions(build_options("dpo", {}), logged))
+
+
+@pytest.mark.slow
+@pytest.mark.training
+@pytest.mark.django_db
+@pytest.mark.usefixtures("data_dir")
+def test_a_launch_whose_sampled_completions_are_all_cut_is_held(tiny_model: Path) -> None:
+    """An untrained model does not end its turn within 4 tokens."""
+    snapshot = create_snapshot(make_judged_project(), "set", eval_share=0)
+    options = {"rule": "length", "rule_argument": "20", "max_completion_tokens": 4, "batch_size": 8}
+    base = register_base_checkpoint("tiny", tiny_model)
+    check = check_launch(snapshot=snapshot, method="ppo", base=base, options=options)
+    measure_launch(check, run_probe)
+    found = said(findings_of(check))
+    assert (found["dry_step"], found["all_completions_cut"]) == ("passed", "blocked")
+    with pytest.raises(DomainError, match="All 8 completions"):
+        start_checked_job(check, proceed=False)
 
 
 def test_every_finding_has_words_of_its_own() -> None:

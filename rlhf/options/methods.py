@@ -80,7 +80,15 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTOptions(TrainingOptions):
+class GivenRowsOptions(TrainingOptions):
+    """What every method understands that learns from rows as they are given."""
+
+    long_rows: Literal["drop", "truncate", "raise"] = "drop"
+    """Rows longer than that: drop leaves them out, truncate trains on them without their end, raise starts nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTOptions(GivenRowsOptions):
     """Supervised fine-tuning on the preferred responses (TRL SFTTrainer)."""
 
     learning_rate: float = 1e-5
@@ -89,7 +97,7 @@ class SFTOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardOptions(TrainingOptions):
+class RewardOptions(GivenRowsOptions):
     """A Bradley–Terry reward model, pulled to absolute scores where there are some (TRL RewardTrainer, our loss)."""
 
     learning_rate: float = 2e-5
@@ -110,7 +118,7 @@ class RewardOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOOptions(TrainingOptions):
+class DPOOptions(GivenRowsOptions):
     """Direct preference optimisation (Rafailov et al. 2023; TRL DPOTrainer)."""
 
     learning_rate: float = 1e-4
@@ -145,7 +153,7 @@ class DPOOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KTOOptions(TrainingOptions):
+class KTOOptions(GivenRowsOptions):
     """Kahneman–Tversky optimisation on single responses, desirable or not (Ethayarajh et al. 2024; TRL KTOTrainer)."""
 
     learning_rate: float = 1e-4

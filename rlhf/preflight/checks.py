@@ -45,7 +45,8 @@ class Outcome:
 
 # What else than the data set, the method and the base decides which rows a job gets.
 _ROW_OPTIONS = (
-    "max_tokens", "max_completion_tokens", "ptx_coefficient", "score_weight", "score_normalisation", "use_ties",
+    "max_tokens", "long_rows", "max_completion_tokens", "ptx_coefficient", "score_weight", "score_normalisation",
+    "use_ties",
 )  # fmt: skip
 
 
@@ -128,11 +129,11 @@ def _look_at_rows(snapshot: DatasetSnapshot, method: str, counter: TokenCounter,
     content, lengths, written = Content(), LengthCounts(counter, options.max_tokens), WrittenWith()
     report: dict[str, Report] = {}
     for split in SPLITS:
-        report[split] = empty_report(options.max_tokens)
+        report[split] = empty_report(options.max_tokens, getattr(options, "long_rows", "drop"))
 
-        def observe(row: Row, tokens: Lengths, split: str = split) -> None:
+        def observe(row: Row, tokens: Lengths, is_used: bool, split: str = split) -> None:
             content.add(split, row)
-            lengths.add(split, row, tokens)
+            lengths.add(split, row, tokens, is_used=is_used)
 
         for row in usable_rows(snapshot, split, method, counter, options, report[split], observe):
             if split == "train":

@@ -36,12 +36,12 @@ class LengthCounts:
         self._boundaries = 0
         self._moved_boundaries: list[int] = []
 
-    def add(self, split: str, row: Row, lengths: Lengths) -> None:
+    def add(self, split: str, row: Row, lengths: Lengths, *, is_used: bool) -> None:
         for side, tokens in lengths.items():
             self._counts.setdefault(side, Counter())[tokens] += 1
-        if split != "train" or max(lengths.values()) > self._max_tokens:
+        if split != "train" or not is_used:
             return
-        self._used.append((max(lengths.values()), row["id"]))
+        self._used.append((min(max(lengths.values()), self._max_tokens), row["id"]))
         if self._boundaries < _BOUNDARIES_CHECKED and "prompt" not in lengths:
             self._boundaries += 1
             side = "completion" if "completion" in row else "chosen"

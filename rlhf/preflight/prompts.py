@@ -20,11 +20,12 @@ def usable_prompts(
     counter: TokenCounter,
     options: OnPolicyOptions,
     report: dict[str, Any],
-    observe: Callable[[dict[str, Any], dict[str, int]], None] = lambda _row, _lengths: None,
+    observe: Callable[[dict[str, Any], dict[str, int], bool], None] = lambda _row, _lengths, _is_used: None,
 ) -> Iterator[dict[str, Any]]:
     """`{"id", "group", "prompt"}` of each prompt that leaves room for a completion, whatever was judged of it; then,
     for the KL on chosen responses, rows that have a `completion`, too. Fills `report` (see rows.empty_report)."""
     report |= {"repeated": 0, "chosen_used": 0}
+    left_out: dict[str, list[int]] = report["left_out"]
     seen: set[bytes] = set()
     for row in snapshot_rows(snapshot, split):
         report["judged"] += 1
@@ -37,10 +38,12 @@ def usable_prompts(
             tokens = counter.count(row["prompt"], for_completion=True) + options.max_completion_tokens
         except ValueError:  # the model's chat template refuses these roles
             report["refused"] += 1
+            left_out.setdefault("refused", []).append(row["id"])
             continue
-        observe(row, {"prompt": tokens})
+        observe(row, {"prompt": tokens}, tokens <= options.max_tokens)
         if tokens > options.max_tokens:
             report["too_long"] += 1
+            left_out.setdefault("too_long", []).append(row["id"])
             continue
         report["used"] += 1
         report["longest_tokens"] = max(report["longest_tokens"], tokens)
@@ -53,7 +56,7 @@ def usable_prompts(
         except ValueError:
             report["refused"] += 1
             continue
-        observe(row, {"completion": tokens})
+        observe(row, {"completion": tokens}, tokens <= options.max_tokens)
         if tokens > options.max_tokens:
             report["too_long"] += 1
             continue

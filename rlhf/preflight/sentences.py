@@ -38,6 +38,35 @@ WORDS: dict[str, Words] = {
         ROWS,
         _("%(count)s held-out rows longer than %(tokens)s tokens left out (%(chosen)s chosen, %(rejected)s rejected)"),
     ),
+    "long_rows_raise": Words(
+        ROWS,
+        _(
+            "%(count)s rows are longer than %(tokens)s tokens (to train on: %(chosen)s chosen, %(rejected)s rejected),"
+            " and nothing is to start then: raise the longest row, or choose drop or truncate for those beyond it"
+        ),
+    ),
+    "cut": Words(
+        ROWS,
+        _(
+            "%(count)s of %(total)s training rows are cut after %(tokens)s tokens. They lose the end of the response "
+            "and the token that ends it, so they do not teach when to stop"
+        ),
+    ),
+    "cut_by_side": Words(
+        ROWS,
+        _(
+            "%(count)s of %(total)s training rows are cut after %(tokens)s tokens (%(chosen)s chosen, %(rejected)s "
+            "rejected). They lose the end of the response and the token that ends it, so they do not teach when to "
+            "stop"
+        ),
+    ),
+    "uneven_cut": Words(
+        ROWS,
+        _(
+            "More is cut on one side than on the other (%(chosen)s chosen, %(rejected)s rejected): the model would "
+            "learn that the side without an end is the better or the worse one. Raise the longest row, or drop them"
+        ),
+    ),
     "uneven_loss": Words(
         ROWS,
         _(
@@ -270,6 +299,24 @@ WORDS: dict[str, Words] = {
     "dry_step_failed": Words(MACHINE, _("One step on the longest rows failed: %(error)s")),
     "dry_step_tight": Words(
         MACHINE, _("One step on the longest rows took %(peak)s of %(has)s GB: other work could make it run out")
+    ),
+    "completions_end": Words(
+        OPTIONS, _("%(count)s of %(total)s completions sampled for the step were cut at %(tokens)s tokens")
+    ),
+    "many_completions_cut": Words(
+        OPTIONS,
+        _(
+            "%(count)s of %(total)s completions sampled for the step were cut at %(tokens)s tokens: their rewards are "
+            "for half texts. Raise the longest completion, or begin from a model that ends its answers sooner"
+        ),
+    ),
+    "all_completions_cut": Words(
+        OPTIONS,
+        _(
+            "All %(count)s completions sampled for the step were cut at %(tokens)s tokens: rewards would be for half "
+            "texts, and often all the same, so that nothing is learnt. Raise the longest completion, or begin from a "
+            "model that has learnt to end its answers"
+        ),
     ),
     "probe_failed": Words(MODEL, _("The model could not be measured: %(error)s")),
 }

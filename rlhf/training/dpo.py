@@ -26,7 +26,7 @@ def train(job: Job) -> dict[str, float]:
 
     from rlhf.training import models
     from rlhf.training.shared_prompt import share_prompts
-    from rlhf.training.trainer import JobTrainer, row_counts, score_only_completions, training_arguments
+    from rlhf.training.trainer import JobTrainer, cut_at, row_counts, score_only_completions, training_arguments
 
     class JobDPOTrainer(JobTrainer, DPOTrainer):
         pass
@@ -42,7 +42,7 @@ def train(job: Job) -> dict[str, float]:
         model=model,
         args=DPOConfig(
             **training_arguments(job),
-            max_length=None,  # rows that are too long were left out; what is left is never cut
+            max_length=cut_at(options),
             beta=options.beta,
             loss_type=losses,
             loss_weights=weights,

@@ -29,7 +29,7 @@ def train(job: Job) -> dict[str, float]:
     from trl import KTOConfig, KTOTrainer
 
     from rlhf.training import models
-    from rlhf.training.trainer import JobTrainer, row_counts, score_only_completions, training_arguments
+    from rlhf.training.trainer import JobTrainer, cut_at, row_counts, score_only_completions, training_arguments
 
     class JobKTOTrainer(JobTrainer, KTOTrainer):
         pass
@@ -42,7 +42,7 @@ def train(job: Job) -> dict[str, float]:
         model=models.load_policy(job.base),
         args=KTOConfig(
             **training_arguments(job),
-            max_length=None,  # rows that are too long were left out; what is left is never cut
+            max_length=cut_at(options),
             beta=options.beta,
             loss_type=options.loss_type,
             desirable_weight=options.desirable_weight,

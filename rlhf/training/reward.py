@@ -37,7 +37,7 @@ def train(job: Job) -> dict[str, float]:
     from rlhf.training import models
     from rlhf.training.reward_loss import RewardCollator, ScoredRewardTrainer, targets_of
     from rlhf.training.shared_prompt import share_prompts
-    from rlhf.training.trainer import JobTrainer, metrics_row, row_counts, training_arguments
+    from rlhf.training.trainer import JobTrainer, cut_at, metrics_row, row_counts, training_arguments
 
     class JobRewardTrainer(JobTrainer, ScoredRewardTrainer):
         pass
@@ -64,8 +64,9 @@ def train(job: Job) -> dict[str, float]:
         options=options,
         train_tokens=train_rows.tokens,
         model=model,
-        args=RewardConfig(**training_arguments(job), max_length=None),  # too long rows were left out and counted
-        data_collator=RewardCollator(pad_token_id=tokenizer.pad_token_id),
+        # TRL would leave out what is to be cut.
+        args=RewardConfig(**training_arguments(job), max_length=None),
+        data_collator=RewardCollator(pad_token_id=tokenizer.pad_token_id, cut_at=cut_at(options)),
         train_dataset=Dataset.from_list([columns(row) for row in train_rows.rows]),
         eval_dataset=Dataset.from_list([columns(row) for row in eval_rows.rows])
         if eval_rows.rows and options.eval_every_steps

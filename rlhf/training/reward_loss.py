@@ -71,10 +71,16 @@ def reward_loss(
     return loss
 
 
+@dataclass
 class RewardCollator(DataCollatorForPreference):
     """TRL's, with what the loss needs beside the tokens: `p_chosen` (B,) and `targets` (2B, H)."""
 
+    cut_at: int | None = None
+    """Tokens of a side that are kept, from its start."""
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        sides = ("chosen_ids", "rejected_ids")
+        examples = [example | {side: example[side][: self.cut_at] for side in sides} for example in examples]
         batch = super().torch_call(examples)
         if "p_chosen" in examples[0]:
             batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples])

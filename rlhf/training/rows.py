@@ -28,6 +28,8 @@ class RowSet:
     categories: list[str] = field(default_factory=list)
     """Of each row's prompt; "" where it has none."""
     too_long: int = 0
+    cut: int = 0
+    """Of the rows, those that lose their end."""
 
     def sort_by_length(self) -> None:
         """Neighbours of like length waste no padding where rows are read in order; the sampler shuffles on its own."""
@@ -42,9 +44,11 @@ def read_data(job: Job, *sides: str, keep: tuple[str, ...] = (), known: tuple[st
     counter = TokenCounter(job.base)
     categories = read_categories(job.directory)
     max_tokens = job.spec.options.max_tokens
+    chosen = getattr(job.spec.options, "long_rows", "drop")
+    # What is measured is measured whole.
     train, held_out = (
-        read_rows(job.directory / name, sides, counter, max_tokens, keep, known, categories)
-        for name in (TRAIN_FILE, EVAL_FILE)
+        read_rows(job.directory / name, sides, counter, max_tokens, keep, known, categories, long_rows)
+        for name, long_rows in ((TRAIN_FILE, chosen), (EVAL_FILE, "drop" if chosen == "truncate" else chosen))
     )
     if not train.rows:
         raise BadDataError(
@@ -63,10 +67,12 @@ def read_rows(
     keep: tuple[str, ...] = (),
     known: tuple[str, ...] = (),
     categories: Mapping[str, str] | None = None,
+    long_rows: str = "drop",
 ) -> RowSet:
     """The rows of a JSONL file that fit into `max_tokens`, reduced to `prompt`, `sides` and `keep`, shortest first.
 
-    What is `known` is kept where a row has it.
+    What is `known` is kept where a row has it. `long_rows` is the option: those to be cut come whole, and whoever
+    makes tokens of them cuts them; one whose prompt alone fills `max_tokens` is left out all the same.
 
     Further keys of a row ("id", "group" …) are kept away from the trainer. Raises BadDataError, naming the line.
     """
@@ -95,11 +101,18 @@ def read_rows(
         except UncountableRowError as error:
             raise BadDataError(f"{path.name} line {line_number}: {error}") from None
         if tokens > max_tokens:
-            kept.too_long += 1
-        else:
-            kept.rows.append(row)
-            kept.tokens.append(tokens)
-            kept.categories.append(category)
+            if long_rows == "raise":
+                raise BadDataError(
+                    f"{path.name} line {line_number} has {tokens} tokens, and long_rows is raise: set max_tokens to as"
+                    " much, or long_rows to drop or truncate"
+                )
+            if long_rows == "drop" or counter.count(row["prompt"], for_completion=True) >= max_tokens:
+                kept.too_long += 1
+                continue
+            kept.cut += 1
+        kept.rows.append(row)
+        kept.tokens.append(min(tokens, max_tokens))
+        kept.categories.append(category)
     kept.sort_by_length()
     return kept
 

@@ -23,7 +23,7 @@ def train(job: Job) -> dict[str, float]:
 
     from rlhf.training import models
     from rlhf.training.packing import TokenUse, rows_are_isolated, unpacked_share
-    from rlhf.training.trainer import JobTrainer, row_counts, score_only_completions, training_arguments
+    from rlhf.training.trainer import JobTrainer, cut_at, row_counts, score_only_completions, training_arguments
 
     token_use = TokenUse()
 
@@ -44,8 +44,8 @@ def train(job: Job) -> dict[str, float]:
         model=model,
         args=SFTConfig(
             **training_arguments(job),
-            # Rows that are too long were left out; packing fills sequences of this length with whole rows.
-            max_length=options.max_tokens if options.packing else None,
+            # Packing fills sequences of this length with whole rows, or with those that are cut there.
+            max_length=options.max_tokens if options.packing else cut_at(options),
             packing=options.packing,
             eval_packing=False,
             completion_only_loss=True,

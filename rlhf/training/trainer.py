@@ -30,7 +30,7 @@ from rlhf.jobspec import (
     publish_directory,
     write_json_atomically,
 )
-from rlhf.options import world_size
+from rlhf.options import GivenRowsOptions, world_size
 from rlhf.training import models
 from rlhf.training.insights import InsightReporter, Insights
 from rlhf.training.job import SIGTERM_EXIT_CODE, Job, StopReason, peak_memory_gb
@@ -298,11 +298,17 @@ def score_only_completions() -> None:
         trl.trainer.utils._use_triton = lambda device: True
 
 
+def cut_at(options: GivenRowsOptions) -> int | None:
+    """After how many tokens TRL is to cut a row; None where none is longer, because those were left out."""
+    return options.max_tokens if options.long_rows == "truncate" else None
+
+
 def row_counts(train: RowSet, held_out: RowSet) -> dict[str, float]:
     """How many rows were used and left out, for result.json."""
     return {
         "rows_used": len(train.rows),
         "rows_too_long": train.too_long,
+        "rows_cut": train.cut,
         "eval_rows_used": len(held_out.rows),
         "eval_rows_too_long": held_out.too_long,
     }

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -26,8 +26,10 @@ from rlhf.services import broker_is_up, request_cancel, seconds_left
 from rlhf.services.jobs import checkpoint_to_go_on_from, half_micro_batch
 from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
+from rlhf.snapshots import SPLITS
 from rlhf.views.access import StaffRequest, as_sentence, staff_required
 from rlhf.views.alarm_words import alarm_title, shown_alarms
+from rlhf.views.csv_files import csv_response
 from rlhf.views.evaluation_plans import plans_of
 from rlhf.views.job_figures import figures_of, score_lines
 from rlhf.views.job_insights import batch_tab, extremes_tab, samples_tab
@@ -90,6 +92,7 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
         context |= figures_of(job) | {
             "checks": checks_of(job.preflight),
             "accuracy": held_out_accuracy(job.metrics),
+            "left_out": len({row["comparison"] for row in _left_out(job)}),
             "metric_rows": list(job.job_metrics.order_by("-step")[:METRIC_ROWS_SHOWN]),
         }
     elif tab == "samples":
@@ -143,6 +146,24 @@ def job_stop(request: StaffRequest, pk: int) -> HttpResponse:
     except DomainError as error:
         messages.error(request, as_sentence(error))
     return redirect("job_detail", pk=pk)
+
+
+@staff_required
+@require_GET
+def job_left_out(request: StaffRequest, pk: int) -> StreamingHttpResponse:
+    """The comparisons that the job does not train on, or not to their end, and why."""
+    response = csv_response(iter(_left_out(_find_job(pk))))
+    response["Content-Disposition"] = f'attachment; filename="job-{pk}-left-out.csv"'
+    return response
+
+
+def _left_out(job: TrainingJob) -> list[dict[str, Any]]:
+    return [
+        {"comparison": comparison, "split": split, "what": what}
+        for split in SPLITS
+        for what, comparisons in job.preflight.get(split, {}).get("left_out", {}).items()
+        for comparison in comparisons
+    ]
 
 
 def read_log(job: TrainingJob) -> str:

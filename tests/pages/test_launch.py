@@ -76,6 +76,30 @@ def test_a_job_is_checked_first_and_stored_only_when_started(page: Client, base:
     assert job.created_by == User.objects.get(username="boss")
 
 
+def test_rows_that_are_cut_are_counted_by_side_and_listed_with_the_job(page: Client, base: Checkpoint) -> None:
+    project = make_judged_project()
+    long = make_comparison(project, a_text="word " * 400)
+    make_judgment(long, "a")
+    snapshot = create_snapshot(project, "set", eval_share=0)
+    form = launch_form(snapshot, base, max_tokens="256", long_rows="truncate")
+    address = page.post("/training/new/", form)["Location"]
+    text = page.get(address).content.decode()
+    assert "1 of 13 training rows are cut after 256 tokens (1 chosen, 0 rejected)" in text
+    assert "they do not teach when to stop" in text and "are cut at it" in text
+    page.post(address, {"step": "start", "proceed": "on"})
+    job = TrainingJob.objects.get()
+    text = page.get(f"/training/{job.pk}/").content.decode()
+    assert "1 comparison left out or cut, as CSV" in text
+    listed = b"".join(page.get(f"/training/{job.pk}/left-out.csv").streaming_content).decode()  # type: ignore[attr-defined]
+    assert listed.splitlines() == ["comparison,split,what", f"{long.pk},train,cut"]
+
+    form = launch_form(snapshot, base, max_tokens="256", long_rows="raise")
+    address = page.post("/training/new/", form)["Location"]
+    answer = page.post(address, {"step": "start", "proceed": "on"}, follow=True).content.decode()
+    assert "nothing is to start then" in answer
+    assert TrainingJob.objects.count() == 1
+
+
 def test_the_command_of_a_launch_names_each_flag_once(page: Client, base: Checkpoint) -> None:
     snapshot = create_snapshot(make_judged_project(), "set")
     placement = {"label": "a100", "gpus": "2", "priority": "1"}
@@ -218,8 +242,8 @@ def test_what_a_worker_measured_is_asked_for_shown_and_used_again(
     assert "Waiting for a worker" in fragment
     assert 'hx-trigger="every 2s"' in fragment
     found = [findings.passed("padding_equal", difference="1e-6"), findings.blocked("dry_step_memory", error="no room")]
-    assert launching.take_probe(check.pk, lambda _check: found)
-    assert not launching.take_probe(check.pk, lambda _check: found)  # a message that comes twice
+    assert launching.take_probe(check.pk, lambda _check, _gpus: found)
+    assert not launching.take_probe(check.pk, lambda _check, _gpus: found)  # a message that comes twice
     fragment = page.get(f"{address}found/").content.decode()
     assert "ran out of memory: no room" in fragment
     assert "hx-trigger" not in fragment
@@ -244,7 +268,7 @@ def test_what_was_measured_of_short_completions_does_not_stand_for_long_ones(bas
         given = {"rule": "length", "rule_argument": "8", "max_completion_tokens": 8, **options}
         return launching.check_launch(snapshot=snapshot, method="grpo", base=base, options=given)
 
-    launching.measure_launch(check(), lambda _check: [findings.passed("dry_step", peak="0.1", seconds="1.0")])
+    launching.measure_launch(check(), lambda _check, _gpus: [findings.passed("dry_step", peak="0.1", seconds="1.0")])
     assert check(learning_rate=1e-6).probe_status == "done"
     for change in ({"max_completion_tokens": 300}, {"samples_per_prompt": 8}, {"rule": "contains"}):
         assert check(**change).probe_status == "none", change

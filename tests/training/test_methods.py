@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlhf.jobspec import Result, check_manifest
+from rlhf.jobspec import BadDataError, Result, check_manifest
 from rlhf.model_directory import check_model_directory, model_kind
+from rlhf.token_lengths import TokenCounter
+from rlhf.training.rows import read_rows
 from tests.training.conftest import JobRunner, losses_of, metrics_of, pair, toy_rows
 
 pytestmark = pytest.mark.training
@@ -64,6 +66,43 @@ def test_sft_learns_the_completions_and_changes_every_weight(jobs: JobRunner, ba
     assert before.keys() == after.keys()
     assert [name for name in before if np.array_equal(before[name], after[name])] == []
     assert {str(value.dtype) for value in after.values()} == {"float32"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "reward", "dpo", "kto"])
+def test_a_long_row_is_cut_where_that_was_chosen(jobs: JobRunner, method: str) -> None:
+    rows = toy_rows(method, 4)
+    for row in rows:
+        for side in ("completion", "chosen"):
+            if side in row:
+                row[side] = [{"role": "assistant", "content": "long " * 300}]
+    filled = {**rows[0], "prompt": [{"role": "user", "content": "long " * 100}]}
+    job_dir = jobs.run(
+        f"cut-{method}", method, train_rows=[*rows, filled], max_steps=1, max_tokens=96, long_rows="truncate"
+    )
+    metrics = result_of(job_dir).metrics
+    assert (metrics["rows_used"], metrics["rows_cut"], metrics["rows_too_long"]) == (len(rows), len(rows), 1)
+    insights = [json.loads(line) for line in (job_dir / "insights.jsonl").read_text().splitlines()]
+    [batch] = [line for line in insights if line["kind"] == "first_batch"]
+    cut = [row for row in batch["rows"] if row["side"] != "rejected"]
+    assert cut and {row["tokens"] for row in cut} == {96}
+    for row in cut:
+        text = "".join(part[0] for part in row["parts"])
+        assert "long" in text and not text.rstrip().endswith("<|im_end|>")
+
+
+def test_long_rows_are_left_out_or_refused_where_that_was_chosen(base: Path, tmp_path: Path) -> None:
+    counter = TokenCounter(base)
+    rows = toy_rows("sft", 2)
+    rows[1]["completion"] = [{"role": "assistant", "content": "long " * 300}]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    left = read_rows(path, ("completion",), counter, 96, long_rows="drop")
+    assert (len(left.rows), left.too_long, left.cut) == (1, 1, 0)
+    cut = read_rows(path, ("completion",), counter, 96, long_rows="truncate")
+    assert (cut.too_long, cut.cut, cut.tokens[-1]) == (0, 1, 96)
+    with pytest.raises(BadDataError, match=r"line 2 has .* long_rows is raise"):
+        read_rows(path, ("completion",), counter, 96, long_rows="raise")
 
 
 def test_what_a_finished_job_leaves_behind(jobs: JobRunner, base: Path) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connections
 from safetensors.torch import load_file, save_file
 
@@ -150,11 +151,14 @@ def test_a_trainer_that_hangs_is_ended_and_tried_again_once(tiny_model: Path, se
 @SLOW
 def test_a_job_whose_completions_are_all_cut_pauses_and_goes_on_when_asked(tiny_model: Path) -> None:
     """An untrained model does not end its turn within 4 tokens."""
-    shape = {"batch_size": 4, "micro_batch_size": 4, "max_completion_tokens": 4, "use_lora": False, "bf16": False}
-    rule = {"rule": "vocabulary_half", "rule_argument": "lower"}
-    job = make_job(tiny_model, {**shape, **rule, "max_steps": 100_000}, method="ppo")
-    assert supervisor.run_training_job(job.pk)
-    job.refresh_from_db()
+    register_base_checkpoint("tiny", tiny_model)
+    snapshot = create_snapshot(make_judged_project(), "votes", eval_share=0.25)
+    shape = ["batch_size=4", "micro_batch_size=4", "max_completion_tokens=4", "max_steps=100000", "bf16=no"]
+    rule = ["rule=vocabulary_half", "rule_argument=lower", "use_lora=no"]
+    launch = {"method": "ppo", "snapshot": snapshot.name, "base": "tiny", "settings_given": [*shape, *rule]}
+    with pytest.raises(CommandError, match="paused itself for an alarm, all_cut"):
+        call_command("train", wait=True, proceed=True, **launch)
+    job = TrainingJob.objects.get()
     assert (job.status, job.paused_for) == ("paused", "all_cut"), job.error
     paused_at = jobs.step_of(job.resume_from)
     assert 10 <= paused_at == job.step

@@ -29,7 +29,7 @@ def watch(
     *,
     after_stop: str = "run the same command to go on",
 ) -> None:
-    """Say how far the job is until it ends, or is interrupted; do its work here where no worker takes it.
+    """Say how far the job is until it ends, is paused or interrupted; do its work here where no worker takes it.
 
     work: from the job's id. state: one line.
     """
@@ -37,7 +37,7 @@ def watch(
     worker: threading.Thread | None = None
     said = ""
     try:
-        while not job.is_finished:
+        while not job.is_finished and job.status != JobStatus.PAUSED:
             if worker is not None and not worker.is_alive():
                 worker = None
             has_waited = time.monotonic() - queued_since > WORKER_WAIT_SECONDS

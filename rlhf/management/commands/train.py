@@ -72,6 +72,11 @@ class Command(ScriptCommand):
             watch(
                 job, supervisor.run_training_job, training_state, self.progress, after_stop="it goes back to the queue"
             )
+            if job.status == JobStatus.PAUSED:
+                why = f" itself for an alarm, {job.paused_for}" if job.paused_for else ""
+                raise DomainError(
+                    f"job {job.pk} paused{why}; its page says more, and `manage.py job resume {job.pk}` goes on"
+                )
             if not job.is_finished:
                 raise DomainError(f"job {job.pk} has not ended; a worker goes on with it from its last checkpoint")
         job.refresh_from_db()

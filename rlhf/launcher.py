@@ -125,10 +125,11 @@ def start(job_dir: Path, gpus: Sequence[int] | None = None) -> subprocess.Popen[
         )
 
 
-def run_to_end(module: str, *arguments: str) -> str:
+def run_to_end(module: str, *arguments: str, gpus: Sequence[int] | None = None) -> str:
     """Run another module of the training side as a child process; gives what it wrote on stderr."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=PROJECT_ROOT, env=child_environment(), stderr=subprocess.PIPE, text=True)
+    environment = child_environment(gpus=gpus)
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     return done.stderr
 
 

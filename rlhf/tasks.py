@@ -11,6 +11,9 @@ from rlhf.judges import work as judge_work
 from rlhf.preflight import probe
 from rlhf.services import jobs, launching, periodic, sample_scores, uncertainty
 
+# Other tasks of this worker may wait behind it.
+_PATIENCE_SECONDS = 30
+
 
 @shared_task
 def run_training_job(job_id: int) -> None:
@@ -19,7 +22,13 @@ def run_training_job(job_id: int) -> None:
 
 @shared_task
 def run_probe(check_id: int) -> None:
-    launching.take_probe(check_id, probe.run_probe)
+    # In the place of a job, which would take part of the memory that is measured.
+    if not this_worker.places.acquire(timeout=_PATIENCE_SECONDS):
+        return
+    try:
+        launching.take_probe(check_id, probe.run_probe, this_worker.announced())
+    finally:
+        this_worker.places.release()
 
 
 @shared_task

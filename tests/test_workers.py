@@ -14,8 +14,28 @@ from django.utils import timezone
 
 from annotation.services import DomainError
 from rlhf.hardware import GPU, Hardware
-from rlhf.models import Checkpoint, DatasetSnapshot, GPUSlot, JobStatus, Priority, TrainingJob, Worker
-from rlhf.services import create_snapshot, jobs, leases, queue_training_job, register_base_checkpoint, workers
+from rlhf.models import (
+    Checkpoint,
+    DatasetSnapshot,
+    GPUSlot,
+    JobStatus,
+    LaunchCheck,
+    Priority,
+    ProbeStatus,
+    TrainingJob,
+    Worker,
+)
+from rlhf.preflight import Finding
+from rlhf.preflight.findings import passed
+from rlhf.services import (
+    create_snapshot,
+    jobs,
+    launching,
+    leases,
+    queue_training_job,
+    register_base_checkpoint,
+    workers,
+)
 from tests.factories import make_judged_project, make_user
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
@@ -75,6 +95,39 @@ def test_a_label_leads_to_the_workers_that_have_it(base: Checkpoint, snapshot: D
 
 
 class TestGPUs:
+    def test_a_measurement_takes_free_ones_and_gives_them_back(
+        self, base: Checkpoint, snapshot: DatasetSnapshot
+    ) -> None:
+        worker = make_worker(gpus=2)
+        first, second = queue(base, snapshot), queue(base, snapshot)
+        assert taken(worker) == (first, [0])
+
+        def asked() -> LaunchCheck:
+            check = launching.check_launch(snapshot=snapshot, method="dpo", base=base, options={})
+            check.probe_status, check.probe_asked_at = ProbeStatus.WAITING, timezone.now()
+            check.save()
+            return check
+
+        def measure(_check: LaunchCheck, gpus: list[int] | None) -> list[Finding]:
+            assert gpus == [1]
+            assert taken(worker) is None, "the second job waits for it"
+            return [passed("dry_step", peak="0.1", seconds="1.0")]
+
+        check = asked()
+        assert launching.take_probe(check.pk, measure, worker)
+        check.refresh_from_db()
+        assert check.probe_status == "done"
+        assert taken(worker) == (second, [1])
+
+        refused = asked()
+        assert not launching.take_probe(refused.pk, measure, worker)
+        refused.refresh_from_db()
+        assert refused.probe_status == "waiting"
+
+        LaunchCheck.objects.filter(pk=check.pk).update(probe_status="running")  # measured anew, on another machine
+        leases.finish_job(TrainingJob.objects.get(pk=second.pk), JobStatus.SUCCEEDED)
+        assert GPUSlot.objects.free().count() == 1
+
     def test_each_process_takes_one_and_none_is_given_twice(self, base: Checkpoint, snapshot: DatasetSnapshot) -> None:
         one, two, three = queue(base, snapshot), queue(base, snapshot, processes=2), queue(base, snapshot)
         worker = make_worker(gpus=4)

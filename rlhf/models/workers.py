@@ -12,6 +12,8 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 TRAIN_QUEUE = "train"
+MEASURING_LIFE = timedelta(minutes=15)
+"""A measurement before a launch that has not ended by then is gone, with its worker."""
 
 
 def queue_of(label: str) -> str:
@@ -58,18 +60,20 @@ class Worker(models.Model):
 class GPUSlotQuerySet(models.QuerySet["GPUSlot"]):
     def free(self) -> GPUSlotQuerySet:
         """Those whose job no longer holds the lease under which it took them: nothing has to give a slot back."""
-        return self.exclude(taken())
+        return self.exclude(pk__in=GPUSlot.objects.filter(taken()).values("pk"))
 
     def taken(self) -> GPUSlotQuerySet:
         return self.filter(taken())
 
 
 def taken() -> Q:
-    return Q(job__status="running", job__attempt=F("attempt"))
+    measures = Q(measured_for__probe_status="running", measured_for__probe_asked_at__gt=Now() - MEASURING_LIFE)
+    return Q(job__status="running", job__attempt=F("attempt")) | measures
 
 
 class GPUSlot(models.Model):
-    """One GPU. It belongs to the attempt of a job that took it, for as long as that attempt holds the job's lease."""
+    """One GPU. It belongs to the attempt of a job that took it, for as long as that attempt holds the job's lease, or
+    to the measurement of a launch, for as long as that runs."""
 
     uuid = models.CharField(max_length=100, unique=True)
     host = models.CharField(max_length=200)
@@ -78,6 +82,9 @@ class GPUSlot(models.Model):
     memory_gb = models.FloatField(help_text="10^9 bytes")
     job = models.ForeignKey("TrainingJob", on_delete=models.SET_NULL, null=True, blank=True, related_name="gpu_slots")
     attempt = models.PositiveIntegerField(default=0)
+    measured_for = models.ForeignKey(
+        "LaunchCheck", on_delete=models.SET_NULL, null=True, blank=True, related_name="gpu_slots"
+    )
     seen_at = models.DateTimeField(default=timezone.now)
 
     objects = GPUSlotQuerySet.as_manager()

@@ -19,16 +19,26 @@ from kombu.exceptions import OperationalError as BrokerError
 from annotation.services import DomainError
 from rlhf import preflight
 from rlhf.launch_config import LaunchConfig
-from rlhf.models import Checkpoint, DatasetSnapshot, LaunchCheck, Priority, ProbeStatus, TrainingJob, queue_of
+from rlhf.models import (
+    Checkpoint,
+    DatasetSnapshot,
+    LaunchCheck,
+    Priority,
+    ProbeStatus,
+    TrainingJob,
+    Worker,
+    queue_of,
+)
+from rlhf.models.workers import MEASURING_LIFE
 from rlhf.options import SpecError
 from rlhf.services.checkpoints import find_reward_model
 from rlhf.services.jobs import checked_options, queue_training_job, refuse_impossible_hardware
+from rlhf.services.workers import NoFreeGPUError, take_gpus_to_measure
 
 logger = logging.getLogger(__name__)
 
-# A worker that has not begun by then is busy with something else, and one that has not ended is gone.
+# A worker that has not begun by then is busy with something else.
 WAITING_LIFE = timedelta(minutes=2)
-PROBE_LIFE = timedelta(minutes=15)
 # Checks that never became a job are of no use after this.
 _KEPT = timedelta(days=14)
 # What neither a dry step's time nor its memory depends on. All other options must be the same, new ones included.
@@ -148,7 +158,7 @@ def _under_way() -> Any:
     now = timezone.now()
     return LaunchCheck.objects.filter(
         Q(probe_status=ProbeStatus.WAITING, probe_asked_at__gt=now - WAITING_LIFE)
-        | Q(probe_status=ProbeStatus.RUNNING, probe_asked_at__gt=now - PROBE_LIFE)
+        | Q(probe_status=ProbeStatus.RUNNING, probe_asked_at__gt=now - MEASURING_LIFE)
     ).values("pk")
 
 
@@ -157,22 +167,35 @@ def is_being_measured(check: LaunchCheck) -> bool:
     return LaunchCheck.objects.filter(pk=check.pk, pk__in=_under_way()).exists()
 
 
-Measure = Callable[[LaunchCheck], list[preflight.Finding]]
+Measure = Callable[[LaunchCheck, list[int] | None], list[preflight.Finding]]
+"""Of a launch, and the GPUs that it may use; None leaves these to the environment."""
 
 
-def take_probe(check_id: int, measure: Measure) -> bool:
-    """What a worker does with a request: measure and store; False where there is nothing to do (any more)."""
-    taken = LaunchCheck.objects.filter(pk=check_id, probe_status=ProbeStatus.WAITING, job=None).update(
-        probe_status=ProbeStatus.RUNNING, probe_asked_at=timezone.now()
-    )
-    if taken:
-        measure_launch(LaunchCheck.objects.select_related("snapshot", "base").get(pk=check_id), measure)
-    return bool(taken)
+def take_probe(check_id: int, measure: Measure, worker: Worker | None = None) -> bool:
+    """What a worker does with a request: measure and store; False where there is nothing to do (any more).
+
+    Like a job it takes its GPUs from those that are free. Where they are not, the request stays as it is, and its page
+    says after a while that no worker was free.
+    """
+    try:
+        with transaction.atomic():
+            taken = LaunchCheck.objects.filter(pk=check_id, probe_status=ProbeStatus.WAITING, job=None).update(
+                probe_status=ProbeStatus.RUNNING, probe_asked_at=timezone.now()
+            )
+            if not taken:
+                return False
+            check = LaunchCheck.objects.select_related("snapshot", "base").get(pk=check_id)
+            gpus = take_gpus_to_measure(worker, check) if worker else None
+    except NoFreeGPUError:
+        logger.info("no GPU free, nothing measured: check=%s", check_id)
+        return False
+    measure_launch(check, measure, gpus)
+    return True
 
 
-def measure_launch(check: LaunchCheck, measure: Measure) -> None:
+def measure_launch(check: LaunchCheck, measure: Measure, gpus: list[int] | None = None) -> None:
     """Measure on this machine and store what was found."""
-    check.probe_findings = [finding.as_json() for finding in measure(check)]
+    check.probe_findings = [finding.as_json() for finding in measure(check, gpus)]
     check.probe_status, check.probe_asked_at = ProbeStatus.DONE, timezone.now()
     check.save(update_fields=["probe_status", "probe_asked_at", "probe_findings"])
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from rlhf.hardware import Hardware
-from rlhf.models import GPUSlot, JobStatus, TrainingJob, Worker, queue_of
+from rlhf.models import GPUSlot, JobStatus, LaunchCheck, TrainingJob, Worker, queue_of
 from rlhf.services import leases
 
 _CLAIM_LOCK = 0x636C6169  # any number of our own: one claim at a time
@@ -85,13 +85,39 @@ def claim_next_job(worker: Worker, owner: str) -> Claim | None:
             TrainingJob.objects.filter(pk=job.pk).update(worker=worker)
             claimed.worker = worker
             for slot in free[:needed]:
-                slot.job, slot.attempt = claimed, claimed.attempt
-                slot.save(update_fields=["job", "attempt"])
+                slot.job, slot.attempt, slot.measured_for = claimed, claimed.attempt, None
+                slot.save(update_fields=["job", "attempt", "measured_for"])
             return Claim(claimed, [slot.index for slot in free[:needed]] if total else None)
     return None
 
 
-def gpus_needed(job: TrainingJob, total: int) -> int:
+class NoFreeGPUError(Exception):
+    """Jobs have the GPUs that a measurement needs."""
+
+
+def take_gpus_to_measure(worker: Worker, check: LaunchCheck) -> list[int] | None:
+    """Indices of the GPUs that are this measurement's until it ends; None where the machine has none.
+
+    Raises NoFreeGPUError.
+    """
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIM_LOCK])
+        slots = GPUSlot.objects.filter(host=worker.host)
+        total = slots.count()
+        if not total:
+            return None
+        check.gpu_slots.update(measured_for=None)
+        free = list(slots.free().order_by("index")[: gpus_needed(check, total)])
+        if len(free) < gpus_needed(check, total):
+            raise NoFreeGPUError
+        for slot in free:
+            slot.job, slot.measured_for = None, check
+            slot.save(update_fields=["job", "measured_for"])
+        return [slot.index for slot in free]
+
+
+def gpus_needed(job: TrainingJob | LaunchCheck, total: int) -> int:
     """GPUs that the job takes on a machine that has `total`: one a process, and none where there are none."""
     if not total:
         return job.gpus

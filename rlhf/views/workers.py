@@ -24,10 +24,10 @@ def worker_list(request: HttpRequest) -> HttpResponse:
     for job in TrainingJob.objects.filter(status=JobStatus.RUNNING, worker__isnull=False).order_by("pk"):
         running.setdefault(job.worker_id, []).append(job)
     ordered = sorted(known, key=lambda worker: (not worker.is_present, worker.name))
-    gpus: dict[str, list[tuple[GPUSlot, TrainingJob | None]]] = {}
+    gpus: dict[str, list[tuple[GPUSlot, TrainingJob | None, bool]]] = {}
     taken = set(GPUSlot.objects.taken().values_list("pk", flat=True))
     for slot in GPUSlot.objects.select_related("job"):
-        gpus.setdefault(slot.host, []).append((slot, slot.job if slot.pk in taken else None))
+        gpus.setdefault(slot.host, []).append((slot, slot.job if slot.pk in taken else None, slot.pk in taken))
     waiting = TrainingJob.objects.filter(status=JobStatus.QUEUED).count()
     rows = [(worker, running.get(worker.pk, [])) for worker in ordered]
     return render(request, "rlhf/worker_list.html", {"rows": rows, "gpus": sorted(gpus.items()), "waiting": waiting})

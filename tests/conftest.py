@@ -45,26 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     only_hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if settings.EMBEDDED_POSTGRES and not only_hands_out:
-        from config.embedded import postgres
+        from tests import database
 
-        config.stash[_server] = postgres.start(_DATA, settings.SOCKET_DIR, _DATA / "log" / "postgres.log")
-        _set_up_for_tests(settings.SOCKET_DIR)
-
-
-def _set_up_for_tests(socket_dir: Path) -> None:
-    """Rows of tests need not outlive a power cut; and tests roll back what they write.
-
-    A vacuum between two tests finds full tables without a live row. The planner believes it, and joins the next
-    test's rows by reading whole tables for each of them: a page of 0.1 s then takes minutes.
-    """
-    import psycopg
-
-    from config.embedded import postgres
-
-    with psycopg.connect(host=str(socket_dir), user=postgres.USER, dbname="postgres", autocommit=True) as connection:
-        for name in ("autovacuum", "fsync", "full_page_writes", "synchronous_commit"):
-            connection.execute(f"ALTER SYSTEM SET {name} = off")
-        connection.execute("SELECT pg_reload_conf()")
+        # Without pytest's cache (-p no:cacheprovider) the tables are made anew.
+        cache = config.cache.mkdir("touchstone") if getattr(config, "cache", None) else _DATA / "cache"
+        config.stash[_server] = database.start(cache, _DATA, settings.SOCKET_DIR)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -93,6 +78,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("browser") or item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
+    """Test processes on one server need databases of different names; each embedded server has one such process."""
+    if _server not in request.config.stash:
+        request.getfixturevalue("django_db_modify_db_settings_parallel_suffix")
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb(request: pytest.FixtureRequest) -> bool:
+    """The embedded server comes with its test database, and goes with it."""
+    return _server in request.config.stash or bool(request.config.getoption("reuse_db"))
 
 
 @pytest.fixture(autouse=True)

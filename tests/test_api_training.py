@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.files.storage import storages
 from django.core.management import CommandError, call_command
 from django.test import Client
 
@@ -187,6 +189,12 @@ def test_a_sweep_starts_when_its_count_is_confirmed(here: Client, base: Checkpoi
     assert post(here, url, options={"max_tokens": [16]}, count=1)[1]["planned"][0]["findings"]  # refused, and why
     assert TrainingJob.objects.count() == 5
     assert post(here, url, options={"beta": ["x"]})[0] == 422
+    assert job.snapshot is not None
+    shutil.rmtree(Path(storages["snapshots"].path(job.snapshot.sha256)))
+    for confirmed in ({}, {"count": 4}):
+        status, refused = post(here, url, options=options, **confirmed)
+        assert (status, "cannot be read" in refused["detail"]) == (422, True)
+    assert TrainingJob.objects.count() == 5
 
 
 def run(*arguments: Any) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from annotation.models import ResponseSource
@@ -303,13 +305,21 @@ def test_an_item_that_cannot_be_answered_is_counted_not_dropped(server: ChatServ
     assert finish(run).report["scored"] == 3
 
 
-def test_another_judge_ticks_the_same_answers(server: ChatServer, tmp_path: Path) -> None:
+def test_another_judge_ticks_the_same_answers(server: ChatServer, tmp_path: Path, client: Client) -> None:
     run = finish(make_run(server, tmp_path))
     other = ResponseSource.objects.create(name="other judge", kind="model", served_model="k", base_url=server.url)
     server.requests.clear()
     again = finish(queue_benchmark_run(data_set=run.data_set, source=run.source, judge=other, answers_from=run))
     assert (again.status, again.report["scored"], len(server.requests)) == ("succeeded", 3, 3)
     assert {body["model"] for body in server.requests} == {"k"}
+    assert again.max_tokens == run.max_tokens == 256
+    client.force_login(make_user(is_staff=True))
+    page = client.get(reverse("benchmark_run", args=[again.pk])).content.decode()
+    assert "answers of at most 256 tokens" in page
+    imported = import_benchmark_run(run.data_set, json.dumps(next(iter(answer_rows(run)))).encode(), "a.jsonl").runs[0]
+    later = queue_benchmark_run(data_set=run.data_set, source=imported.source, judge=other, answers_from=imported)
+    page = client.get(reverse("benchmark_run", args=[later.pk])).content.decode()
+    assert "imported answers" in page and "answers of at most" not in page
 
 
 def test_agreement_with_people_is_the_mean_over_models(server: ChatServer, tmp_path: Path) -> None:

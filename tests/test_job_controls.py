@@ -266,9 +266,13 @@ def test_after_running_out_of_memory_a_job_with_a_checkpoint_goes_on_with_half(b
     again = jobs.retry_with_half_micro_batch(job)
     assert (again, again.status, again.resume_from) == (job, "queued", "step-390")
     assert (again.options["batch_size"], again.options["micro_batch_size"]) == (12, 3)
+    assert again.error == ""  # what is to be done about it was done
     assert jobs.retry_with_half_micro_batch(job) == job  # a second click changes nothing
+    held = claim(job)
+    assert jobs.retry_with_half_micro_batch(job) == job  # nor does one that a worker was faster than
+    jobs.finish_training_job(held, Result(status="succeeded"))
     job.refresh_from_db()
-    assert job.options["micro_batch_size"] == 3
+    assert (job.options["micro_batch_size"], job.failure_class) == (3, "")
     assert not hasattr(job, "retry")
 
 

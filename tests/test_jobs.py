@@ -100,6 +100,18 @@ class TestFencing:
         assert job.job_metrics.get(step=2).values["eval_loss"] == 0.5
         assert job.job_metrics.get(step=2).values["loss"] == 2.0
 
+    def test_the_time_left_follows_the_steps_of_this_attempt(self, base: Checkpoint) -> None:
+        job = claim(make_job(base, resume_from="step-100", step=100, attempt=1))
+        lines = [{"step": step, "total_steps": 200, "loss": 1.0} for step in range(1, 107)]
+        assert jobs.record_progress(job, lines[:104], is_new=False)  # all at once, when the attempt begins
+        assert jobs.seconds_left(job) is None
+        for step in (101, 102, 103):
+            assert jobs.record_progress(job, [lines[step - 1]])
+            logged_at = timezone.now() + timedelta(seconds=60 * (step - 103))
+            job.job_metrics.filter(step=step).update(logged_at=logged_at)
+        job.refresh_from_db()
+        assert jobs.seconds_left(job) == pytest.approx(97 * 60, rel=0.02)
+
 
 @pytest.mark.django_db
 class TestLostJobs:

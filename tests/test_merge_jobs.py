@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from rlhf import supervisor
 from rlhf.jobspec import write_manifest
 from rlhf.models import Checkpoint, TrainingJob
-from rlhf.services import register_base_checkpoint
+from rlhf.services import leases, register_base_checkpoint
 from tests.factories import make_user
 
 pytestmark = [pytest.mark.usefixtures("data_dir")]
@@ -66,6 +66,9 @@ def test_the_page_queues_a_merge_with_its_parents_and_names_what_is_wrong(
     job = TrainingJob.objects.get()
     assert answer.headers["Location"] == f"/training/{job.pk}/"
     assert sorted(job.merge_inputs.values_list("checkpoint__name", "weight")) == [("fourfold", 3.0), ("twice", 1.0)]
+    assert leases.claim_job(TrainingJob, job.pk, "worker")
+    stop = staff.get(f"/training/{job.pk}/stop/").content.decode()
+    assert "there is nothing to keep" in stop and 'value="keep"' not in stop and 'value="discard"' in stop
     clone = f"/checkpoints/merge/?clone={job.pk}"
     assert f'href="{clone}"' in staff.get(f"/training/{job.pk}/").content.decode()
     page = staff.get(clone).content.decode()

@@ -228,14 +228,9 @@ class SweepJob(StaffView):
 
 
 def _with_findings(job: TrainingJob, planned: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    try:
-        outcomes = check_sweep(job, planned)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DomainError(f"The data set cannot be read ({reason}). Nothing was started.") from None
     return [
         {"options": values, "findings": shapes.findings_json(outcome.findings)}
-        for values, outcome in zip(planned, outcomes, strict=True)
+        for values, outcome in zip(planned, check_sweep(job, planned), strict=True)
     ]
 
 

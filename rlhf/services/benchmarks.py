@@ -215,6 +215,7 @@ def queue_benchmark_run(
         if answers_from.data_set_id != data_set.pk or answers_from.source_id != source.pk:
             raise DomainError(gettext("These answers are of another data set or another model."))
         answers_from = answers_from.answers_from or answers_from
+        limits["max_tokens"] = answers_from.max_tokens  # their cap, whatever else was asked
     with transaction.atomic():
         run = BenchmarkRun(
             data_set=data_set, source=source, judge=judge, answers_from=answers_from, created_by=created_by, **limits

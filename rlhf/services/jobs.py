@@ -187,6 +187,7 @@ def resume_training_job(job: TrainingJob, **options: Any) -> None:
         infrastructure_failures=0,
         unknown_failures=0,
         short_attempts=0,
+        error="",
         cancel_requested_at=None,
         cancel_mode=CancelMode.NONE,
     )
@@ -202,9 +203,9 @@ def retry_with_half_micro_batch(job: TrainingJob, created_by: User | None = None
     with transaction.atomic():
         # Two clicks make one job.
         job = TrainingJob.objects.select_for_update(of=["self"]).select_related("snapshot", "base").get(pk=job.pk)
-        if job.failure_class != FailureClass.OUT_OF_MEMORY or job.status not in (JobStatus.FAILED, JobStatus.QUEUED):
+        if job.failure_class != FailureClass.OUT_OF_MEMORY:
             raise DomainError(gettext("job %(number)s did not run out of memory") % {"number": job.pk})
-        if job.status == JobStatus.QUEUED:
+        if job.status != JobStatus.FAILED:
             return job
         if existing := TrainingJob.objects.filter(retry_of=job).first():
             return existing
@@ -324,7 +325,8 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
         if status == JobStatus.FAILED:
             fail_or_retry(job, result.failure_class or FailureClass.UNKNOWN, result.error)
             return
-        if not leases.finish_job(job, status, metrics=result.metrics):
+        # It says how the last try failed, and this one did not.
+        if not leases.finish_job(job, status, metrics=result.metrics, failure_class=FailureClass.NONE):
             return
         model_dir = job.directory / jobspec.MODEL_DIR
         if status == JobStatus.CANCELLED and job.cancel_mode == CancelMode.DISCARD:
@@ -469,7 +471,8 @@ def seconds_left_by_job(jobs: Iterable[TrainingJob]) -> dict[int, float]:
         .filter(back__lte=_STEPS_LOOKED_BACK)
     )
     for job_id, step, logged_at in rows.order_by("-step").values_list("job", "step", "logged_at"):
-        recent.setdefault(job_id, []).append((step, logged_at))
+        if step > step_of(running[job_id].resume_from):
+            recent.setdefault(job_id, []).append((step, logged_at))
     estimates = {}
     for job_id, steps in recent.items():
         if len(steps) > 1:

@@ -55,7 +55,7 @@ def combinations(job: TrainingJob, axes: Sequence[Axis]) -> list[dict[str, Any]]
 
 
 def check_sweep(job: TrainingJob, planned: Sequence[dict[str, Any]]) -> list[preflight.Outcome]:
-    """What is found before the start of each combination. Raises DomainError and OSError."""
+    """What is found before the start of each combination. Raises DomainError."""
     assert job.snapshot is not None
     built = [checked_options(job.method, job.base, {**job.options, **values}) for values in planned]
     variants = [(options, find_reward_model(options, job.base)) for options in built]
@@ -65,12 +65,15 @@ def check_sweep(job: TrainingJob, planned: Sequence[dict[str, Any]]) -> list[pre
         )
     except SpecError as error:
         raise DomainError(str(error)) from None
+    except OSError as error:
+        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
+        raise DomainError(problem % {"reason": error.strerror or error}) from None
 
 
 def queue_sweep(
     job: TrainingJob, planned: Sequence[dict[str, Any]], created_by: User | None = None, *, proceed: bool = False
 ) -> list[TrainingJob]:
-    """Queue a job for each combination, all or none. Raises DomainError, which names the combination, and OSError.
+    """Queue a job for each combination, all or none. Raises DomainError, which names the combination.
 
     proceed: start over what warns and against what blocks of any of them.
     """

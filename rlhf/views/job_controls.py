@@ -99,10 +99,6 @@ def job_sweep(request: StaffRequest, pk: int) -> HttpResponse:
         outcomes = check_sweep(job, planned)
     except (DomainError, SpecError) as error:
         return render(request, "rlhf/job_sweep.html", context | {"problem": as_sentence(error)}, status=422)
-    except OSError as error:
-        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
-        context["problem"] = problem % {"reason": error.strerror or error}
-        return render(request, "rlhf/job_sweep.html", context, status=422)
     found = {
         "planned": [
             (values, [line for line in checks_of(outcome.as_json()) if line.tone != "good"])

@@ -97,11 +97,11 @@ def resume(job: TrainingJob) -> None:
 
 
 def keep(job: TrainingJob) -> None:
-    leases.request_cancel(job, "keep")
+    jobs.stop_training_job(job, "keep")
 
 
 def discard(job: TrainingJob) -> None:
-    leases.request_cancel(job, "discard")
+    jobs.stop_training_job(job, "discard")
 
 
 REFUSED = None
@@ -141,6 +141,7 @@ def test_what_may_be_asked_in_each_state(base: Checkpoint, state: Callable[[Chec
             action(job)
         job.refresh_from_db()
         assert (job.status, job.cancel_mode) == (becomes or before), f"{state.__name__} and {action.__name__}"
+        assert job.status != "cancelled" or not jobspec.complete_checkpoints(job.directory)
         TrainingJob.objects.filter(pk=job.pk).update(name=f"done-{number}")
 
 
@@ -179,6 +180,7 @@ def test_a_job_whose_end_somebody_asked_for_ends_so_though_its_worker_is_lost(ba
         jobs.reconcile()
         job.refresh_from_db()
         assert (job.status, job.cancel_mode, job.resume_from) == becomes
+        assert bool(jobspec.complete_checkpoints(job.directory)) == (job.status == "queued")
         assert ("Nothing could be kept" in job.error) == (mode == "keep" and not has_checkpoint)
         TrainingJob.objects.filter(pk=job.pk).update(name=f"done-{mode}-{has_checkpoint}")
 

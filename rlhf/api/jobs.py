@@ -31,10 +31,10 @@ from rlhf.services import (
     check_launch,
     create_snapshot,
     queue_merge_job,
-    request_cancel,
     request_pause,
     resume_training_job,
     start_checked_job,
+    stop_training_job,
 )
 from rlhf.services.jobs import retry_with_half_micro_batch
 from rlhf.services.launching import findings_of, launch_config
@@ -162,7 +162,7 @@ class StopJob(StaffView):
     )
     def post(self, request: Request, pk: int) -> Response:
         """Stop a job and keep or discard what was learnt; one that waits without a checkpoint is cancelled at once."""
-        request_cancel(find_job(pk), given(shapes.StopSerializer, request)["mode"])
+        stop_training_job(find_job(pk), given(shapes.StopSerializer, request)["mode"])
         return _shown(pk)
 
 

@@ -10,6 +10,7 @@ from rlhf.services.jobs import (
     resume_training_job,
     seconds_left,
     seconds_left_by_job,
+    stop_training_job,
 )
 from rlhf.services.launching import check_launch, request_probe, start_checked_job
 from rlhf.services.leases import broker_is_up, dispatch_job, request_cancel, request_pause
@@ -44,4 +45,5 @@ __all__ = [
     "seconds_left_by_job",
     "seed_demo",
     "start_checked_job",
+    "stop_training_job",
 ]

@@ -342,7 +342,19 @@ def finish_training_job(job: TrainingJob, result: Result) -> None:
             )
             if checkpoint.kind == CheckpointKind.REWARD:
                 store_held_out_card(checkpoint)
-    # Optimizer states, three times the weights each, have served their end: nothing goes on from here.
+    _forget_checkpoints(job)
+
+
+def stop_training_job(job: TrainingJob, mode: str) -> None:
+    """`leases.request_cancel`, after which nothing of a job that ends by it stays on the disk."""
+    leases.request_cancel(job, mode)
+    job.refresh_from_db(fields=["status"])
+    if job.status == JobStatus.CANCELLED:
+        _forget_checkpoints(job)
+
+
+def _forget_checkpoints(job: TrainingJob) -> None:
+    """Optimizer states, three times the weights each, have served their end: nothing goes on from here."""
     shutil.rmtree(job.directory / jobspec.CHECKPOINTS_DIR, ignore_errors=True)
     _remove_stored(job.stored_checkpoints.all())
 
@@ -365,7 +377,8 @@ def fail_or_retry(job: TrainingJob, failure_class: str, error: str, *, crashed: 
         fields=["infrastructure_failures", "unknown_failures", "short_attempts", "step", "cancel_mode"]
     )
     if job.cancel_mode == CancelMode.DISCARD:
-        leases.finish_job(job, JobStatus.CANCELLED)
+        if leases.finish_job(job, JobStatus.CANCELLED):
+            _forget_checkpoints(job)
         return
     if job.cancel_mode == CancelMode.KEEP and not last_checkpoint(job):
         nothing = f"{error.rstrip('.')}. Nothing could be kept: no checkpoint was complete yet."

@@ -22,7 +22,7 @@ from rlhf.launch_commands import notes
 from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
-from rlhf.services import broker_is_up, request_cancel, seconds_left
+from rlhf.services import broker_is_up, seconds_left, stop_training_job
 from rlhf.services.jobs import checkpoint_to_go_on_from, half_micro_batch
 from rlhf.services.workers import Queue
 from rlhf.shares import held_out_accuracy
@@ -142,7 +142,7 @@ def job_stop(request: StaffRequest, pk: int) -> HttpResponse:
     try:
         if mode not in (CancelMode.KEEP, CancelMode.DISCARD):
             raise DomainError(gettext("say whether to keep or to discard what was learnt"))
-        request_cancel(job, mode)
+        stop_training_job(job, mode)
     except DomainError as error:
         messages.error(request, as_sentence(error))
     return redirect("job_detail", pk=pk)

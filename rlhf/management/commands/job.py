@@ -9,7 +9,7 @@ from annotation.services import DomainError
 from rlhf.api.job_shapes import JobDetailSerializer, JobSerializer
 from rlhf.management.following import follow
 from rlhf.models import JobStatus, Method, TrainingJob
-from rlhf.services import request_cancel, request_pause, resume_training_job
+from rlhf.services import request_pause, resume_training_job, stop_training_job
 from rlhf.services.jobs import retry_with_half_micro_batch
 
 _WITH_NAMES = ("snapshot__project", "base", "checkpoint", "created_by", "reward_model", "worker", "proceeded_by")
@@ -36,7 +36,7 @@ class Command(ScriptCommand):
             "follow": "say how far it is until it ends; Ctrl-C stops nothing",
             "stop": "ask its worker to stop, or take it out of the queue",
             **{verb: text for verb, (text, _call) in _VERBS.items()},
-            "retry": "after running out of memory: another job with half as many rows at once",
+            "retry": "after running out of memory: half as many rows at once, from its checkpoint or as another job",
         }
         for verb, text in one_job.items():
             added = verbs.add_parser(verb, help=text)
@@ -55,7 +55,7 @@ class Command(ScriptCommand):
         if verb == "follow":
             self._follow(job)
         elif verb == "stop":
-            request_cancel(job, "keep" if options["keep"] else "discard")
+            stop_training_job(job, "keep" if options["keep"] else "discard")
         elif verb == "retry":
             job = retry_with_half_micro_batch(job)
         elif verb in _VERBS:

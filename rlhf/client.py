@@ -118,8 +118,9 @@ class TrainingSite(Touchstone):
         """Newest first; filters: data_set, source, judge, status."""
         return self.pages("benchmarks/runs/", **filters)
 
-    def start_benchmark_run(self, data_set: int, source: str, judge: str, **more: Any) -> dict[str, Any]:
-        """`more`: answers_from, prompt_language, max_tokens, judge_max_tokens, judge_attempts, parallel."""
+    def start_benchmark_run(self, data_set: int, source: str, judge: str | None, **more: Any) -> dict[str, Any]:
+        """`judge`: None for answers only; `more`: answers_from, prompt_language, max_tokens, judge_max_tokens,
+        judge_attempts, parallel."""
         body = {"data_set": data_set, "source": source, "judge": judge, **more}
         return self.call("POST", "benchmarks/runs/", attempts=1, json=body).json()
 

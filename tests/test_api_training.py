@@ -194,6 +194,11 @@ def test_a_sweep_starts_when_its_count_is_confirmed(here: Client, base: Checkpoi
     for confirmed in ({}, {"count": 4}):
         status, refused = post(here, url, options=options, **confirmed)
         assert (status, "cannot be read" in refused["detail"]) == (422, True)
+    ended = leases.claim_job(TrainingJob, job.pk, "worker")
+    assert ended is not None
+    jobs.fail_or_retry(ended, "out_of_memory", "Training ran out of memory.")
+    status, refused = post(here, f"jobs/{job.pk}/retry/")
+    assert (status, "cannot be read" in refused["detail"]) == (422, True)
     assert TrainingJob.objects.count() == 5
 
 

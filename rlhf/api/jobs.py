@@ -24,7 +24,7 @@ from rlhf.comparison import BASE, compare
 from rlhf.comparison_files import as_csv
 from rlhf.job_measures import measure
 from rlhf.launch_config import LaunchConfig, parse_config
-from rlhf.models import DatasetSnapshot, GPUSlot, JobStatus, LaunchCheck, Method, Priority, TrainingJob, Worker
+from rlhf.models import DatasetSnapshot, GPUSlot, JobStatus, Method, Priority, TrainingJob, Worker
 from rlhf.options import SpecError
 from rlhf.scored_samples import scored_samples
 from rlhf.services import (
@@ -85,7 +85,7 @@ class Jobs(StaffList):
         snapshot = DatasetSnapshot.objects.select_related("project").filter(name=config.snapshot).first()
         if snapshot is None:
             raise DomainError(f"there is no data set {config.snapshot!r}; see snapshots/")
-        check = _check(
+        check = check_launch(
             snapshot=snapshot,
             method=config.method,
             base=checkpoint_named(config.base, snapshot.project),
@@ -101,14 +101,6 @@ class Jobs(StaffList):
         except DomainError as error:
             return refused(error, findings=shapes.findings_json(findings_of(check)))
         return _shown(job.pk, status.HTTP_201_CREATED)
-
-
-def _check(**launch: Any) -> LaunchCheck:
-    try:
-        return check_launch(**launch)
-    except OSError as error:
-        reason = error.strerror or error
-        raise DomainError(f"The data set cannot be read ({reason}). Nothing was started.") from None
 
 
 def _config(body: dict[str, Any]) -> LaunchConfig:

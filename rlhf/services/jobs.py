@@ -9,7 +9,7 @@ import itertools
 import logging
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -86,12 +86,10 @@ def queue_training_job(
     refuse_impossible_hardware(built, label, gpus)
     reward_model = find_reward_model(built, base)
     if found is None:
-        try:
+        with refusing_unusable_data():
             found = preflight.run_checks(
                 snapshot, method, base, built, reward_model=reward_model, label=label, gpus=gpus
             ).as_json()
-        except SpecError as error:
-            raise DomainError(str(error)) from None
     findings = [preflight.Finding.from_json(stored) for stored in found["checks"]]
     refuse_what_is_wrong(findings, proceed)
     overridden = proceed and preflight.worst(findings) > preflight.Level.PASSED
@@ -114,6 +112,18 @@ def queue_training_job(
         )
         transaction.on_commit(lambda: leases.dispatch_job(job))
     return job
+
+
+@contextlib.contextmanager
+def refusing_unusable_data() -> Iterator[None]:
+    """Around the checks of a launch: what keeps them from reading the rows or the model is raised as DomainError."""
+    try:
+        yield
+    except SpecError as error:
+        raise DomainError(str(error)) from None
+    except OSError as error:
+        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
+        raise DomainError(problem % {"reason": error.strerror or error}) from None
 
 
 def refuse_impossible_hardware(options: TrainingOptions, label: str, gpus: int) -> None:

@@ -30,9 +30,13 @@ from rlhf.models import (
     queue_of,
 )
 from rlhf.models.workers import MEASURING_LIFE
-from rlhf.options import SpecError
 from rlhf.services.checkpoints import find_reward_model
-from rlhf.services.jobs import checked_options, queue_training_job, refuse_impossible_hardware
+from rlhf.services.jobs import (
+    checked_options,
+    queue_training_job,
+    refuse_impossible_hardware,
+    refusing_unusable_data,
+)
 from rlhf.services.workers import NoFreeGPUError, take_gpus_to_measure
 
 logger = logging.getLogger(__name__)
@@ -67,17 +71,15 @@ def check_launch(
 ) -> LaunchCheck:
     """Look at everything that needs no model in memory; what a worker measured of the same launch before comes along.
 
-    Raises DomainError and OSError.
+    Raises DomainError.
     """
     built = checked_options(method, base, options)
     refuse_impossible_hardware(built, label, gpus)
     reward_model = find_reward_model(built, base)
-    try:
+    with refusing_unusable_data():
         outcome = preflight.run_checks(
             snapshot, method, base, built, reward_model=reward_model, label=label, gpus=gpus
         )
-    except SpecError as error:
-        raise DomainError(str(error)) from None
     LaunchCheck.objects.filter(job=None, created_at__lt=timezone.now() - _KEPT).delete()
     check = LaunchCheck(
         snapshot=snapshot,

@@ -17,7 +17,7 @@ from rlhf.models import TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import SpecError, build_options
 from rlhf.services.checkpoints import find_reward_model
-from rlhf.services.jobs import checked_options, queue_training_job
+from rlhf.services.jobs import checked_options, queue_training_job, refusing_unusable_data
 
 JOBS_IN_SWEEP = 32
 
@@ -59,15 +59,10 @@ def check_sweep(job: TrainingJob, planned: Sequence[dict[str, Any]]) -> list[pre
     assert job.snapshot is not None
     built = [checked_options(job.method, job.base, {**job.options, **values}) for values in planned]
     variants = [(options, find_reward_model(options, job.base)) for options in built]
-    try:
+    with refusing_unusable_data():
         return preflight.run_checks_of_each(
             job.snapshot, job.method, job.base, variants, label=job.label, gpus=job.gpus
         )
-    except SpecError as error:
-        raise DomainError(str(error)) from None
-    except OSError as error:
-        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
-        raise DomainError(problem % {"reason": error.strerror or error}) from None
 
 
 def queue_sweep(

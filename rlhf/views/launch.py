@@ -72,9 +72,6 @@ def job_new(request: StaffRequest) -> HttpResponse:
         check = check_launch(**launch.cleaned_data, options=options.cleaned_data, created_by=request.user)
     except DomainError as error:
         launch.add_error(None, as_sentence(error))
-    except OSError as error:
-        problem = gettext("The data set cannot be read (%(reason)s). Nothing was started.")
-        launch.add_error(None, problem % {"reason": error.strerror or error})
     else:
         return redirect("launch_check", pk=check.pk)
     return _form_page(request, launch, options, status=422)

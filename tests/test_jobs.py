@@ -111,6 +111,9 @@ class TestFencing:
             job.job_metrics.filter(step=step).update(logged_at=logged_at)
         job.refresh_from_db()
         assert jobs.seconds_left(job) == pytest.approx(97 * 60, rel=0.02)
+        jobs.stop_training_job(job, "keep")  # it ends at its next step
+        job.refresh_from_db()
+        assert jobs.seconds_left(job) is None
 
 
 @pytest.mark.django_db

@@ -482,8 +482,9 @@ def seconds_left(job: TrainingJob) -> float | None:
 
 
 def seconds_left_by_job(jobs: Iterable[TrainingJob]) -> dict[int, float]:
-    """`seconds_left` of each running job that has one, in one query."""
-    running = {job.pk: job for job in jobs if job.status == JobStatus.RUNNING and job.total_steps}
+    """`seconds_left` of each running job that has one, and was not asked to stop, in one query."""
+    going_on = (job for job in jobs if job.status == JobStatus.RUNNING and not job.cancel_mode)
+    running = {job.pk: job for job in going_on if job.total_steps}
     if not running:
         return {}
     recent: dict[int, list[tuple[int, datetime]]] = {}

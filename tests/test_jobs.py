@@ -172,6 +172,25 @@ class TestLostJobs:
         job.refresh_from_db()
         assert job.status == "queued"  # who resumes it gives it all its tries
 
+    def test_crashes_with_an_attempt_between_them_that_got_on_are_no_loop(self, base: Checkpoint) -> None:
+        job = make_job(base)
+        for last, leaves in ((5, None), (300, jobs.pause_training_job), (305, None), (600, jobs.requeue_training_job)):
+            claimed = claim(job)
+            jobs.record_progress(claimed, [{"step": last, "total_steps": 900}])
+            complete_checkpoint(job, last)
+            if leaves is None:
+                let_lease_run_out(job)
+                jobs.reconcile()
+            elif leaves(claimed) and leaves is jobs.pause_training_job:
+                jobs.resume_training_job(job)
+            job.refresh_from_db()
+            assert job.status == "queued"
+        claim(job)
+        let_lease_run_out(job)
+        jobs.reconcile()
+        job.refresh_from_db()
+        assert job.status == "queued"
+
     def test_a_lost_job_that_was_cancelled_ends_cancelled(self, base: Checkpoint) -> None:
         job = claim(make_job(base))
         leases.request_cancel(job, "keep")

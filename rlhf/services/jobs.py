@@ -424,13 +424,13 @@ def fail_or_retry(job: TrainingJob, failure_class: str, error: str, *, crashed: 
 
 def requeue_training_job(job: TrainingJob, *, after_failures: int = 0, **fields: Any) -> bool:
     """Give the job back to the queue, to go on from its last complete checkpoint; see `leases.requeue_job`."""
-    fields |= _going_on_from(last_checkpoint(job))
+    fields = {"short_attempts": 0} | fields | _going_on_from(last_checkpoint(job))
     return leases.requeue_job(job, after_failures=after_failures, **fields)
 
 
 def pause_training_job(job: TrainingJob) -> bool:
     """Put a job aside whose process has saved a checkpoint and left, to go on from there when somebody asks."""
-    return leases.pause_job(job, **_going_on_from(last_checkpoint(job)))
+    return leases.pause_job(job, short_attempts=0, **_going_on_from(last_checkpoint(job)))
 
 
 def _going_on_from(checkpoint: str) -> dict[str, Any]:

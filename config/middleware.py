@@ -10,6 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
+from annotation.access import has_role
+from annotation.models import Project, Role
 from annotation.protocol import BrokenProtocolError
 
 logger = logging.getLogger(__name__)
@@ -46,4 +48,7 @@ class BrokenProtocolMiddleware:
         logger.error("%s", exception)
         if request.headers.get("X-Requested-With") == "fetch":
             return HttpResponse(str(exception), status=409, content_type="text/plain; charset=utf-8")
-        return render(request, "409.html", {"sentence": str(exception), "slug": exception.slug}, status=409)
+        project = Project.objects.get(slug=exception.slug)
+        may_mend = has_role(request.user, project, Role.ADMIN)
+        context = {"sentence": str(exception), "project": project, "may_mend": may_mend}
+        return render(request, "409.html", context, status=409)

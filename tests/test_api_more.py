@@ -77,6 +77,8 @@ def test_an_imported_conversation_is_rated_turn_by_turn(settings, tmp_path: Path
     assert talk["turns"][0]["scenario"] == "error_correction"
     assert ann.post(url, position=1, scores=scores, scenario="further_question")[0] == 422  # nobody answered it
     assert ann.post(url, position=1, scores=scores)[0] == 200
-    assert admin.get(url)[0] == 404
+    status, refusal = admin.get(url)
+    assert (status, "Somebody else rates this conversation" in refusal["detail"]) == (409, True)
+    assert Program(make_project(), Role.ADMIN).get(url)[0] == 404
     assert ann.post(url + "finish/")[1]["has_ended"]
     assert ann.post("conversations/take/") == (204, None)

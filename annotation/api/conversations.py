@@ -29,7 +29,7 @@ from annotation.api.common import (
 from annotation.api.serializers import PickSerializer
 from annotation.conversations.plain import plain_conversation
 from annotation.conversations.writing import BusyError, start_writing
-from annotation.errors import DomainError
+from annotation.errors import ConflictError, DomainError
 from annotation.feedback import UPTAKE_VALUES, Feedback
 from annotation.models import (
     Conversation,
@@ -42,6 +42,7 @@ from annotation.models import (
 )
 from annotation.services import conversations as services
 from annotation.services import turns
+from annotation.services.rating_conversations import why_not_held
 
 REFUSED = {404: RefusalSerializer, 409: RefusalSerializer, 422: RefusalSerializer}
 RETRY_SECONDS = 3
@@ -216,7 +217,12 @@ class ConversationView(APIView):
             .select_related("project", "annotator")
             .first()
         )
-        if talk is None or role_in(person(request), talk.project) is None:
+        if talk is None:
+            lost = why_not_held(kwargs["conversation_id"], person(request)) if self.is_imported else None
+            if lost is None or role_in(person(request), lost[0]) is None:
+                raise Http404
+            raise ConflictError(lost[1])
+        if role_in(person(request), talk.project) is None:
             raise Http404
         self.talk = talk
 

@@ -48,7 +48,6 @@ from annotation.models import (
     Conversation,
     Project,
     Prompt,
-    Rating,
     Role,
     SideStatus,
     Turn,
@@ -163,20 +162,6 @@ def _sentence(text: str, status: int) -> HttpResponse:
 View = Callable[[HttpRequest, Conversation], HttpResponseBase]
 
 
-def _lost_to_others(user: User, conversation_id: UUID) -> tuple[Project, str] | None:
-    """The project of an imported conversation that a member does not hold, and a sentence for whoever once did."""
-    found = Conversation.objects.filter(public_id=conversation_id, source_a=None).select_related("project").first()
-    if found is None or role_in(user, found.project) is None:
-        return None
-    if found.annotator_id is None:
-        said = _("You do not hold this conversation; it is free, for you as for others.")
-    else:
-        said = _("Somebody else rates this conversation by now.")
-    if Rating.objects.filter(annotator__user=user, response__prompt__turn__conversation=found).exists():
-        return found.project, said + " " + _("The scores that you gave are kept.")
-    return found.project, said + " " + _("You have saved no scores in it. Take the next one here.")
-
-
 def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBase]:
     """A view of a person's own conversation; what the rules refuse is answered with its sentence."""
 
@@ -192,8 +177,8 @@ def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBa
             .first()
         )
         if conversation is None:
-            lost = _lost_to_others(request.user, conversation_id)
-            if lost is None:
+            lost = rating_conversations.why_not_held(conversation_id, request.user)
+            if lost is None or role_in(request.user, lost[0]) is None:
                 raise Http404
             project, sentence = lost
             if request.method == "POST":

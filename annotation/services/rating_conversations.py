@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -73,6 +75,23 @@ def hold_conversation(conversation: Conversation) -> None:
     """Prolong the lease of who has just looked at it."""
     held = Conversation.objects.filter(pk=conversation.pk, annotator=conversation.annotator_id, ended_at=None)
     held.update(lease_expires_at=timezone.now() + HELD_FOR)
+
+
+def why_not_held(conversation_id: UUID, user: User) -> tuple[Project, str] | None:
+    """The project of an imported conversation that the user does not hold, and a sentence in case that they once did.
+
+    The caller checks that they are in the project; to others it does not exist.
+    """
+    found = Conversation.objects.filter(public_id=conversation_id, source_a=None).select_related("project").first()
+    if found is None:
+        return None
+    if found.annotator_id is None:
+        said = _("You do not hold this conversation; it is free, for you as for others.")
+    else:
+        said = _("Somebody else rates this conversation by now.")
+    if Rating.objects.filter(annotator__user=user, response__prompt__turn__conversation=found).exists():
+        return found.project, said + " " + _("The scores that you gave are kept.")
+    return found.project, said + " " + _("You have saved no scores in it. Take the next one.")
 
 
 def rating_aspects(project: Project) -> tuple[Aspect, ...]:

@@ -251,6 +251,8 @@ def test_a_stored_protocol_that_cannot_be_read_is_said_and_mended(project: Proje
     answer = ann.get("/projects/p/compare/")
     assert answer.status_code == 409
     assert "cannot be read: scale must be one of" in plain(answer)
+    assert "/projects/p/settings/" not in answer.content.decode(), "which is not open to an annotator"
+    assert "/projects/p/settings/" in admin.get("/projects/p/converse/models/").content.decode()
     said = ann.get("/projects/p/compare/", headers={"X-Requested-With": "fetch"})
     assert (said.status_code, said["Content-Type"]) == (409, "text/plain; charset=utf-8")
     page = admin.get("/projects/p/settings/")

@@ -43,13 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
     (_DATA / "static").mkdir(exist_ok=True)
     # Pages are tested without a collectstatic before; tests/test_frontend_files.py runs the real storage.
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    # Without pytest's cache (-p no:cacheprovider) nothing is kept for the next run.
+    config.stash[_cache] = config.cache.mkdir("touchstone") if getattr(config, "cache", None) else _DATA / "cache"
     only_hands_out = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
     if settings.EMBEDDED_POSTGRES and not only_hands_out:
         from tests import database
 
-        # Without pytest's cache (-p no:cacheprovider) the tables are made anew.
-        cache = config.cache.mkdir("touchstone") if getattr(config, "cache", None) else _DATA / "cache"
-        config.stash[_server] = database.start(cache, _DATA, settings.SOCKET_DIR)
+        config.stash[_server] = database.start(config.stash[_cache], _DATA, settings.SOCKET_DIR)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,6 +59,7 @@ def pytest_xdist_setupnodes() -> None:
 
 
 _server = pytest.StashKey()  # type: ignore[var-annotated]
+_cache = pytest.StashKey[Path]()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -129,12 +130,19 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete model directory that trains in seconds, built outside this process so that torch stays out of it."""
-    directory = tmp_path_factory.mktemp("tiny") / "tiny-model"
+    from tests.kept import ROOT, kept
+
     code = (
         "from pathlib import Path; import sys; from tests.tiny_model import build_tiny_model; "
         "from rlhf.jobspec import write_manifest; write_manifest(build_tiny_model(Path(sys.argv[1])))"
     )
-    subprocess.run([sys.executable, "-c", code, str(directory)], check=True, cwd=Path(__file__).parents[1])
-    return directory
+    folder = kept(
+        request.config.stash[_cache],
+        "tiny-model",
+        lambda folder: subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=ROOT),
+        sources=[ROOT / "tests" / "tiny_model.py", ROOT / "rlhf" / "jobspec.py"],
+        packages=("torch", "transformers", "tokenizers", "safetensors"),
+    )
+    return Path(shutil.copytree(folder, tmp_path_factory.mktemp("tiny") / "tiny-model"))

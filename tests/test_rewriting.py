@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from annotation import services
 from annotation.models import (
+    Assignment,
     Comparison,
     Event,
     Membership,
@@ -26,6 +27,7 @@ from annotation.models import (
     RewriteTask,
     Role,
 )
+from annotation.protocol import Protocol
 from annotation.services.prompts import PromptEdit, start_edit
 from annotation.services.quality import withdraw_comparison
 from tests.factories import make_annotator, make_comparison, make_project, make_user
@@ -280,6 +282,19 @@ def test_tasks_are_routed_as_comparisons_are(project: Project) -> None:
         languages=["zh"], skills=["law"], qualification=QualificationState.PASSED
     )
     assert task_in(shown(sign_in("ann")))
+
+
+def test_whoever_has_compared_everything_finds_the_way_to_what_they_found_wanting(project: Project) -> None:
+    def end_of_queue() -> str:
+        return sign_in("ann").get("/projects/wanting/compare/").content.decode().partition('id="queue-end"')[2]
+
+    RewriteTask.objects.all().delete()
+    assert PAGE not in end_of_queue()
+    Project.objects.update(protocol=Protocol(rewrite_neither=True).to_json())
+    assert PAGE in end_of_queue(), "the script that shows it asks for no new page"
+    Comparison.objects.update(is_withdrawn=True)
+    Assignment.objects.all().delete()
+    assert PAGE not in end_of_queue(), "there is nothing to compare, nor to rewrite"
 
 
 def test_every_step_is_in_the_journal(project: Project) -> None:

@@ -259,6 +259,6 @@ def _page(
     context |= {"last_id": last, "today": todays_progress(annotator, project, held=len(leased))}
     if Protocol.of(project).asks_for_rewrites:
         waiting = services.count_rewrites(annotator.user_id or 0, annotator, [project.pk])
-        context["rewrite_count"] = waiting.get(project.pk, 0)
+        context |= {"rewrite_count": waiting.get(project.pk, 0), "asks_for_rewrites": True}
     context["to_rate"] = responses_to_rate(annotator, [project.pk]).get(project.pk)
     return render(request, "compare.html", context, status=status)

@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from annotation import services
-from annotation.models import ApiToken, Event, Membership, Project, Role
+from annotation.models import ApiToken, Comparison, Event, Membership, Project, Role
 from annotation.own_work import OPEN_COUNTED, projects_of, streak
 from annotation.sign_in import client_address
 from tests.factories import make_annotator, make_comparison, make_judgment, make_project, make_user
@@ -241,9 +241,20 @@ def test_the_first_page_says_what_waits_in_each_project(page: Client, ann: User,
 def test_a_long_queue_is_counted_to_a_bound(page: Client, ann: User, project: Project, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("annotation.own_work.OPEN_COUNTED", 3)
     assert OPEN_COUNTED > 100
-    for _ in range(4):
+    for _ in range(6):
         make_comparison(project)
     assert "3 or more comparisons open to you" in page.get("/").content.decode()
+    compare = page.get("/projects/helpful/compare/").content.decode()
+    assert re.search(r"<span data-left>5</span> or more left", compare) and "data-total" not in compare
+
+
+def test_what_is_routed_to_others_is_not_open_to_a_person(ann: User, project: Project) -> None:
+    Membership.objects.filter(project=project, user=ann).update(languages=["fr"], skills=["law"])
+    routes = [("fr", ""), ("zh", ""), ("", "law"), ("fr", "medicine")]
+    for lang, skill in routes:
+        Comparison.objects.filter(pk=make_comparison(project).pk).update(lang=lang, skill=skill)
+    [row] = projects_of(ann)
+    assert (row.waiting, row.more) == (2, False)
 
 
 @pytest.mark.parametrize(

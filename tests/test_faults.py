@@ -1,7 +1,7 @@
 """What goes wrong around a training job, with real workers: it is trained once, and as if nothing had happened.
 
-Leases last 3 seconds here instead of 90, and outages are as much shorter; the code is the same. The reconciler, which
-the beat calls every 20 seconds, is called by the test while it waits.
+Leases last 3 seconds here instead of 90, and outages are as much shorter, but for one of a whole minute; the code is
+the same. The reconciler, which the beat calls every 20 seconds, is called by the test while it waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from rlhf import jobspec
-from rlhf.models import Checkpoint, DatasetSnapshot, TrainingJob
+from rlhf.models import Checkpoint, DatasetSnapshot, JobMetric, TrainingJob
 from rlhf.services import create_snapshot, jobs, leases, register_base_checkpoint
 from tests.celery_workers import Broker, Workers, running_broker, trainers_in, trainers_of
 from tests.database_proxy import DatabaseProxy
@@ -241,6 +241,39 @@ class TestServersThatGoAway:
             assert (job.attempt, job.infrastructure_failures) == (1, 0)
             assert_trained_once(job, expected)
         finally:
+            proxy.close()
+
+    def test_a_minute_without_database_and_broker_costs_nothing(
+        self, base: Checkpoint, snapshot: DatasetSnapshot, workers: Workers, broker: Broker
+    ) -> None:
+        """With the lease and the heartbeat of an installation, not those that make the other tests quick."""
+        proxy = DatabaseProxy(str(settings.DATABASES["default"]["HOST"]))
+        usual = {"TOUCHSTONE_JOB_LEASE_SECONDS": "90", "TOUCHSTONE_JOB_HEARTBEAT_SECONDS": "15"}
+        try:
+            workers.start(database_host=str(proxy.folder), **usual)
+            job = queue(base, snapshot, max_steps=1_000_000, checkpoint_every_steps=1_000_000)
+            wait_for(job, lambda j: j.step >= 5)
+            proxy.go_away()
+            broker.hang()
+            back_at = time.monotonic() + 60
+            wait_for(job, lambda _: time.monotonic() > back_at)
+            [trainer] = trainers_in(job.directory)
+            stood_at = len((job.directory / "metrics.jsonl").read_text().splitlines())
+            assert stood_at > job.step + 5  # the row hears nothing, and training goes on
+            broker.wake()
+            proxy.come_back()
+            wait_for(job, lambda j: j.step > stood_at)
+            assert trainers_in(job.directory) == [trainer]
+            leases.request_cancel(job, "keep")
+            wait_for(job, ended)
+            assert (job.status, job.attempt, job.infrastructure_failures) == ("cancelled", 1, 0)
+            logged = JobMetric.objects.filter(job=job, values__has_key="loss").order_by("step")
+            assert list(logged.values_list("step", flat=True)) == list(range(1, job.step + 1))  # nothing is lost
+            waiting = queue(base, snapshot, max_steps=2)
+            wait_for(waiting, ended)
+            assert waiting.status == "succeeded"
+        finally:
+            broker.wake()
             proxy.close()
 
     def test_a_machine_without_a_database_lets_go_before_another_begins(

@@ -423,6 +423,10 @@ def test_rows_longer_than_the_limit_are_left_out_cut_or_refuse_the_start(tiny_mo
         assert {f"cut{by_side}", f"too_long{by_side}"} <= set(found) and "none_cut" not in found
         assert (train["cut"], train["used"], train["longest_tokens"]) == (1, used + 1, 256)
 
+        [sample] = samples(snapshot, method, TokenCounter(tiny_model), [long.pk], cut_at=256)
+        assert len(sample.sides[0].read + sample.sides[0].learnt) == 256
+        assert sample.sides[0].learnt[-1].text != "\n"  # what ends a response is gone
+
         found, train = look(method, "raise")
         assert found["long_rows_raise"] == "refused"
 

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -108,9 +108,14 @@ class Sample:
 
 
 def samples(
-    snapshot: DatasetSnapshot, method: str, counter: TokenCounter, comparisons: Iterable[int]
+    snapshot: DatasetSnapshot,
+    method: str,
+    counter: TokenCounter,
+    comparisons: Iterable[int],
+    *,
+    cut_at: int | None = None,
 ) -> Iterator[Sample]:
-    """The first training row of each comparison, as the model sees it."""
+    """The first training row of each comparison, as the model sees it; without what lies beyond `cut_at` tokens."""
     wanted = list(comparisons)
     judged = [row for row in snapshot_rows(snapshot, "train") if row["id"] in wanted]
     if method not in list(Kind):  # it samples from the prompts
@@ -129,6 +134,7 @@ def samples(
         shown = []
         for side in sides:
             trained = counter.learnt_from(found["prompt"], found[side])
+            trained = replace(trained, tokens=trained.tokens[:cut_at])
             shown.append(_scored(side, trained) if method == "reward" else _learnt(side, trained))
         yield Sample(comparison, shown)
 

@@ -120,7 +120,7 @@ WORDS: dict[str, Words] = {
         ),
         _(
             "Look at the loss around this step. Where it does not come back, discard the job and start a clone of it "
-            "from the beginning; one checkpoint earlier may do as well."
+            "from the beginning."
         ),
     ),
 }

@@ -285,7 +285,8 @@ def _shown(check: LaunchCheck) -> dict[str, Any]:
     """What the page draws beside the findings."""
     try:
         counter = TokenCounter(check.base.path)
-        shown = list(samples(check.snapshot, check.method, counter, check.outcome["sample_ids"]))
+        cut_at = check.options["max_tokens"] if check.options.get("long_rows") == "truncate" else None
+        shown = list(samples(check.snapshot, check.method, counter, check.outcome["sample_ids"], cut_at=cut_at))
     except (SpecError, OSError):  # the base or the data set went away since
         shown = []
     defaults = dataclasses.asdict(OPTIONS[check.method]())

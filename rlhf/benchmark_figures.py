@@ -146,8 +146,8 @@ class Row:
 
     run: BenchmarkRun
     figures: dict[str, Any]
-    rank: int
-    """Among those of the same `BenchmarkRun.conditions`."""
+    rank: int | None
+    """Among those of the same `BenchmarkRun.conditions`; None without a score."""
 
     @property
     def gap(self) -> float | None:
@@ -164,7 +164,7 @@ def leaderboard(data_set: BenchmarkSet) -> list[Row]:
     rows = []
     for run, figures in found:
         ranks[run.conditions] += 1
-        rows.append(Row(run, figures, ranks[run.conditions]))
+        rows.append(Row(run, figures, None if figures["overall"] is None else ranks[run.conditions]))
     return rows
 
 

@@ -154,6 +154,8 @@ def test_the_command_merges_and_the_checkpoint_knows_all_its_parents(client: Cli
         np.testing.assert_allclose(value, 3.5 * before[name], rtol=1e-5)
     assert (blend.parent, blend.kind, job.step) == (family[0], "policy", len(after))
     client.force_login(make_user("staff", is_staff=True))
+    page = client.get(f"/training/{job.pk}/").content.decode()
+    assert "Result" in page and "no curves" not in page and "Checks before the start" not in page
     assert "twice" in client.get(f"/checkpoints/{blend.pk}/").content.decode()
     assert f"/training/{job.pk}/" in client.get(f"/checkpoints/{family[2].pk}/").content.decode()
     assert client.get("/checkpoints/").status_code == 200

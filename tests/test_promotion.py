@@ -54,11 +54,12 @@ def gate(**values: Any) -> PromotionGate:
 
 
 def vote(project: Project, new: Checkpoint, old: Checkpoint, verdicts: str, *, people: int = 2) -> None:
-    """One prompt for each letter: w, l or t for the new one; the people vote in turn."""
+    """One prompt for each letter: w, l or t for the new one; the people vote in turn, whatever is longer."""
     voters = itertools.cycle([make_annotator() for _ in range(people)])
-    for verdict in verdicts:
+    for number, verdict in enumerate(verdicts):
         prompt = make_prompt(project)
-        a, b = make_response(prompt, new.source), make_response(prompt, old.source)
+        a = make_response(prompt, new.source, f"New {number}" + " and more" * (number % 3))
+        b = make_response(prompt, old.source, f"Old {number}" + " and more" * (number % 2))
         create_comparisons(project, [(a, b)])
         comparison = prompt.comparisons.get()
         ours = "a" if comparison.response_a_id == a.pk else "b"

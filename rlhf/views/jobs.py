@@ -47,6 +47,8 @@ TABS = {
     "log": _("Log"),
     "options": _("Options and command"),
 }
+MERGE_TABS = {"curves": _("Result"), "log": TABS["log"], "options": TABS["options"]}
+"""A merge learns nothing, so there is nothing to draw."""
 
 
 def _find_job(pk: int) -> TrainingJob:
@@ -84,10 +86,11 @@ def _progress(job: TrainingJob) -> dict[str, Any]:
 @require_GET
 def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
     job = _find_job(pk)
+    tabs = TABS if job.snapshot_id else MERGE_TABS
     tab = request.GET.get("tab", "curves")
-    tab = tab if tab in TABS else "curves"
+    tab = tab if tab in tabs else "curves"
     tables = tables_of(job)
-    context = _progress(job) | {"tab": tab, "tabs": TABS, "falls": falls_of(job, tables)}
+    context = _progress(job) | {"tab": tab, "tabs": tabs, "falls": falls_of(job, tables)}
     if tab == "curves":
         context |= figures_of(job) | {
             "checks": checks_of(job.preflight),

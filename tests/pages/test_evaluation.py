@@ -148,6 +148,8 @@ def test_a_run_without_a_usable_judgment_gives_its_files_and_every_item_that_fai
     staff.post(reverse("benchmark_run_import", args=[large.pk]), {"file": upload(rows)})
     run = BenchmarkRun.objects.latest("pk")
     assert run.report["scored"] == 0
+    csv = staff.get(reverse("evaluation_export", args=[large.pk, "leaderboard.csv"])).content.decode()
+    assert csv.splitlines()[1].startswith(",a-model,")  # no score, no rank
     address = reverse("benchmark_run", args=[run.pk])
     page = staff.get(address)
     text = page.content.decode()

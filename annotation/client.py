@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
+from urllib.parse import quote
 
 import httpx
 
@@ -287,7 +288,7 @@ class Project:
                 content=file,
                 headers={
                     "Content-Type": "application/octet-stream",
-                    "Content-Disposition": f'attachment; filename="{path.name}"',
+                    "Content-Disposition": f"attachment; filename*=UTF-8''{quote(path.name, safe='')}",
                 },
             ).json()
         done = self.wait_for(sent)

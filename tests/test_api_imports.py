@@ -31,7 +31,7 @@ def send(project: Project, body: bytes, name: str, **asked: str) -> tuple[int, A
         f"/api/v1/projects/{project.slug}/import/",
         body,
         "application/octet-stream",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        headers={"Content-Disposition": name if name.startswith("attachment") else f'attachment; filename="{name}"'},
         query_params=asked,
     )
     return answer.status_code, json.loads(answer.content)
@@ -52,6 +52,8 @@ def test_a_file_beyond_the_limit_is_not_stored(folder: Path, settings) -> None:
     [
         (b"%PDF-1.7 and so on", "x.pdf", {}, ["x.pdf: It is a PDF", "JSON Lines"]),
         (b"", "x.csv", {}, ["x.csv: The file is empty"]),
+        (b"", "attachment; filename*=UTF-8''%E5%88%A4%E6%96%AD.csv", {}, ["判断.csv: The file is empty"]),
+        (b"", "attachment; filename*=no-such-code''x.csv", {}, ["its name as Content-Disposition"]),
         (TABLE, "x.csv", {"prompt": "query"}, ["prompt", "no column 'query'", "question, left"]),
         (TABLE, "x.csv", {"format": "excel"}, ["format", "'excel'"]),
         (TABLE, "x.csv", {"format": "hh"}, ["not in the format hh"]),

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from django.utils.http import parse_header_parameters
 
 from annotation.client import Touchstone
 
@@ -18,6 +19,7 @@ MEGABYTE = 2**20
 
 class _Site(ThreadingHTTPServer):
     received: list[int]
+    named: list[str]
 
 
 class _BusyOnce(BaseHTTPRequestHandler):
@@ -30,6 +32,7 @@ class _BusyOnce(BaseHTTPRequestHandler):
         while left and (piece := self.rfile.read(min(left, 2**16))):
             left -= len(piece)
         self.server.received.append(int(self.headers["Content-Length"]) - left)
+        self.server.named.append(self.headers["Content-Disposition"])
         is_first = len(self.server.received) == 1
         body = json.dumps({"id": 1, "status": "done", "result": {"prompts": 1}}).encode()
         self.send_response(503 if is_first else 202)
@@ -44,7 +47,7 @@ class _BusyOnce(BaseHTTPRequestHandler):
 @pytest.fixture
 def site() -> Iterator[_Site]:
     server = _Site(("127.0.0.1", 0), _BusyOnce)
-    server.received = []
+    server.received, server.named = [], []
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -66,3 +69,11 @@ def test_a_file_is_sent_as_it_is_read_and_whole_again_at_the_next_attempt(site: 
     assert done == {"prompts": 1}
     assert site.received == [4 * MEGABYTE] * 2
     assert most < 2 * MEGABYTE
+
+
+def test_a_file_may_be_named_in_any_script(site: _Site, tmp_path: Path) -> None:
+    path = tmp_path / "判断 “2”; ü.jsonl"
+    path.write_text('{"prompt": "Why?"}\n')
+    with Touchstone(f"http://127.0.0.1:{site.server_port}", "x") as client:
+        client.project("p").import_file(path)
+    assert parse_header_parameters(site.named[-1]) == ("attachment", {"filename": path.name})

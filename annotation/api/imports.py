@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from django.utils.http import parse_header_parameters
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import parsers, serializers, status
@@ -24,7 +24,6 @@ from annotation.uploads import PREVIEW_ROWS, MappedRow, Meaning, Table, check_ma
 
 REFUSED = {409: RefusalSerializer, 413: RefusalSerializer, 422: RefusalSerializer}
 COLUMNS = "columns"
-_NAME = re.compile(r'filename="?([^";]+)"?')
 
 
 class AnyBody(parsers.BaseParser):
@@ -83,11 +82,10 @@ class Import(ProjectView):
         finished. `result` counts what was made and names the first rows that were left out.
         """
         asked = request.query_params
-        named = _NAME.search(request.headers.get("Content-Disposition", ""))
-        if named is None:
+        name = _name_in(request.headers.get("Content-Disposition", ""))
+        if not name:
             raise DomainError("Send the file as the body, and its name as Content-Disposition: attachment; filename=…")
         is_dry, leave_out = read_flag(asked, "dry_run"), read_flag(asked, "leave_out")
-        name = named[1].strip().rpartition("/")[2]
         upload = keep_stream(self.project, name, request._request, size=_length(request))
         try:
             table = open_table(upload.path, name)
@@ -113,6 +111,15 @@ class Import(ProjectView):
         if is_dry:
             return start_check(self.project, upload, reading, user=user)
         return start_import_of(self.project, upload, reading, leave_out=leave_out, user=user)
+
+
+def _name_in(disposition: str) -> str:
+    """The file's name without folders, also as `filename*` gives it (RFC 6266); "" where it says none."""
+    try:
+        name = parse_header_parameters(disposition)[1].get("filename", "")
+    except (LookupError, ValueError):  # an encoding that nobody knows, or more than a name
+        return ""
+    return name.strip().rpartition("/")[2]
 
 
 def _length(request: Request) -> int:

@@ -77,7 +77,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a shared machine a browser or a worker may stand still for longer than any patience; the summary names it."""
     if os.environ.get("CI"):
         for item in items:
-            if item.get_closest_marker("browser") or item.get_closest_marker("slow"):
+            alone = item.path.parent.name == "training"  # in one process, with a seed
+            if item.get_closest_marker("browser") or (item.get_closest_marker("slow") and not alone):
                 item.add_marker(pytest.mark.flaky(reruns=1))
 
 

@@ -144,6 +144,8 @@ def test_the_same_keeps_one_by_chance_and_says_so() -> None:
         kept.add(first.text)
         pick(talk, "2")
         assert pick(talk, "0").kept_response == first, "voting again is no second draw"
+        if len(kept) == 2:
+            break
     assert kept == {"Response a.", "Response b."}
 
 

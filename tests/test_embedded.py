@@ -73,6 +73,7 @@ def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
         valkey.start(tmp_path, tmp_path, tmp_path / "valkey.log")
 
 
+@pytest.mark.slow
 def test_postgres_keeps_its_rows_and_ends_with_a_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(f"""
@@ -102,6 +103,7 @@ def test_postgres_keeps_its_rows_and_ends_with_a_killed_parent(tmp_path: Path) -
     assert not postgres.is_answering(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_one_who_started_postgres_waits_for_the_others(tmp_path: Path) -> None:
     """Two commands share a server; the first to end must not take it from the second."""
     command = [sys.executable, "-c", textwrap.dedent(f"""
@@ -166,6 +168,7 @@ def test_an_account_whose_password_cannot_be_kept_is_not_made(tmp_path: Path) ->
     assert not User.objects.filter(username="admin").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_broker_is_noticed_before_a_page_gives_up(tmp_path: Path) -> None:
     """Publishing to a broker that is not there raises at once; the page then says that the job waits."""
     environment = os.environ | {"TOUCHSTONE_DATA": str(tmp_path), "DJANGO_SETTINGS_MODULE": "config.settings"}

@@ -395,6 +395,7 @@ def test_answers_come_without_a_judge_who_is_asked_later(
         call_command(*[word.replace("kept here", "nowhere") for word in command])
 
 
+@pytest.mark.slow
 def test_published_judgments_load_as_a_run_and_give_the_published_figures(shared_data: Path) -> None:
     folder = shared_data / "fb_bench"
     data_set, _ = import_benchmark_set(read_dataset(folder / "dataset_v3.json"), name="v3")

@@ -52,6 +52,7 @@ def test_vendored_files_are_what_was_downloaded() -> None:
     assert found == listed
 
 
+@pytest.mark.slow
 def test_the_hashed_storage_takes_every_file(settings, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     settings.STATIC_ROOT = tmp_path
     settings.STORAGES = {

@@ -34,6 +34,7 @@ def web_modules() -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_the_web_side_loads_no_training_code() -> None:
     names = web_modules()
     assert {"config.wsgi", "config.celery", "rlhf.services", "annotation.pages.compare"} <= set(names)
@@ -46,6 +47,7 @@ def test_the_seam_loads_only_the_standard_library(name: str) -> None:
     assert not modules_after(f"import {name}") & (TRAINING_STACK | WEB_STACK)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_the_training_side_loads_no_web_code() -> None:
     paths = sorted((ROOT / "rlhf" / "training").rglob("*.py"))

@@ -136,6 +136,7 @@ def test_only_a_merge_may_be_without_data(family: list[Checkpoint]) -> None:
         TrainingJob.objects.create(method="dpo", base=family[0], options={})
 
 
+@pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.django_db(transaction=True)
 def test_the_command_merges_and_the_checkpoint_knows_all_its_parents(client: Client, family: list[Checkpoint]) -> None:

@@ -19,7 +19,7 @@ from tests.test_embedded import wait_for
 from tests.test_up import free_port
 from tests.tiny_model import build_tiny_model
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -12,7 +12,7 @@ from tests.tiny_model import build_tiny_model
 if TYPE_CHECKING:
     from rlhf.training.running_batch import Batch, LoadedModel, Request
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 LENGTHS = (1, 2, 40, 17, 16, 33)
 
 

@@ -15,6 +15,7 @@ from tests.factories import make_judged_project, make_user
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("data_dir"),
 ]

@@ -17,7 +17,7 @@ from tests.browser.comparing import checked, current, press_and_move
 from tests.browser.conftest import PASSWORD, until
 from tests.factories import make_comparison, make_project, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 COMPARE = "/projects/helpful/compare/"
 Open = Callable[..., Page]
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}

@@ -19,7 +19,7 @@ from tests.chat_server import ChatServer, Exchange, answer_at_once, chat_server
 from tests.factories import make_annotator
 from tests.talks import last_turn, make_talk, make_talk_project, write
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 Open = Callable[..., Page]
 
 

@@ -14,7 +14,7 @@ from annotation.protocol import Protocol, Scale
 from tests.browser.conftest import until
 from tests.factories import make_judged_project, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 Open = Callable[..., Page]
 
 

@@ -13,7 +13,7 @@ from annotation.models import Comparison, DataJobKind, Prompt
 from annotation.services import data_jobs, refresh_browse_index
 from tests.factories import make_project, make_prompt, make_user
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 Open = Callable[..., Page]
 
 

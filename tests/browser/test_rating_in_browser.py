@@ -16,7 +16,7 @@ from tests.browser.conftest import until
 from tests.factories import make_annotator, make_project, make_prompt, make_response, make_source, make_user
 from tests.importing import import_lines
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
 def test_responses_are_marked_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:

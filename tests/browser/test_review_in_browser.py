@@ -14,7 +14,7 @@ from tests.browser.conftest import until
 from tests.factories import make_annotator, make_comparison, make_project, make_ranking, make_user
 from tests.votes import make_vote
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
 def test_a_reviewer_settles_with_the_keyboard_alone(open_page: Callable[..., Page]) -> None:

@@ -17,7 +17,7 @@ import pytest
 from rlhf.jobspec import Result
 from tests.training.conftest import JobRunner, Row, toy_rows
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 def refusal(jobs: JobRunner, method: str = "dpo", **given: Any) -> str:

@@ -65,6 +65,7 @@ def test_each_loss_starts_at_its_formula_and_prefers_what_people_preferred(jobs:
         assert metrics["eval_rewards/accuracies"] > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_a_mix_is_the_weighted_sum(jobs: JobRunner) -> None:
     mixed, _ = run(jobs, "mixed", max_steps=1, loss_type="sigmoid", loss_mix="hinge:0.5, apo_zero:2")

@@ -42,6 +42,7 @@ def gradients(model: Any) -> tuple[dict[str, Any], int]:
     return {name: value.grad.clone() for name, value in model.named_parameters()}, kept
 
 
+@pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_gradients_are_equal_with_and_without_and_less_is_kept(size: int) -> None:
@@ -64,6 +65,7 @@ def test_gradients_are_equal_with_and_without_and_less_is_kept(size: int) -> Non
     assert text.tolist() == same.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.parametrize("method", ["ppo", "grpo_token_kl"])
 def test_our_own_methods_group_layers_and_learn_the_same(
@@ -89,6 +91,7 @@ def test_our_own_methods_group_layers_and_learn_the_same(
     assert grouped == pytest.approx(plain, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_jobs_with_and_without_it_end_with_the_same_model(jobs: JobRunner) -> None:
     import numpy as np
@@ -104,6 +107,7 @@ def test_jobs_with_and_without_it_end_with_the_same_model(jobs: JobRunner) -> No
             np.testing.assert_allclose(grouped[name], value, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_a_model_that_cannot_be_grouped_is_refused() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel

@@ -19,7 +19,7 @@ from rlhf.model_match import check_mergeable
 from rlhf.options import SpecError, build_options
 from tests.training.conftest import JobRunner, metrics_of
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 def variant(base: Path, folder: Path, seed: int, scale: float = 0.01) -> Path:

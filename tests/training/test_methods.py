@@ -15,7 +15,7 @@ from rlhf.token_lengths import TokenCounter
 from rlhf.training.rows import read_rows
 from tests.training.conftest import JobRunner, losses_of, metrics_of, pair, toy_rows
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 def weights(directory: Path) -> dict[str, Any]:
@@ -68,7 +68,6 @@ def test_sft_learns_the_completions_and_changes_every_weight(jobs: JobRunner, ba
     assert {str(value.dtype) for value in after.values()} == {"float32"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "reward", "dpo", "kto"])
 def test_a_long_row_is_cut_where_that_was_chosen(jobs: JobRunner, method: str) -> None:
     rows = toy_rows(method, 4)

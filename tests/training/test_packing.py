@@ -12,7 +12,7 @@ from rlhf.jobspec import Result
 from tests.training.conftest import JobRunner, Row, losses_of, toy_rows
 from tests.training.test_methods import completion_log_probability
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 def mixed_rows(count: int) -> list[Row]:

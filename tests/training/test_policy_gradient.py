@@ -15,7 +15,7 @@ from rlhf.model_directory import model_kind
 from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 from tests.training.conftest import JobRunner, losses_of, metrics_of, toy_rows
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 OURS = ("ppo", "grpo_token_kl")
 TRLS = ("grpo", "rloo")
@@ -39,7 +39,7 @@ def chosen_rows() -> list[dict[str, Any]]:
     return [{"prompt": row["prompt"], "completion": row["completion"]} for row in toy_rows("sft", 8)]
 
 
-@pytest.mark.parametrize("method", [*OURS, *(pytest.param(method, marks=pytest.mark.slow) for method in TRLS)])
+@pytest.mark.parametrize("method", [*OURS, *TRLS])
 def test_each_method_raises_a_dense_reward(jobs: JobRunner, method: str) -> None:
     settings = {**TASK, "batch_size": 48, "micro_batch_size": 24, "learning_rate": 1e-2, "kl_coefficient": 0.005}
     job_dir = jobs.run("job", method, max_steps=10, scheduler="constant", **settings)
@@ -65,13 +65,9 @@ def test_each_method_raises_a_dense_reward(jobs: JobRunner, method: str) -> None
     ("method", "options"),
     [
         ("ppo", {"minibatches": 2, "update_epochs": 2}),
-        pytest.param(
-            "grpo_token_kl",
-            {"use_lora": True, "ptx_coefficient": 0.1, "ptx_batch_size": 6},
-            marks=pytest.mark.slow,
-        ),
-        pytest.param("grpo", {}, marks=pytest.mark.slow),
-        pytest.param("rloo", {}, marks=pytest.mark.slow),
+        ("grpo_token_kl", {"use_lora": True, "ptx_coefficient": 0.1, "ptx_batch_size": 6}),
+        ("grpo", {}),
+        ("rloo", {}),
     ],
     ids=["ppo", "grpo_token_kl-lora", "grpo", "rloo"],
 )
@@ -117,7 +113,6 @@ def test_cancelling_keeps_or_discards_what_was_learnt(jobs: JobRunner, mode: Any
     assert complete_checkpoints(job_dir) == (["step-1"] if mode == "keep" else [])
 
 
-@pytest.mark.slow
 def test_passes_and_minibatches_change_nothing_but_memory(jobs: JobRunner) -> None:
     """Samples, advantages and the gradient's sum do not depend on how rows are divided into passes."""
     runs = [jobs.run(f"micro-{rows}", "ppo", max_steps=2, **{**SHORT, "micro_batch_size": rows}) for rows in (12, 3)]
@@ -126,7 +121,6 @@ def test_passes_and_minibatches_change_nothing_but_memory(jobs: JobRunner) -> No
     assert rewards_of(runs[0]) == rewards_of(runs[1])
 
 
-@pytest.mark.slow
 def test_a_larger_beta_takes_more_from_the_reward_and_keeps_nearer(jobs: JobRunner) -> None:
     settings = {**TASK, "batch_size": 48, "micro_batch_size": 24, "learning_rate": 1e-2, "max_steps": 10}
     near, far = (
@@ -136,7 +130,6 @@ def test_a_larger_beta_takes_more_from_the_reward_and_keeps_nearer(jobs: JobRunn
     assert near["eval_reward"] < far["eval_reward"]
 
 
-@pytest.mark.slow
 def test_the_kl_on_chosen_responses_starts_at_zero_and_is_held_down(jobs: JobRunner) -> None:
     rows = [*toy_rows("ppo", 12), *chosen_rows()]
     settings = {
@@ -203,7 +196,6 @@ def test_what_cannot_reward_or_be_sampled_from_is_refused(jobs: JobRunner, base:
     assert "samples from 3 prompts" in refusal(jobs, method="grpo", train_rows=too_few)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_reaches_nine_tenths(jobs: JobRunner, method: str) -> None:
     """benchmarks/on_policy.py shows it on three seeds."""

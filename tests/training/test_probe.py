@@ -9,7 +9,7 @@ import pytest
 
 from rlhf.training.probe import probe, scan_weights
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 CONVERSATIONS = [
     [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "word " * words}]

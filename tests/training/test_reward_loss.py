@@ -21,6 +21,7 @@ def log_sigmoid(value: float) -> float:
     return -math.log1p(math.exp(-value))
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_the_loss_is_the_sum_that_one_can_do_by_hand() -> None:
     import torch
@@ -41,6 +42,7 @@ def test_the_loss_is_the_sum_that_one_can_do_by_hand() -> None:
     assert scores.grad[3].item() == pytest.approx(1 / (1 + math.exp(0.25)) / 2, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_without_weight_or_without_any_score_it_is_bradley_terry_to_the_last_digit() -> None:
     import torch
@@ -56,6 +58,7 @@ def test_without_weight_or_without_any_score_it_is_bradley_terry_to_the_last_dig
     assert reward_loss(scores, p_chosen=torch.ones(32)).total.item() == pytest.approx(plain.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_shares_margins_centring_and_heads() -> None:
     import torch
@@ -160,6 +163,7 @@ def test_scores_come_to_lie_where_people_put_them_and_can_be_given_on_their_scal
     )
 
 
+@pytest.mark.slow
 @pytest.mark.training
 def test_a_job_takes_shares_margins_and_lora_together_with_scores(jobs: JobRunner) -> None:
     rows = [row | {"p_chosen": 1.0 if number % 4 else 0.5} for number, row in enumerate(scored_rows(16))]
@@ -174,6 +178,7 @@ def test_a_job_takes_shares_margins_and_lora_together_with_scores(jobs: JobRunne
         assert file.get_slice("score.weight").get_shape() == [3, 48]
 
 
+@pytest.mark.slow
 @pytest.mark.training
 @pytest.mark.parametrize(
     ("change", "options", "problem"),

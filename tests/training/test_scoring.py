@@ -12,7 +12,7 @@ from rlhf.options import SpecError
 from tests.tiny_model import build_tiny_model
 from tests.training.conftest import JobRunner, toy_rows
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 # Ends with the end-of-turn token itself, which is the padding token too.
 ENDS_WITH_PADDING_TOKEN = (

@@ -14,14 +14,13 @@ from rlhf.jobspec import CATEGORIES_FILE, STEP_MODELS_DIR, Result, check_manifes
 from rlhf.model_directory import check_model_directory
 from tests.training.conftest import JobRunner, losses_of, metrics_of, toy_rows
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 def weights(directory: Path) -> dict[str, Any]:
     return load_file(directory / "model.safetensors")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dpo", "sft"])
 def test_a_model_is_saved_on_the_way_and_training_does_not_notice(jobs: JobRunner, method: str) -> None:
     """DPO trains adapters, whose weights must be those that merging them gives; the same seed, stopped there, says."""
@@ -48,7 +47,6 @@ def test_a_model_is_saved_on_the_way_and_training_does_not_notice(jobs: JobRunne
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.slow
 def test_held_out_rows_are_measured_by_category(jobs: JobRunner) -> None:
     options: dict[str, Any] = {"max_steps": 4, "eval_every_steps": 2}
     whole = jobs.run("whole", "dpo", **options)

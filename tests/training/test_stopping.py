@@ -16,15 +16,15 @@ from rlhf.model_directory import check_model_directory
 from tests.test_launcher import wait_until
 from tests.training.conftest import JobRunner, losses_of, metrics_of, toy_rows
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(
     ("method", "options"),
     [
         ("sft", {}),
-        pytest.param("reward", {}, marks=pytest.mark.slow),
-        pytest.param("dpo", {"use_lora": True}, marks=pytest.mark.slow),
+        ("reward", {}),
+        ("dpo", {"use_lora": True}),
     ],
     ids=["sft", "reward", "dpo-lora"],
 )
@@ -70,7 +70,6 @@ def test_a_run_that_goes_on_with_half_the_micro_batch_takes_the_same_steps(
     assert losses_of(halved) == pytest.approx(losses_of(whole), rel=1e-4)
 
 
-@pytest.mark.slow
 def test_a_terminated_and_then_killed_job_goes_on_from_its_checkpoint(jobs: JobRunner) -> None:
     """The real child process: SIGTERM, resumed, kill -9, resumed."""
     options = {"max_steps": 40, "checkpoint_every_steps": 5, "use_lora": True}

@@ -11,7 +11,7 @@ from rlhf.options import SpecError
 from rlhf.token_lengths import TokenCounter, UncountableRowError
 from tests.tiny_model import CHAT_TEMPLATE, build_tiny_model
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.slow]
 
 TEXTS = [
     "What is the answer?",

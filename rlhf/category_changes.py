@@ -62,6 +62,8 @@ class Cell:
     count: int
     since_first: Change | None = None
     since_last: Change | None = None
+    ends: tuple[float, float] | None = None
+    """Of the value's own 95 % interval, where it is not a change that matters."""
 
     @property
     def fall(self) -> Change | None:
@@ -77,6 +79,12 @@ class Row:
     """In the order of the table's categories."""
     evaluation: JobEvaluation | None = None
     overall: float | None = None
+    whole: Cell | None = None
+    """Of all categories together, where that is measured."""
+    url: str = ""
+    """Where the rows are."""
+    note: str = ""
+    """What is not in the figures, and why."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Table:
     pending: list[JobEvaluation] = field(default_factory=list)
     """Runs that have no result, or will never have one."""
     data_set: BenchmarkSet | None = None
+    is_against_base: bool = False
+    """Values are win rates against the job's base, in percent; their changes are from 50."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +112,22 @@ class Fall:
     since: int
     change: Change
     advice: str
+    is_against_base: bool = False
 
     @property
     def words(self) -> str:
         change = self.change
+        if self.is_against_base:
+            return gettext(
+                "%(category)s: the base is preferred, its win rate is %(share)s %% (95 %%: %(lower)s to %(upper)s, "
+                "n = %(count)s)"
+            ) % {
+                "category": self.category,
+                "share": f"{50 - change.value:.1f}",
+                "lower": f"{50 - (change.upper or 0.0):.1f}",
+                "upper": f"{50 - (change.lower or 0.0):.1f}",
+                "count": f"{change.count:,}",
+            }
         said = {
             "category": self.category,
             "points": f"{-change.value:.1f}",
@@ -123,12 +145,12 @@ class Fall:
         )
 
 
-def paired_change(before: Mapping[int, float], after: Mapping[int, float]) -> Change | None:
-    """Mean difference of the items that both scored, with Student's interval; scores lie in 0 … 1, by item.
+def paired_change(before: Mapping[int, float], after: Mapping[int, float], scale: float = 100) -> Change | None:
+    """Mean difference, times scale, of the items that both scored, with Student's interval; scores by item.
 
     None where they share no item; without an interval where they share too few.
     """
-    differences = [100 * (after[item] - before[item]) for item in after if item in before]
+    differences = [scale * (after[item] - before[item]) for item in after if item in before]
     if not differences:
         return None
     mean, count = fmean(differences), len(differences)
@@ -253,13 +275,18 @@ def falls_of(job: TrainingJob, tables: Sequence[Table]) -> list[Fall]:
     """The categories that the newest evaluation found to have fallen, the largest fall first."""
     falls = []
     for table in tables:
-        if len(table.rows) < 2:
+        if len(table.rows) < (1 if table.is_against_base else 2):
             continue
         newest = table.rows[-1]
         for category, cell in zip(table.categories, newest.cells, strict=True):
             if (change := cell.fall) is not None:
                 since = table.rows[0].step if change is cell.since_first else table.rows[-2].step
-                falls.append(Fall(category, table.title, newest.step, since, change, _advice_of(job, category)))
+                todo = _advice_of(job, category)
+                falls.append(
+                    Fall(
+                        category, table.title, newest.step, since, change, todo, is_against_base=table.is_against_base
+                    )
+                )
     return sorted(falls, key=lambda fall: fall.change.value)
 
 

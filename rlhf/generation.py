@@ -95,7 +95,8 @@ def run_generation_job(job_id: int) -> bool:
         if lease.is_lost:
             return True
         job.refresh_from_db(fields=["cancel_requested_at"])
-        comparisons = Comparison.objects.filter(project=job.project, response_b__source=job.source).count()
+        made = Comparison.objects.filter(project=job.project, response_b__source=job.source)
+        comparisons = made.count() if job.prompt_ids is None else 0
         if job.cancel_requested_at:
             generation.finish_generation_job(job, JobStatus.CANCELLED, comparisons=comparisons)
         elif worker_is_stopping.is_set():
@@ -116,8 +117,9 @@ def _sample_missing(job: GenerationJob, lease: LeaseKeeper) -> str:
     awaited: dict[int, int] = {}
     for prompt, _ in missing:
         awaited[prompt.pk] = awaited.get(prompt.pk, 0) + 1
-    for prompt in job.project.prompts.filter(archived_at=None).exclude(pk__in=awaited).iterator():
-        generation.compare_new_responses(job, prompt)  # a crash may have come between the response and its pair
+    if job.prompt_ids is None:
+        for prompt in job.project.prompts.filter(archived_at=None).exclude(pk__in=awaited).iterator():
+            generation.compare_new_responses(job, prompt)  # a crash may have come between the response and its pair
 
     with (
         httpx.Client(timeout=httpx.Timeout(600, connect=5)) as client,

@@ -15,11 +15,13 @@ from rlhf.snapshots import snapshot_rows
 def chosen_prompts(
     project: Project, selection: Mapping[str, Any], sources: Sequence[ResponseSource]
 ) -> QuerySet[Prompt]:
-    """The prompts of a selection {"task", "tag", "held_out", "at_most"}, whether they are answered or not.
+    """The prompts of a selection {"task", "tag", "held_out", "at_most", "prompts"}, whether they are answered or not.
 
     held_out leaves out every group of prompts that one of the sources, or a model that it came from, was trained on.
     """
     prompts = Prompt.objects.filter(project=project, archived_at=None)
+    if "prompts" in selection:
+        prompts = prompts.filter(pk__in=selection["prompts"])
     if selection.get("task"):
         prompts = prompts.filter(task=selection["task"])
     if selection.get("tag"):

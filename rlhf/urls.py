@@ -106,6 +106,11 @@ urlpatterns = [
     path("evaluation/data-sets/<int:pk>/easy/", curation.benchmark_easy, name="benchmark_easy"),
     path("evaluation/plans/", evaluation_plans.evaluation_plans, name="evaluation_plans"),
     path("evaluation/plans/<int:pk>/remove/", evaluation_plans.evaluation_plan_remove, name="evaluation_plan_remove"),
+    path(
+        "evaluation/plans/evaluations/<int:pk>/again/",
+        evaluation_plans.prompt_evaluation_again,
+        name="prompt_evaluation_again",
+    ),
     path("evaluation/runs/new/", evaluation.benchmark_run_new, name="benchmark_run_new"),
     path("evaluation/runs/<int:pk>/", evaluation.benchmark_run, name="benchmark_run"),
     path("evaluation/runs/<int:pk>/items/", benchmark_run_items.benchmark_run_items, name="benchmark_run_items"),

@@ -249,7 +249,12 @@ def test_plans_are_made_in_the_browser(tiny_model: Path) -> None:
     assert client.post("/evaluation/plans/", form).status_code == 422
     plan = EvaluationPlan.objects.get()
     client.post(f"/evaluation/plans/{plan.pk}/remove/")
-    assert not EvaluationPlan.objects.exists()
+    plan.refresh_from_db()
+    assert (
+        plan.ended_at is not None
+        and "a-judge" not in client.get("/evaluation/plans/").content.decode().split("<form")[0]
+    )
+    assert "from now on" in client.post("/evaluation/plans/", form, follow=True).content.decode()
 
 
 @pytest.mark.slow

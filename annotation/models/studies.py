@@ -35,6 +35,7 @@ class Study(models.Model):
         ResponseSource, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="The old one."
     )
     judgments_per_item = models.PositiveSmallIntegerField(default=1)
+    # Of an automatic evaluation also {"prompts": ids, "sampling": how their responses were drawn}.
     selection = json_object(help_text='Which prompts: {"task", "tag", "held_out", "at_most"}, as they were chosen.')
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"

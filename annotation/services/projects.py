@@ -142,10 +142,10 @@ UPDATE annotation_comparison
 SET required_count = greatest(%(count)s, assigned_count),
     tier = CASE WHEN assigned_count > 0 THEN %(partly)s ELSE tier END
 WHERE project_id = %(project)s AND NOT is_gold AND (required_count = %(before)s OR required_count < %(count)s)
-  AND required_count <> greatest(%(count)s, assigned_count)
+  AND required_count <> greatest(%(count)s, assigned_count) AND NOT (is_withdrawn AND required_count = 0)
   AND NOT EXISTS (SELECT 1 FROM annotation_turn t WHERE t.comparison_id = annotation_comparison.id)
 """
-# A turn of a conversation is for the person who holds it.
+# A turn of a conversation is for the person who holds it, and a withdrawn pair without places for a model.
 
 
 def change_required_counts(project: Project, *, before: int, count: int) -> int:

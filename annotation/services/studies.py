@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
-from django.db.models import F, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -27,6 +27,7 @@ from annotation.models import (
     Annotator,
     Comparison,
     EventKind,
+    Judgment,
     Membership,
     Project,
     Prompt,
@@ -42,6 +43,7 @@ from annotation.models import (
 from annotation.models.studies import ANSWERS
 from annotation.services.journal import record_event
 from annotation.services.places import comparison_of
+from annotation.services.texts import comparisons_between
 
 MAX_NOTE_CHARS = 10_000
 MOST_JUDGMENTS = 50
@@ -139,6 +141,8 @@ def _fill(study: Study, prompts: Iterable[Prompt]) -> int:
     by_id = {prompt.pk: prompt for prompt in prompts if prompt.project_id == study.project_id}
     responses: dict[int, dict[int, Response]] = {}
     found = Response.objects.filter(prompt__in=by_id, source__in=study.sources).order_by("prompt", "sample_index")
+    if "sampling" in study.selection:
+        found = found.filter(sampling=study.selection["sampling"])
     for response in found:  # the first of each source
         responses.setdefault(response.prompt_id, {}).setdefault(response.source_id, response)
     if study.kind == StudyKind.GSB:
@@ -164,29 +168,29 @@ def _fill_pairs(study: Study, prompts: Mapping[int, Prompt], responses: Mapping[
         for pk, made in responses.items()
         if len(made) == 2 and made[study.source_id].text.strip() != made[study.against_id].text.strip()
     }
-    wanted = {frozenset(response.pk for response in pair): pk for pk, pair in pairs.items()}
-    there: dict[int, Comparison] = {}
-    for comparison in Comparison.objects.filter(
-        project=study.project_id, prompt__in=pairs, response_count=2, is_gold=False, turn=None
-    ):
-        if pk := wanted.get(frozenset((comparison.response_a_id, comparison.response_b_id))):
-            there[pk] = comparison
+    known = comparisons_between(study.project, {frozenset(one.pk for one in pair): pair for pair in pairs.values()})
+    there = {comparison.prompt_id: comparison for comparison in known.values()}
     new = {pk: _new_comparison(study, prompts[pk], pair) for pk, pair in pairs.items() if pk not in there}
     Comparison.objects.bulk_create(new.values(), batch_size=1000)
     ids = [comparison.pk for comparison in there.values()]
     held = Comparison.objects.filter(pk__in=ids)
+    # What only a model was to judge so far.
+    by_people = Judgment.objects.filter(comparison=OuterRef("pk"), annotator__is_human=True)
+    of_judges = held.filter(~Exists(by_people), is_withdrawn=True, withdrawn_with_prompt=False, required_count=0)
+    for_judges = set(of_judges.values_list("pk", flat=True))
+    held.filter(pk__in=for_judges).update(is_withdrawn=False)
     held.filter(required_count__lt=study.judgments_per_item).update(required_count=study.judgments_per_item)
     held.filter(assigned_count__gt=0, assigned_count__lt=F("required_count")).update(tier=QueueTier.PARTLY_JUDGED)
     made_before = StudyItem.objects.filter(comparison__in=ids, is_own=True)
     held.filter(
         pk__in=made_before.exclude(study__closed_at=None).values("comparison"), withdrawn_with_prompt=False
     ).update(is_withdrawn=False)
-    own = set(made_before.values_list("comparison", flat=True)) | {comparison.pk for comparison in new.values()}
-    known = set(StudyItem.objects.filter(study=study).values_list("comparison", flat=True))
+    own = set(made_before.values_list("comparison", flat=True)) | for_judges | {one.pk for one in new.values()}
+    asked = set(StudyItem.objects.filter(study=study).values_list("comparison", flat=True))
     items = [
         StudyItem(study=study, comparison=comparison, is_own=comparison.pk in own)
         for comparison in (there | new).values()
-        if comparison.pk not in known
+        if comparison.pk not in asked
     ]
     StudyItem.objects.bulk_create(items, batch_size=1000)
     return len(items)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -157,6 +157,36 @@ def create_comparisons(
         before = Comparison.objects.filter(project=project).count()
         Comparison.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
         return Comparison.objects.filter(project=project).count() - before
+
+
+def pairs_for_judge(project: Project, pairs: Iterable[tuple[Response, Response]]) -> list[int]:
+    """The comparisons of these pairs, by id, for a model to judge: new ones are withdrawn, so that nobody gets them.
+
+    Pairs that read the same are left out. A study that asks about such a pair brings its comparison back.
+    """
+    groups = {frozenset(response.pk for response in group): group for group in _differing(pairs) if len(group) == 2}
+    prompts = _prompts_of(groups.values())
+    with transaction.atomic():
+        known = comparisons_between(project, groups)
+        rows = [
+            comparison_of(project, prompts[group[0].prompt_id], group)
+            for key, group in groups.items()
+            if key not in known
+        ]
+        for row in rows:
+            row.is_withdrawn, row.withdrawn_with_prompt, row.required_count = True, False, 0
+        Comparison.objects.bulk_create(rows, ignore_conflicts=True, batch_size=1000)
+        return sorted(comparison.pk for comparison in comparisons_between(project, groups).values())
+
+
+def comparisons_between(
+    project: Project, pairs: Mapping[frozenset[int], Sequence[Response]]
+) -> dict[frozenset[int], Comparison]:
+    """Those that a project has of two responses, by their ids, whichever comes first; no gold ones, no turns."""
+    of = {group[0].prompt_id for group in pairs.values()}
+    found = Comparison.objects.filter(project=project, prompt__in=of, response_count=2, is_gold=False, turn=None)
+    known = {frozenset((comparison.response_a_id, comparison.response_b_id)): comparison for comparison in found}
+    return {key: comparison for key, comparison in known.items() if key in pairs}
 
 
 def create_rankings(project: Project, groups: Iterable[Sequence[Response]]) -> int:

@@ -23,7 +23,7 @@ from rlhf.models.judges import JudgeKind, JudgeOutcome, JudgePrompt, JudgeRun, J
 from rlhf.models.launching import LaunchCheck, ProbeStatus
 from rlhf.models.leased import FINAL_STATUSES, AskingJob, JobStatus, LeasedJob, leased_job_constraints
 from rlhf.models.merging import MergeInput
-from rlhf.models.periodic import EvaluationPlan, JobEvaluation
+from rlhf.models.periodic import STUDY_KINDS, EvaluationPlan, JobEvaluation, PlanKind, PromptEvaluation
 from rlhf.models.placement import Priority
 from rlhf.models.promotion import PromotionGate, Voters
 from rlhf.models.reward_cards import RewardCard
@@ -35,6 +35,7 @@ from rlhf.models.workers import GPUSlot, Worker, queue_of
 
 __all__ = [
     "FINAL_STATUSES",
+    "STUDY_KINDS",
     "AlarmCode",
     "AliasMove",
     "AskingJob",
@@ -72,10 +73,12 @@ __all__ = [
     "LeasedJob",
     "MergeInput",
     "Method",
+    "PlanKind",
     "Point",
     "Priority",
     "ProbeStatus",
     "PromotionGate",
+    "PromptEvaluation",
     "PromptLanguage",
     "RewardCard",
     "SampleScores",

@@ -65,6 +65,7 @@ class JudgeScope(models.TextChoices):
     VOTED = "voted", _("what people have judged")
     UNVOTED = "unvoted", _("what nobody has judged")
     ALL = "all", _("everything")
+    EVALUATION = "evaluation", _("prompts of an automatic evaluation")
 
 
 class JudgeRun(AskingJob):

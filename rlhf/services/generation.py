@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Max, QuerySet
 from django.utils.translation import gettext
 
 from annotation import services as annotation
@@ -73,6 +75,41 @@ def queue_generation_job(
     return job
 
 
+def queue_evaluation_responses(
+    *,
+    project: Project,
+    source: ResponseSource,
+    prompt_ids: Sequence[int],
+    sampling: Mapping[str, Any],
+    created_by: User | None = None,
+) -> GenerationJob:
+    """Ask a source for one response to each of these prompts, with just this sampling; nobody compares them.
+
+    Call it inside a transaction.
+    """
+    job = GenerationJob(
+        project=project,
+        source=source,
+        prompt_ids=list(prompt_ids),
+        per_prompt=1,
+        sampling=dict(sampling),
+        response_total=len(prompt_ids),
+        created_by=created_by,
+    )
+    job.response_count = _stored(job)
+    job.save()
+    transaction.on_commit(lambda: leases.dispatch_job(job))
+    return job
+
+
+def sampled_alike(
+    source: ResponseSource, prompt_ids: Collection[int], sampling: Mapping[str, Any]
+) -> QuerySet[Response]:
+    """The responses of a source to these prompts that were drawn with this sampling, whatever the seed."""
+    kept = {name: value for name, value in sampling.items() if name != "seed"}
+    return Response.objects.filter(prompt__in=prompt_ids, source=source, sampling=kept)
+
+
 def ranks_responses(project: Project) -> bool:
     """Whether people order the responses to a prompt, instead of comparing two."""
     return Protocol.of(project).scale == Scale.RANKING
@@ -86,6 +123,8 @@ def sample_seed(source: ResponseSource, prompt: Prompt, sample_index: int, base_
 
 def missing_samples(job: GenerationJob) -> list[tuple[Prompt, int]]:
     """What the job has still to sample, prompt by prompt, so that the first prompts can be judged early."""
+    if job.prompt_ids is not None:
+        return _missing_of_evaluation(job, job.prompt_ids)
     done = set(
         Response.objects.filter(
             prompt__project=job.project, source=job.source, sample_index__lt=job.per_prompt
@@ -100,19 +139,38 @@ def missing_samples(job: GenerationJob) -> list[tuple[Prompt, int]]:
     ]
 
 
+def _missing_of_evaluation(job: GenerationJob, prompt_ids: Collection[int]) -> list[tuple[Prompt, int]]:
+    """Beside what the source wrote with another sampling, which is no answer to this question."""
+    done = set(sampled_alike(job.source, prompt_ids, job.sampling).values_list("prompt", flat=True))
+    written = Response.objects.filter(prompt__in=prompt_ids, source=job.source)
+    newest = dict(written.values_list("prompt").annotate(newest=Max("sample_index")))
+    prompts = Prompt.objects.filter(pk__in=prompt_ids, archived_at=None).exclude(pk__in=done).order_by("pk")
+    return [(prompt, newest.get(prompt.pk, -1) + 1) for prompt in prompts]
+
+
 def record_response_count(job: GenerationJob) -> bool:
     """Bring the job's progress up to date; False where the lease was lost."""
-    count = Response.objects.filter(
+    return leases.held(job).update(response_count=_stored(job)) == 1
+
+
+def _stored(job: GenerationJob) -> int:
+    if job.prompt_ids is not None:
+        return sampled_alike(job.source, job.prompt_ids, job.sampling).values("prompt").distinct().count()
+    return Response.objects.filter(
         prompt__project=job.project,
         prompt__archived_at=None,
         source=job.source,
         sample_index__lt=job.per_prompt,
     ).count()
-    return leases.held(job).update(response_count=count) == 1
 
 
 def compare_new_responses(job: GenerationJob, prompt: Prompt) -> int:
-    """Put the prompt's new responses before the annotators, as far as they are there; gives how much is new."""
+    """Put the prompt's new responses before the annotators, as far as they are there; gives how much is new.
+
+    Those of an evaluation are for its judge, or for its study, which puts them there itself.
+    """
+    if job.prompt_ids is not None:
+        return 0
     new = list(
         Response.objects.filter(prompt=prompt, source=job.source, sample_index__lt=job.per_prompt).order_by(
             "sample_index"

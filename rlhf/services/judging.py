@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -99,17 +99,21 @@ def queue_judge_run(
     scope: str = JudgeScope.VOTED,
     language: str = "zh",
     limit: int | None = None,
+    about: Collection[int] | None = None,
     created_by: User | None = None,
     **limits: Any,
 ) -> JudgeRun:
     """Have a judge compare, or score, what a project holds; `limit` keeps to so many comparisons, evenly drawn.
 
+    about: of an automatic evaluation, the ids of just the comparisons to judge, or of the responses to score.
     limits: max_tokens, attempts, parallel. Raises DomainError, ValidationError.
     """
     if judge.kind != SourceKind.MODEL:
         raise DomainError(
             gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": judge.name}
         )
+    if about is None and scope == JudgeScope.EVALUATION:
+        raise DomainError(gettext("only automatic evaluations ask about their own prompts; choose what to judge"))
     prompts = store_prompts_in_force(kind, language)
     with transaction.atomic():
         run = JudgeRun(
@@ -125,7 +129,7 @@ def queue_judge_run(
         run.clean_fields(exclude=["owner", "lease_expires_at", "created_by"])
         run.save()
         by_task = {task.casefold(): prompt for task, prompt in prompts.items()}
-        questions = _pairs(run, by_task, limit) if kind == JudgeKind.PAIR else _responses(run, by_task, limit)
+        questions = _questions(run, by_task, limit, about)
         count = 0
         for batch in _batches(questions):
             count += len(JudgeVerdict.objects.bulk_create(batch))
@@ -133,6 +137,24 @@ def queue_judge_run(
             raise DomainError(_why_nothing(project, kind, scope))
         transaction.on_commit(lambda: leases.dispatch_job(run))
     return run
+
+
+def _questions(
+    run: JudgeRun, prompts: dict[str, JudgePrompt], limit: int | None, about: Collection[int] | None
+) -> Iterator[JudgeVerdict]:
+    if run.kind == JudgeKind.PAIR:
+        return _pairs(run, prompts, _drawn(run.project, run.scope, limit) if about is None else _named(run, about))
+    return _responses(run, prompts, limit) if about is None else _named_responses(run, prompts, about)
+
+
+def _named(run: JudgeRun, about: Collection[int]) -> QuerySet[Comparison]:
+    return Comparison.objects.filter(pk__in=about, project=run.project).order_by("pk").select_related("prompt")
+
+
+def _named_responses(run: JudgeRun, prompts: dict[str, JudgePrompt], about: Collection[int]) -> Iterator[JudgeVerdict]:
+    rows = Response.objects.filter(pk__in=about, prompt__project=run.project).order_by("pk")
+    for response, task in rows.values_list("pk", "prompt__task").iterator(_BATCH):
+        yield JudgeVerdict(run=run, prompt=prompts.get(task.casefold(), prompts[""]), response_id=response)
 
 
 def _batches(questions: Iterator[JudgeVerdict]) -> Iterator[list[JudgeVerdict]]:
@@ -164,8 +186,10 @@ def _drawn(project: Project, scope: str, limit: int | None) -> QuerySet[Comparis
     return found[:limit] if limit else found
 
 
-def _pairs(run: JudgeRun, prompts: dict[str, JudgePrompt], limit: int | None) -> Iterator[JudgeVerdict]:
-    for comparison in _drawn(run.project, run.scope, limit).only("prompt__task").iterator(_BATCH):
+def _pairs(
+    run: JudgeRun, prompts: dict[str, JudgePrompt], comparisons: QuerySet[Comparison]
+) -> Iterator[JudgeVerdict]:
+    for comparison in comparisons.only("prompt__task").iterator(_BATCH):
         prompt = prompts.get(comparison.prompt.task.casefold(), prompts[""])
         for is_swapped in (False, True):
             yield JudgeVerdict(run=run, prompt=prompt, comparison=comparison, is_swapped=is_swapped)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Q, QuerySet
+from django.utils import timezone
 from django.utils.translation import gettext
 
 from annotation.errors import DomainError
@@ -20,9 +21,11 @@ from rlhf.models import (
     JobEvaluation,
     JobStatus,
     Method,
+    PlanKind,
+    PromptEvaluation,
     TrainingJob,
 )
-from rlhf.services import leases
+from rlhf.services import leases, prompt_evaluations
 from rlhf.services.aliases import is_alias
 from rlhf.services.benchmarks import queue_benchmark_run
 from rlhf.services.checkpoints import publish_checkpoint, register_checkpoint
@@ -31,16 +34,20 @@ logger = logging.getLogger(__name__)
 
 
 def add_evaluation_plan(plan: EvaluationPlan) -> EvaluationPlan:
-    """Have every model of a project's jobs answer a data set from now on. Raises DomainError."""
-    if plan.judge.kind != SourceKind.MODEL:
+    """Evaluate every model of a project's jobs from now on; draws the prompts. Raises DomainError."""
+    if plan.judge is not None and plan.judge.kind != SourceKind.MODEL:
         raise DomainError(
             gettext("%(name)s is a name in imported data, not a model that can be asked") % {"name": plan.judge.name}
         )
+    if plan.kind != PlanKind.BENCHMARK:
+        plan.prompt_ids = prompt_evaluations.draw_prompts(plan.project, plan.selection)
     plan.clean_fields(exclude=["created_by"])
     try:
         with transaction.atomic():
             plan.save(force_insert=True)
     except IntegrityError:
+        if plan.data_set is None:
+            raise
         raise DomainError(
             gettext("the models of %(project)s answer %(data_set)s already")
             % {"project": plan.project.name, "data_set": plan.data_set.name}
@@ -49,8 +56,8 @@ def add_evaluation_plan(plan: EvaluationPlan) -> EvaluationPlan:
 
 
 def remove_evaluation_plan(plan: EvaluationPlan) -> None:
-    """Queue no more runs; those that were queued stay."""
-    plan.delete()
+    """Begin nothing more; what was begun stays. Its prompts may be trained on again."""
+    EvaluationPlan.objects.filter(pk=plan.pk, ended_at=None).update(ended_at=timezone.now())
 
 
 def record_step_models(job: TrainingJob) -> int:
@@ -89,24 +96,34 @@ def _name_of(job: TrainingJob, step: int) -> str:
 
 
 def queue_due_evaluations() -> int:
-    """Queue a run for each model and data set that has none yet; gives how many. Safe to run from several places."""
+    """Begin what plans ask for and nobody began, and take further what is under way; gives how many are new.
+
+    Safe to run from several places.
+    """
     count = 0
-    for plan in EvaluationPlan.objects.select_related("data_set", "judge"):
+    for plan in EvaluationPlan.objects.filter(ended_at=None).select_related("project", "data_set", "judge"):
+        begin = _queue if plan.kind == PlanKind.BENCHMARK else prompt_evaluations.begin
         for job, step, checkpoint in _due(plan):
-            count += _queue(plan, job, step, checkpoint)
+            count += begin(plan, job, step, checkpoint)
+    prompt_evaluations.advance_all()
     return count
 
 
 def _due(plan: EvaluationPlan) -> Iterator[tuple[TrainingJob, int, Checkpoint]]:
-    """Models of the plan's project that nobody gave to its data set: of jobs that run, or ended since the plan."""
+    """Models of the plan's project that nobody gave to it: of jobs that run, or ended since the plan."""
     jobs = jobs_of(plan.project_id).filter(
         Q(finished_at=None) | Q(finished_at__gte=plan.created_at), started_at__isnull=False
     )
-    done = set(JobEvaluation.objects.filter(job__in=jobs, data_set=plan.data_set_id).values_list("job", "step"))
-    for job in jobs.select_related("base").order_by("pk"):
-        if (job.pk, 0) not in done:
-            yield job, 0, job.base
-    made = Checkpoint.objects.filter(Q(job__in=jobs) | Q(step_of__in=jobs), kind=CheckpointKind.POLICY)
+    if plan.kind == PlanKind.BENCHMARK:
+        done = set(JobEvaluation.objects.filter(job__in=jobs, data_set=plan.data_set_id).values_list("job", "step"))
+    else:
+        done = set(PromptEvaluation.objects.filter(job__in=jobs, plan=plan).values_list("job", "step"))
+    if plan.kind in (PlanKind.BENCHMARK, PlanKind.JUDGE_SCORES):  # the others hold each model against the base
+        for job in jobs.select_related("base").order_by("pk"):
+            if (job.pk, 0) not in done:
+                yield job, 0, job.base
+    on_the_way = Q(step_of__in=jobs) if plan.on_the_way else Q(pk__in=[])
+    made = Checkpoint.objects.filter(Q(job__in=jobs) | on_the_way, kind=CheckpointKind.POLICY)
     for checkpoint in made.select_related("job", "step_of").order_by("step", "pk"):
         maker = checkpoint.made_by
         assert maker is not None
@@ -153,6 +170,7 @@ def projects_of(job: TrainingJob) -> list[int]:
 
 
 def _queue(plan: EvaluationPlan, job: TrainingJob, step: int, checkpoint: Checkpoint) -> bool:
+    assert plan.data_set is not None and plan.judge is not None  # a constraint
     try:
         source = publish_checkpoint(checkpoint)
         with transaction.atomic():

@@ -22,6 +22,7 @@ from annotation.models import Judgment, Project, Prompt
 from annotation.services import DomainError
 from rlhf.models import DatasetSnapshot
 from rlhf.score_scales import Scores, measure
+from rlhf.services.prompt_evaluations import held_out_groups
 from rlhf.snapshots import SPLITS, snapshot_path
 
 
@@ -36,7 +37,8 @@ def create_snapshot(
     """Freeze every judged comparison of a project as two JSONL files, split by group.
 
     Groups are ordered by the hash of their name and the first `eval_share` of them are held out, so that the same
-    group is on the same side in each snapshot as far as the share allows. Raises DomainError where nothing is judged,
+    group is on the same side in each snapshot as far as the share allows; so are all that automatic evaluation asks
+    about. Raises DomainError where nothing is judged,
     where the name is taken or where the share is outside 0 … 0.9.
     """
     if not name or name != slugify(name):
@@ -71,7 +73,8 @@ def _freeze(
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         files = {"train": train, "eval": held_out}
         counts = {"train": 0, "eval": 0}
-        eval_groups = _eval_groups(project, eval_share, humans_only)
+        kept_out = held_out_groups(project)
+        eval_groups = _eval_groups(project, eval_share, humans_only) | kept_out
         prompts: set[int] = set()
         judgments = 0
         scores: dict[tuple[int, bytes], Scores] = {}  # once for each response, however many pairs it is in
@@ -86,6 +89,14 @@ def _freeze(
                     if "scores" in side:
                         text = hashlib.sha256(side["text"].encode()).digest()
                         scores[row["prompt_id"], text] = side["scores"]
+        if kept_out and counts["eval"] and not counts["train"]:
+            raise DomainError(
+                gettext(
+                    "every judged comparison of %(name)s is of a prompt that is held out or that automatic evaluation "
+                    "asks; judge others first, or end a plan"
+                )
+                % {"name": project.name}
+            )
         if not counts["train"]:
             raise DomainError(
                 gettext("%(name)s has no judged comparison to freeze; judge some first") % {"name": project.name}

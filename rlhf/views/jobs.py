@@ -22,6 +22,7 @@ from rlhf.launch_commands import notes
 from rlhf.models import CancelMode, FailureClass, JobStatus, TrainingJob
 from rlhf.option_words import format_number
 from rlhf.options import OPTIONS, SpecError, build_options
+from rlhf.prompt_tables import prompt_tables
 from rlhf.services import broker_is_up, seconds_left, stop_training_job
 from rlhf.services.jobs import checkpoint_to_go_on_from, half_micro_batch
 from rlhf.services.workers import Queue
@@ -89,8 +90,9 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
     tabs = TABS if job.snapshot_id else MERGE_TABS
     tab = request.GET.get("tab", "curves")
     tab = tab if tab in tabs else "curves"
-    tables = tables_of(job)
-    context = _progress(job) | {"tab": tab, "tabs": tabs, "falls": falls_of(job, tables)}
+    tables, on_prompts = tables_of(job), prompt_tables(job)
+    falls = falls_of(job, [*tables, *(table for table, _pending in on_prompts)])
+    context = _progress(job) | {"tab": tab, "tabs": tabs, "falls": falls}
     if tab == "curves":
         context |= figures_of(job) | {
             "checks": checks_of(job.preflight),
@@ -106,6 +108,7 @@ def job_detail(request: StaffRequest, pk: int) -> HttpResponse:
         context |= extremes_tab(job)
     elif tab == "evaluations":
         context |= {"tables": [(table, score_lines(table)) for table in tables], "plans": plans_of(job)}
+        context["on_prompts"] = [(table, pending, score_lines(table)) for table, pending in on_prompts]
     elif tab == "log":
         context |= {"log": read_log(job), "log_lines": LOG_LINES}
     else:

@@ -43,7 +43,9 @@ class RunForm(forms.Form):
         ResponseSource.objects.filter(kind=SourceKind.MODEL).order_by("name"), label=_("Who judges")
     )
     kind = forms.ChoiceField(choices=JudgeKind.choices, label=_("How it is asked"))
-    scope = forms.ChoiceField(choices=JudgeScope.choices, label=_("About what"))
+    scope = forms.ChoiceField(
+        choices=[choice for choice in JudgeScope.choices if choice[0] != JudgeScope.EVALUATION], label=_("About what")
+    )
     language = forms.ChoiceField(choices=PromptLanguage.choices, label=_("Language of the judge’s prompt"))
     limit = forms.IntegerField(
         min_value=1, required=False, label=_("Comparisons at most"), help_text=_("Evenly drawn; empty: all.")

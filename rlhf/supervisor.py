@@ -206,7 +206,7 @@ class Reports:
         self._is_stepping = False
         if self.job.resume_from:
             checkpoint = jobs.step_of(self.job.resume_from)
-            self._watch.resume_at(checkpoint, jobs.losses_around(self.job, checkpoint, RESUME_LOGS))
+            self._watch.resume_at(checkpoint, watching.losses_around(self.job, checkpoint, RESUME_LOGS))
 
     def store(self, process_seconds: float = 0.0, *, is_new: bool = True) -> bool:
         """Read and store all there is; False where the lease was lost."""

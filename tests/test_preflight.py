@@ -14,7 +14,6 @@ import pytest
 from django.core.files.storage import storages
 
 from annotation.models import Response
-from annotation.services import DomainError
 from rlhf.footprint import ModelSize, disk_bytes, memory_of
 from rlhf.hardware import GPU, Hardware
 from rlhf.job_directory import rows_of
@@ -26,13 +25,11 @@ from rlhf.preflight import Finding, Level, Outcome, run_checks, sentence, settle
 from rlhf.preflight.content import Content
 from rlhf.preflight.findings import passed, warned
 from rlhf.preflight.lengths import BINS, samples
-from rlhf.preflight.probe import cut_completions, run_probe
 from rlhf.preflight.rows import check_rows, empty_report
 from rlhf.preflight.sentences import WORDS
 from rlhf.preflight.settings import check_disk, check_memory, check_settings
 from rlhf.recipes import BANDS, RECIPES
 from rlhf.services import create_snapshot, publish_checkpoint, register_base_checkpoint
-from rlhf.services.launching import check_launch, findings_of, measure_launch, start_checked_job
 from rlhf.services.workers import announce_worker
 from rlhf.snapshots import snapshot_path
 from rlhf.token_lengths import TokenCounter
@@ -503,41 +500,6 @@ def test_pairs_with_equal_sides_in_an_older_data_set_are_left_out_and_counted(ti
     assert left_out == "Comparisons without a side to learn from left out: 5 between equal texts"
     written = list(rows_of(snapshot, "train", "dpo", base, options))
     assert [row["id"] for row in written] == [row["id"] for row in rows[5:]], "what the job gets"
-
-
-@pytest.mark.parametrize(
-    ("share", "batch", "expected"),
-    [
-        (0.25, 32, {"completions_end": "passed"}),
-        (0.5, 32, {"many_completions_cut": "warned"}),
-        (1.0, 32, {"all_completions_cut": "blocked"}),
-        (1.0, 4, {"all_completions_cut": "warned"}),  # a handful says little
-    ],
-)
-def test_how_many_sampled_completions_were_cut(share: float, batch: int, expected: dict[str, str]) -> None:
-    options = build_options("grpo", {"rule": "length", "rule_argument": "20", "batch_size": batch})
-    logged = [{"step": 1, "completions/clipped_ratio": share}]
-    [finding] = cut_completions(options, logged)
-    assert said([finding]) == expected
-    assert finding.values == {"count": share * batch, "total": batch, "tokens": 128}
-    assert not list(cut_completions(build_options("dpo", {}), logged))
-
-
-@pytest.mark.slow
-@pytest.mark.training
-@pytest.mark.django_db
-@pytest.mark.usefixtures("data_dir")
-def test_a_launch_whose_sampled_completions_are_all_cut_is_held(tiny_model: Path) -> None:
-    """An untrained model does not end its turn within 4 tokens."""
-    snapshot = create_snapshot(make_judged_project(), "set", eval_share=0)
-    options = {"rule": "length", "rule_argument": "20", "max_completion_tokens": 4, "batch_size": 8}
-    base = register_base_checkpoint("tiny", tiny_model)
-    check = check_launch(snapshot=snapshot, method="ppo", base=base, options=options)
-    measure_launch(check, run_probe)
-    found = said(findings_of(check))
-    assert (found["dry_step"], found["all_completions_cut"]) == ("passed", "blocked")
-    with pytest.raises(DomainError, match="All 8 completions"):
-        start_checked_job(check, proceed=False)
 
 
 def test_every_finding_has_words_of_its_own() -> None:

@@ -284,13 +284,6 @@ def record_progress(
     return True
 
 
-def losses_around(job: TrainingJob, step: int, count: int) -> dict[int, float]:
-    """Step → loss of the last `count` logs up to `step`, and of the one after it where an attempt has come so far."""
-    logged = JobMetric.objects.filter(job=job, step__lte=step + 1).order_by("-step")
-    found = logged.values_list("step", "values")[: count + 1]
-    return {at: float(values["loss"]) for at, values in found if isinstance(values.get("loss"), int | float)}
-
-
 def _charge(job: TrainingJob, process_seconds: float, **fields: Any) -> bool:
     return leases.held(job).update(process_seconds=F("process_seconds") + process_seconds, **fields) == 1
 

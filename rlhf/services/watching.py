@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rlhf.alarms import PAUSING, Alarm
-from rlhf.models import InsightKind, JobAlarm, JobInsight, TrainingJob
+from rlhf.models import InsightKind, JobAlarm, JobInsight, JobMetric, TrainingJob
 from rlhf.services import leases
 
 logger = logging.getLogger(__name__)
@@ -52,3 +52,10 @@ def record_insights(job: TrainingJob, lines: Iterable[dict[str, Any]]) -> None:
         unique_fields=["job", "kind", "step"],
         update_fields=["values", "shown_at"],
     )
+
+
+def losses_around(job: TrainingJob, step: int, count: int) -> dict[int, float]:
+    """Step → loss of the last `count` logs up to `step`, and of the one after it where an attempt has come so far."""
+    logged = JobMetric.objects.filter(job=job, step__lte=step + 1).order_by("-step")
+    found = logged.values_list("step", "values")[: count + 1]
+    return {at: float(values["loss"]) for at, values in found if isinstance(values.get("loss"), int | float)}

@@ -48,7 +48,7 @@ TABS = {
     "log": _("Log"),
     "options": _("Options and command"),
 }
-MERGE_TABS = {"curves": _("Result"), "log": TABS["log"], "options": TABS["options"]}
+MERGE_TABS = {"curves": _("Result")} | {name: TABS[name] for name in ("evaluations", "log", "options")}
 """A merge learns nothing, so there is nothing to draw."""
 
 

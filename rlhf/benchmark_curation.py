@@ -101,10 +101,10 @@ def judges_of(data_set: BenchmarkSet) -> dict[ResponseSource, int]:
 def solved_by_all(data_set: BenchmarkSet, models: int, judge: ResponseSource) -> list[BenchmarkItem]:
     """The items that at least so many models answered, each of which did all that the checklist asks.
 
-    By this judge's judgments; of each model those of its newest run.
+    By this judge's judgments; of each model that of its newest run, which does not count as solved where it failed.
     """
     best: dict[int, dict[int, float]] = {}
-    rows = BenchmarkJudgment.objects.filter(run__data_set=data_set, run__judge=judge, score__isnull=False)
+    rows = BenchmarkJudgment.objects.filter(run__data_set=data_set, run__judge=judge)
     for source, item, score in rows.order_by("run").values_list("run__source", "item", "score"):
         best.setdefault(item, {})[source] = score or 0.0
     solved = [

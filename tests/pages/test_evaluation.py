@@ -426,6 +426,10 @@ def test_what_is_too_easy_is_left_out_by_one_judges_word_and_brought_back(
     for name, solved in (("a-judge", 2), ("kind", 3)):
         page = staff.get(address, {"models": "2", "judge": str(judges[name].pk)})
         assert len(page.context["solved"]) == solved
+    newer = [failed(ITEMS[0], "prose", infer_model="x", judge_model="kind")]
+    staff.post(reverse("benchmark_run_import", args=[data_set.pk]), {"file": upload(newer)})
+    page = staff.get(address, {"models": "2", "judge": str(judges["kind"].pk)})
+    assert len(page.context["solved"]) == 2  # what an older run found does not stand in for the newest
     page = staff.post(address, {"action": "drop", "models": 2, "judge": judges["a-judge"].pk}, follow=True)
     assert "2 items are left out of runs to come." in page.content.decode()
     assert "2 items are left out of runs" in " ".join(page.content.decode().split())

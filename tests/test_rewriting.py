@@ -6,6 +6,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from annotation import services
 from annotation.models import (
     Assignment,
     Comparison,
+    Conversation,
     Event,
     Membership,
     Project,
@@ -30,7 +32,9 @@ from annotation.models import (
 from annotation.protocol import Protocol
 from annotation.services.prompts import PromptEdit, start_edit
 from annotation.services.quality import withdraw_comparison
+from annotation.services.rating_conversations import take_conversation
 from tests.factories import make_annotator, make_comparison, make_project, make_user
+from tests.importing import import_lines
 
 pytestmark = pytest.mark.django_db
 PAGE = "/projects/wanting/rewrite/"
@@ -198,6 +202,30 @@ def test_what_goes_to_somebody_else_at_this_moment_is_not_taken_back(project: Pr
         assert again.result() != held
     held.refresh_from_db()
     assert held.annotator == ben
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["a prompt to rewrite", "a conversation to rate"])
+def test_a_double_click_gives_one_person_one_piece_of_work(project: Project, tmp_path: Path, what: str) -> None:
+    ann = services.annotator_for(User.objects.get(username="ann"))
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+    import_lines(tmp_path, [{"messages": said, "model": name} for name in ("one", "two")], project="wanting")
+
+    def take() -> RewriteTask | Conversation | None:
+        try:
+            if what == "a conversation to rate":
+                return take_conversation(project, ann)
+            return services.claim_rewrite(annotator=ann, project=project)
+        finally:
+            if not connection.in_atomic_block:
+                connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            first = take()
+            second = pool.submit(take)
+            wait_for_a_lock()
+        assert first is not None and second.result() == first
 
 
 def wait_for_a_lock() -> None:

@@ -104,6 +104,8 @@ def take_conversation(project: Project, annotator: Annotator) -> Conversation | 
     check_open(project)
     check_qualified(project, annotator)
     with transaction.atomic():
+        # One person's double click takes turns.
+        Annotator.objects.select_for_update(no_key=True).get(pk=annotator.pk)
         begun = Conversation.objects.filter(project=project, annotator=annotator, source_a=None, ended_at=None)
         if conversation := begun.order_by("id").first():
             hold_conversation(conversation)

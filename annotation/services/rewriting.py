@@ -61,6 +61,8 @@ def claim_rewrite(*, annotator: Annotator, project: Project, after: int = 0) -> 
     after: the id of a task that they have just given back; those behind it come first.
     """
     with transaction.atomic():
+        # One person's double click takes turns.
+        Annotator.objects.select_for_update(no_key=True).get(pk=annotator.pk)
         held = _held(annotator, project)
         if held is None:
             if not project.is_open:

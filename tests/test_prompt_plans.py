@@ -17,6 +17,7 @@ from annotation.models import Comparison, Judgment, Project, Prompt, Response, S
 from rlhf import generation
 from rlhf.judges.work import run_judge
 from rlhf.models import (
+    CheckpointKind,
     EvaluationPlan,
     GenerationJob,
     JudgeRun,
@@ -25,6 +26,7 @@ from rlhf.models import (
     TrainingJob,
 )
 from rlhf.services import create_snapshot, leases, publish_checkpoint, queue_training_job, register_base_checkpoint
+from rlhf.services.checkpoints import register_checkpoint
 from rlhf.services.periodic import add_evaluation_plan, queue_due_evaluations, remove_evaluation_plan
 from rlhf.snapshots import snapshot_rows
 from tests.chat_server import ChatServer, Exchange, chat_server
@@ -251,6 +253,26 @@ def test_a_human_evaluation_opens_by_itself_and_its_votes_come_back(
     services.close_study(gsb)
     assert not pairs.filter(is_withdrawn=False).exists()
     assert judged.evaluations.get().judge_run is not None
+
+
+def test_models_on_the_way_are_evaluated_where_the_plan_says_so(
+    tiny_model: Path, tmp_path: Path, server: ChatServer
+) -> None:
+    project = make_project_with_exam(count=1)
+    job = make_job(project, tiny_model)
+    plans = [
+        make_plan(project, PlanKind.JUDGE_SCORES, server),
+        make_plan(project, PlanKind.JUDGE_PAIRS, server),
+        make_plan(project, PlanKind.GSB, on_the_way=False),
+    ]
+    register_checkpoint(
+        name="round-1-step-2", kind=CheckpointKind.POLICY, directory=tiny_model, parent=job.base, step=2, step_of=job
+    )
+    assert queue_due_evaluations() == 3
+    finish(job, child_of(tiny_model, tmp_path))
+    assert queue_due_evaluations() == 3
+    steps = [list(plan.evaluations.order_by("step").values_list("step", flat=True)) for plan in plans]
+    assert steps == [[0, 2, 40], [2, 40], [40]]
 
 
 def test_what_goes_wrong_is_said_and_taken_up_again_by_a_person(

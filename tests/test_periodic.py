@@ -13,24 +13,29 @@ import httpx
 import pytest
 from django.test import Client
 
+from annotation import services
 from annotation.errors import DomainError
 from annotation.models import Prompt, ResponseSource
 from annotation.shares import Share
 from config.embedded.process import child_setup
 from config.embedded.starter_model import model_environment
-from rlhf import benchmarking, supervisor
+from rlhf import benchmarking, generation, supervisor
 from rlhf.category_changes import Change, advice, paired_change, share_change
 from rlhf.evaluation.fb_bench import parse_dataset
 from rlhf.jobspec import STEP_MODELS_DIR
+from rlhf.judges.work import run_judge
 from rlhf.models import (
     BenchmarkRun,
     BenchmarkSet,
     Checkpoint,
     CheckpointKind,
     EvaluationPlan,
+    GenerationJob,
     JobEvaluation,
+    JudgeRun,
     TrainingJob,
 )
+from rlhf.prompt_tables import prompt_tables
 from rlhf.services import (
     create_snapshot,
     jobs,
@@ -45,6 +50,7 @@ from rlhf.services.periodic import add_evaluation_plan, queue_due_evaluations, r
 from tests.chat_server import Exchange, chat_server
 from tests.factories import make_judged_project, make_source, make_user
 from tests.fb_bench_items import correction, maintenance, tick
+from tests.judging import asked, say
 from tests.pages.training import finish
 from tests.test_embedded import wait_for
 from tests.test_fb_bench_runs import judged
@@ -272,20 +278,38 @@ def test_a_real_job_is_evaluated_on_the_way_and_at_its_end(tiny_model: Path, set
         with chat_server() as judging:
 
             def reply(exchange: Exchange) -> None:
-                judged(exchange)
+                is_pair = "Response A" in asked(exchange)
+                say(exchange, '{"reason": "The same.", "verdict": "tie"}') if is_pair else judged(exchange)
 
             judging.reply = reply
             options = {"max_steps": 4, "batch_size": 4, "micro_batch_size": 4, "model_every_steps": 2}
             job = make_job(tiny_model, **options)
             judge = ResponseSource.objects.create(name="judge", kind="model", served_model="j", base_url=judging.url)
             plan_for(job, make_data_set([correction(), maintenance()]), judge)
+            assert job.snapshot is not None
+            project = job.snapshot.project
+            for number in range(3):
+                services.add_prompt(project, [{"role": "user", "content": f"Exam {number}?"}], task="exam")
+            pairs = EvaluationPlan(project=project, kind="judge_pairs", selection={"task": "exam"}, judge=judge)
+            pairs.prompt_language, pairs.max_tokens = "en", 8
+            add_evaluation_plan(pairs)
             assert supervisor.run_training_job(job.pk)
-            assert queue_due_evaluations() == 3
+            assert queue_due_evaluations() == 3 + 2
             assert wait_for(lambda: _is_up(settings.MODEL_SERVER_URL), 120)
+            while writing := GenerationJob.objects.filter(status="queued").first():
+                assert generation.run_generation_job(writing.pk)
+                writing.refresh_from_db()
+                assert (writing.status, writing.error, writing.response_count) == ("succeeded", "", 3)
+                queue_due_evaluations()
+            for judging_run in JudgeRun.objects.order_by("pk"):
+                assert run_judge(judging_run.pk)
             for run in BenchmarkRun.objects.order_by("pk"):
                 assert benchmarking.run_benchmark(run.pk)
         found = JobEvaluation.objects.filter(job=job).order_by("step").select_related("run")
         assert [one.step for one in found] == [0, 2, 4]
+        tables = [table for table, _pending in prompt_tables(job)]
+        assert [[row.step for row in table.rows] for table in tables] == [[2, 4]]
+        assert all(row.whole and (row.whole.value, row.whole.count) == (50, 3) for row in tables[0].rows)
         for one in found:
             assert one.run is not None
             assert (one.run.status, one.run.error) == ("succeeded", "")

@@ -288,6 +288,8 @@ def test_only_its_own_person_sees_a_conversation(talk: Conversation, browser: Cl
         assert "no longer in this project" in answer.content.decode()
     page = browser.post(url(talk, "feedback"), {"position": 0, "text": "Lost?"}, follow=True)
     assert "no longer in this project, so this was not saved" in page.content.decode()
+    looked = browser.get(url(talk), follow=True).content.decode()
+    assert "You are no longer in this project." in looked and "not saved" not in looked
 
 
 @pytest.mark.parametrize(

@@ -186,10 +186,12 @@ def own_conversation(view: View) -> Callable[[HttpRequest, UUID], HttpResponseBa
             messages.warning(request, sentence)
             return redirect("converse", project.slug)
         if role_in(request.user, conversation.project) is None:
-            removed = _(
-                "You are no longer in this project, so this was not saved. Everything from before is kept. "
-                "Ask one of the project’s admins."
-            )
+            removed = _("You are no longer in this project. What you saved is kept.")
+            if request.method == "POST":
+                removed = _(
+                    "You are no longer in this project, so this was not saved. Everything from before is kept. "
+                    "Ask one of the project’s admins."
+                )
             if _wants_fragment(request):
                 return _sentence(removed, 403)
             messages.error(request, removed)

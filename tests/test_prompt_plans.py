@@ -120,6 +120,9 @@ def test_a_judge_holds_the_last_model_against_the_base_once(
     writing = GenerationJob.objects.get()
     assert (writing.source.name, writing.response_total, len(writing.prompt_ids or [])) == ("tiny", 16, 16)
     assert "responses are being written" in page_of(job)
+    client = Client()
+    client.force_login(make_user(is_staff=True))
+    assert "nothing: for automatic evaluation" in client.get(f"/projects/{project.slug}/generate/").content.decode()
 
     # A worker wrote five and was killed; another one writes the other eleven.
     kept = {name: value for name, value in writing.sampling.items() if name != "seed"}

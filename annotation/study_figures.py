@@ -20,7 +20,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from annotation.models import Project, Prompt, RatingStatus, Response, ResponseSource, RubricRating, Study, StudyItem
 from annotation.models.studies import MARKS
@@ -335,7 +335,7 @@ def _difference(study: Study, ratings: _Ratings) -> Difference | None:
     count = len(differences)
     if count < 2:
         return None
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * differences.std(ddof=1) / np.sqrt(count))
+    width = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2) * differences.std(ddof=1) / np.sqrt(count))
     value = float(differences.mean())
     return Difference(value, value - width, value + width, count)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db.models import Q
 from django.utils.translation import gettext
-from scipy import stats
+from scipy import special
 
 from annotation.models import Prompt
 from annotation.shares import Share
@@ -156,7 +156,7 @@ def paired_change(before: Mapping[int, float], after: Mapping[int, float], scale
     mean, count = fmean(differences), len(differences)
     if count < FEWEST_PAIRED:
         return Change(mean, None, None, count)
-    half = float(stats.t.ppf(0.975, count - 1)) * stdev(differences) / math.sqrt(count)
+    half = float(special.stdtrit(count - 1, 0.975)) * stdev(differences) / math.sqrt(count)
     return Change(mean, mean - half, mean + half, count)
 
 

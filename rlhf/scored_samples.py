@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from django.utils.translation import gettext
-from scipy import stats
+from scipy import special
 
 from rlhf.comparison import Column, Value
 from rlhf.models import Checkpoint, SampleScores, TrainingJob
@@ -94,5 +94,5 @@ def mean_value(values: Sequence[float]) -> Value:
     mean, count = fmean(values), len(values)
     if count < 2:
         return Value(mean, count=count)
-    half = float(stats.t.ppf(0.975, count - 1)) * stdev(values) / math.sqrt(count)
+    half = float(special.stdtrit(count - 1, 0.975)) * stdev(values) / math.sqrt(count)
     return Value(mean, mean - half, mean + half, count)

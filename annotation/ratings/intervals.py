@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from annotation.ratings.battles import LOST, TIED, WON, Battles, Floats, Ints
 from annotation.ratings.bradley_terry import Fit, Rows, score_residuals
@@ -88,7 +88,7 @@ def two_way_errors(of_prompts: Floats, of_people: Floats, of_votes: Floats, prom
 def _half_widths(variance: Floats, freedom: Floats | int) -> Floats:
     # Nothing but ties leaves no residual at all: that is not certainty.
     known = np.where(variance > _NOTHING, variance, np.nan)
-    return np.asarray(np.sqrt(known) * stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return np.asarray(np.sqrt(known) * special.stdtrit(freedom, (1 + CONFIDENCE) / 2))
 
 
 def numbered(labels: Ints) -> Ints:

@@ -52,7 +52,7 @@ def job_compare(request: StaffRequest) -> HttpResponse:
     )
     jobs = [found[pk] for pk in wanted if pk in found]
     if len(jobs) < 2 or "choose" in request.GET:
-        recent = TrainingJob.objects.select_related("snapshot").order_by("-queued_at", "-pk")[:30]
+        recent = TrainingJob.objects.select_related("snapshot").defer("preflight").order_by("-queued_at", "-pk")[:30]
         return render(request, "rlhf/job_compare.html", {"jobs": [], "recent": recent, "chosen": set(wanted)})
     against = request.GET.get("against", "")
     key = BASE if against == "base" else int(against) if _is_key(against) else None

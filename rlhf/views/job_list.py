@@ -52,7 +52,11 @@ def _rows(request: StaffRequest) -> dict[str, Any]:
     found = TrainingJob.objects.like(**asked)
     if _is_key(before):
         found = found.filter(pk__lt=int(before))
-    page = list(found.select_related("snapshot", "base", "checkpoint", "worker").order_by("-pk")[: JOBS_SHOWN + 1])
+    page = list(
+        found.select_related("snapshot", "base", "checkpoint", "worker")
+        .defer("preflight")  # it holds the number of every row that was left out
+        .order_by("-pk")[: JOBS_SHOWN + 1]
+    )
     jobs = page[:JOBS_SHOWN]
     left = seconds_left_by_job(jobs)
     alarms = Counter(JobAlarm.objects.filter(job__in=jobs).values_list("job", flat=True))

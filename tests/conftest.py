@@ -9,8 +9,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # this file is read before Django's applications are
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    from rlhf.models import Checkpoint
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -147,3 +154,25 @@ def tiny_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         packages=("torch", "transformers", "tokenizers", "safetensors"),
     )
     return Path(shutil.copytree(folder, tmp_path_factory.mktemp("tiny") / "tiny-model"))
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> Checkpoint:
+    from rlhf.services import register_base_checkpoint
+
+    return register_base_checkpoint("tiny", tiny_model)
+
+
+@pytest.fixture
+def staff() -> User:
+    from tests.factories import make_user
+
+    return make_user("boss", is_staff=True)
+
+
+@pytest.fixture
+def here(staff: User) -> Client:
+    """The programs' interface, called by that person."""
+    from tests.test_api import caller
+
+    return caller(staff)

@@ -18,7 +18,7 @@ from annotation.services import create_study
 from rlhf.client import TrainingSite
 from rlhf.evaluation.fb_bench import parse_dataset
 from rlhf.models import BenchmarkRun, BenchmarkSet, Checkpoint, JudgeRun, PromotionGate
-from rlhf.services import publish_checkpoint, register_base_checkpoint
+from rlhf.services import publish_checkpoint
 from rlhf.services.aliases import set_gate
 from rlhf.services.benchmarks import import_benchmark_run, import_benchmark_set
 from tests.factories import make_project, make_prompt, make_response, make_source, make_user
@@ -29,21 +29,6 @@ from tests.test_api import caller, member, token_for
 from tests.test_api_training import get, post
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
-
-
-@pytest.fixture
-def base(tiny_model: Path) -> Checkpoint:
-    return register_base_checkpoint("tiny", tiny_model)
-
-
-@pytest.fixture
-def staff() -> User:
-    return make_user("boss", is_staff=True)
-
-
-@pytest.fixture
-def here(staff: User) -> Client:
-    return caller(staff)
 
 
 @pytest.fixture

@@ -17,28 +17,13 @@ from django.test import Client
 from annotation.client import RefusedError
 from rlhf.client import TrainingSite
 from rlhf.models import Checkpoint, JobAlarm, TrainingJob
-from rlhf.services import create_snapshot, jobs, leases, register_base_checkpoint
+from rlhf.services import create_snapshot, jobs, leases
 from tests.factories import make_comparison, make_judged_project, make_judgment, make_user
 from tests.pages.training import finish, log_steps, make_job
 from tests.test_api import caller, token_for
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("data_dir")]
 Answer = tuple[int, Any]
-
-
-@pytest.fixture
-def base(tiny_model: Path) -> Checkpoint:
-    return register_base_checkpoint("tiny", tiny_model)
-
-
-@pytest.fixture
-def staff() -> User:
-    return make_user("boss", is_staff=True)
-
-
-@pytest.fixture
-def here(staff: User) -> Client:
-    return caller(staff)
 
 
 def get(here: Client, path: str) -> Any:

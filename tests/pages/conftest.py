@@ -1,8 +1,7 @@
-"""Somebody who runs the site, and a base checkpoint."""
+"""The pages as somebody who runs the site sees them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,22 +9,6 @@ from django.test import Client
 
 if TYPE_CHECKING:  # this file is read before Django's applications are
     from django.contrib.auth.models import User
-
-    from rlhf.models import Checkpoint
-
-
-@pytest.fixture
-def base(tiny_model: Path) -> Checkpoint:
-    from rlhf.services import register_base_checkpoint
-
-    return register_base_checkpoint("tiny", tiny_model)
-
-
-@pytest.fixture
-def staff() -> User:
-    from tests.factories import make_user
-
-    return make_user("boss", is_staff=True)
 
 
 @pytest.fixture

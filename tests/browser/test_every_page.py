@@ -56,7 +56,9 @@ from rlhf.models import (
     EvaluationPlan,
     JobEvaluation,
     JudgeRun,
+    PlanKind,
     PromotionGate,
+    PromptEvaluation,
     TrainingJob,
 )
 from rlhf.services import (
@@ -239,6 +241,18 @@ def evaluate(job: TrainingJob, project: Project) -> Checkpoint:
             project=project, data_set=data_set, judge=make_source("judge-model", kind="model", served_model="m")
         )
     )
+    for study in project.studies.order_by("pk"):
+        prompt_ids = list(project.prompts.order_by("pk").values_list("pk", flat=True))
+        plan = EvaluationPlan.objects.create(project=project, kind=study.kind, prompt_ids=prompt_ids)
+        PromptEvaluation.objects.create(
+            plan=plan, job=job, step=20, checkpoint=step, against=job.base, prompt_ids=prompt_ids, study=study
+        )
+    waiting = EvaluationPlan.objects.create(
+        project=project, kind=PlanKind.GSB, prompt_ids=prompt_ids, on_the_way=False
+    )
+    PromptEvaluation.objects.create(
+        plan=waiting, job=job, step=20, checkpoint=step, against=job.base, prompt_ids=prompt_ids
+    )
     step.refresh_from_db()
     return step
 
@@ -416,6 +430,7 @@ def addresses(tiny_model: Path, tmp_path: Path) -> dict[str, list[tuple[str, str
             ("alias-list", of("alias_list")),
             ("promotion-gate", of("promotion_gate", PromotionGate.objects.get().pk)),
             ("evaluation-plans", of("evaluation_plans")),
+            ("evaluation-plan-new", f"{of('evaluation_plans')}?kind=judge_pairs"),
             ("evaluation-home", of("evaluation_home")),
             ("benchmark-set", of("benchmark_set", run.data_set_id)),
             ("benchmark-easy", of("benchmark_easy", run.data_set_id)),

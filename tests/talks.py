@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 from annotation.answer import Answer
+from annotation.feedback import Feedback
 from annotation.models import Annotator, Conversation, Project, SideStatus, SourceKind, Turn
 from annotation.protocol import Protocol
 from annotation.services.conversations import set_conversation_sources, start_conversation
-from annotation.services.turns import finish_side, pick_response
+from annotation.services.turns import finish_side, pick_response, send_feedback
 from tests.factories import make_annotator, make_project, make_source, make_user
+
+CORRECTION = Feedback("error_correction", ["logical_error"], ["pointing_out_errors", "hinting_guidance"])
 
 
 def make_talk_project(
@@ -58,3 +62,13 @@ def pick(talk: Conversation, choice: str, **more: object) -> Turn:
         judgment_id=uuid4(),
         answer=Answer(choice=choice, **more),  # type: ignore[arg-type]
     )
+
+
+def better(turn: Turn, which: str) -> str:
+    """The step that calls the given response (a or b, in content order) better, on the person's screen."""
+    is_left = (which == "a") == turn.a_shown_on_left
+    return "-2" if is_left else "2"
+
+
+def answer(talk: Conversation, text: str = "No: think again.", feedback: Feedback = CORRECTION, **more: Any) -> Turn:
+    return send_feedback(talk, last_turn(talk).position, text=text, feedback=feedback, **more)

@@ -1,4 +1,4 @@
-"""Stored votes as the pages leave them, with every argument optional."""
+"""Stored votes as the pages leave them, with every argument optional, and what waits for a reviewer by them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from datetime import datetime
 
 from django.utils import timezone
 
-from annotation.models import Annotator, Assignment, AssignmentKind, AssignmentStatus, Comparison, Judgment
+from annotation.models import Annotator, Assignment, AssignmentKind, AssignmentStatus, Comparison, Judgment, Project
+from annotation.services.quality import mark_for_review
+from tests.factories import make_annotator, make_comparison
 
 
 def make_vote(
@@ -43,3 +45,17 @@ def make_vote(
         decided_in_ms=milliseconds,
         created_at=at or timezone.now(),
     )
+
+
+def waits(comparison: Comparison) -> bool:
+    mark_for_review([comparison.pk])
+    comparison.refresh_from_db()
+    return comparison.review_since is not None
+
+
+def disputed(project: Project | None = None) -> Comparison:
+    comparison = make_comparison(project)
+    make_vote(comparison, make_annotator(), -2)
+    make_vote(comparison, make_annotator(), 2)
+    mark_for_review([comparison.pk])
+    return comparison

@@ -26,6 +26,7 @@ from annotation.export.consensus import make_consensus
 from annotation.export.files import write_table
 from annotation.export.tables import make_table
 from annotation.models import Annotator, Comparison, Judgment, Project, Response
+from tests.exporting import run_export
 from tests.factories import make_comparison, make_judgment, make_project, make_prompt, make_source
 
 WINNERS = ("a", "b")
@@ -240,12 +241,6 @@ def judged_project() -> Project:
         )
     vote(make_comparison(project), "a", "b")
     return project
-
-
-def run_export(project: Project, kind: str, out: Path, **options: Any) -> dict[str, Any]:
-    shown = io.StringIO()
-    call_command("export_preferences", project=project.slug, kind=kind, out=out, json=True, stdout=shown, **options)
-    return json.loads(shown.getvalue())
 
 
 @pytest.mark.django_db(transaction=True)

@@ -1,6 +1,6 @@
 """Data, models and settings that nothing can be learnt from: the process says what is wrong, and whose fault it is.
 
-Before the start the web side looks for most of the same: tests/test_preflight.py. Models to merge are in
+Before the start the web side looks for most of the same: tests/test_preflight*.py. Models to merge are in
 tests/training/test_merging.py, reward models with another template in tests/training/test_policy_gradient.py.
 """
 

@@ -1,4 +1,4 @@
-"""What is looked at in the settings before a job starts: rates, recipes, disk, memory, and what a resume may change."""
+"""What is looked at in the settings before a job starts: rates, recipes, disk, memory, what a resume may change."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_a_conversation_begins_with_two_sides_to_be_written() -> None:
 
 def test_sides_and_sources_are_drawn() -> None:
     project = make_talk_project(models=3)
-    talks = [make_talk(project) for _ in range(40)]
+    talks = [make_talk(project) for _ in range(100)]
     assert len({(talk.source_a_id, talk.source_b_id) for talk in talks}) == 6
     assert {turn.a_shown_on_left for turn in Turn.objects.all()} == {True, False}
     one = make_talk(make_talk_project(models=1))

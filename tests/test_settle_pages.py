@@ -67,7 +67,7 @@ def test_the_page_is_blind_and_turns_the_votes_with_the_sides() -> None:
     project = make_project()
     client = signed_in(project, Role.REVIEWER)
     sides = set()
-    for number in range(6):
+    for number in range(40):
         comparison = make_comparison(project, a_text=f"First text {number}.", b_text=f"Second text {number}.")
         judgment = make_vote(comparison, make_annotator(make_user(f"secret-{number}")), -3)
         Judgment.objects.filter(pk=judgment.pk).update(note="Because <b>so</b>.", chips=["clearer"])
@@ -80,7 +80,9 @@ def test_the_page_is_blind_and_turns_the_votes_with_the_sides() -> None:
         for hidden in (f"secret-{number}", comparison.response_a.source.name, comparison.response_b.source.name):
             assert hidden not in page
         assert a_is_on_the_left(client.get(settle_url(comparison)).content.decode(), comparison) == left
-    assert sides == {True, False}  # drawn for each comparison: 1 in 32 that this fails for a new hash
+        if number >= 5 and len(sides) == 2:
+            break
+    assert sides == {True, False}  # drawn for each comparison
 
 
 def test_reviewers_see_all_that_was_said_and_turned_to_their_sides() -> None:

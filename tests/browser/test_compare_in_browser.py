@@ -321,7 +321,7 @@ def test_two_equal_panels_that_scroll_on_their_own(open_page: Open) -> None:
     )
     scrolls = "[...document.querySelectorAll('.panel-text')].map(panel => panel.scrollTop > 0)"
     page.keyboard.press("j")
-    page.wait_for_function(f"{scrolls}.some(Boolean)")
+    page.wait_for_function(f"() => {scrolls}.some(Boolean)")
     assert page.evaluate("document.scrollingElement.scrollTop") == 0
     assert page.evaluate("document.scrollingElement.scrollHeight <= innerHeight")
 

@@ -61,16 +61,18 @@ def test_responses_are_marked_with_the_keyboard_alone(open_page: Callable[..., P
     assert stored.first_key_ms <= stored.decided_in_ms
 
     # The next one, with its script.
-    page.wait_for_function("document.readyState === 'complete' && !document.querySelector('input:checked')")
+    unmarked = "() => document.readyState === 'complete' && !document.querySelector('#rate input:checked')"
+    page.wait_for_function(unmarked)
     page.keyboard.press("Enter")  # nothing is marked: the browser says so and nothing is sent
     assert page.evaluate("document.activeElement.type") == "radio"
     page.keyboard.press("z")
     mark("Accuracy", "Fail")
+    page.wait_for_load_state()  # its keys, too
     page.keyboard.press("2")
     page.keyboard.press("Enter")
     until(page, lambda: RubricRating.objects.exclude(superseded_at=None).exists())
     assert RubricRating.objects.get(public_id=stored.public_id).accuracy is True
-    expect(page.get_by_role("radio", checked=True)).to_have_count(0)
+    page.wait_for_function(unmarked)
     page.keyboard.press("a")
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Nothing to rate for now")).to_be_visible()
@@ -106,7 +108,7 @@ def test_an_imported_conversation_is_rated_with_the_keyboard_and_nothing_typed_i
     expect(first.locator("[name=deficiency_types]:checked")).to_have_count(0)
     page.keyboard.press("Enter")
     expect(second.locator("details")).to_have_attribute("open", "")
-    page.wait_for_function("document.querySelector('#turn-1 [data-current]')")
+    page.wait_for_function("() => document.querySelector('#turn-1 [data-current]')")
     expect(page.locator("#toasts")).to_be_empty()  # what the server has is no draft
     for key in "111f":
         page.keyboard.press(key)

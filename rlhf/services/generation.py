@@ -106,8 +106,12 @@ def sampled_alike(
     source: ResponseSource, prompt_ids: Collection[int], sampling: Mapping[str, Any]
 ) -> QuerySet[Response]:
     """The responses of a source to these prompts that were drawn with this sampling, whatever the seed."""
-    kept = {name: value for name, value in sampling.items() if name != "seed"}
-    return Response.objects.filter(prompt__in=prompt_ids, source=source, sampling=kept)
+    return Response.objects.filter(prompt__in=prompt_ids, source=source, sampling=without_seed(sampling))
+
+
+def without_seed(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Sampling as a response keeps it: its seed stands beside it."""
+    return {name: value for name, value in sampling.items() if name != "seed"}
 
 
 def ranks_responses(project: Project) -> bool:

@@ -29,13 +29,14 @@ from rlhf.models import (
     GenerationJob,
     JobStatus,
     JudgeKind,
+    JudgeRun,
     JudgeScope,
     PlanKind,
     PromptEvaluation,
     TrainingJob,
 )
 from rlhf.services.checkpoints import publish_checkpoint
-from rlhf.services.generation import DEFAULT_SAMPLING, queue_evaluation_responses, sampled_alike
+from rlhf.services.generation import DEFAULT_SAMPLING, queue_evaluation_responses, sampled_alike, without_seed
 from rlhf.services.judging import queue_judge_run
 from rlhf.snapshots import snapshot_rows
 from rlhf.studies import chosen_prompts, trained_groups
@@ -180,7 +181,7 @@ def _judge(evaluation: PromptEvaluation) -> None:
         )
     else:
         old_source, new_source = sources_of(evaluation)
-        kept = {name: value for name, value in sampling_of(plan).items() if name != "seed"}
+        sampling = without_seed(sampling_of(plan))
         evaluation.study = annotation.create_study(
             project=plan.project,
             name=f"{slugify(evaluation.checkpoint.name)[:70]}-{plan.kind}-{evaluation.pk}",
@@ -189,7 +190,7 @@ def _judge(evaluation: PromptEvaluation) -> None:
             against=old_source,
             prompts=live,
             judgments_per_item=plan.judgments_per_item,
-            selection={**plan.selection, "prompts": evaluation.prompt_ids, "sampling": kept},
+            selection={**plan.selection, "prompts": evaluation.prompt_ids, "sampling": sampling},
             by=plan.created_by,
         )
 
@@ -200,7 +201,7 @@ def _first_responses(evaluation: PromptEvaluation, source: ResponseSource) -> di
     return {response.prompt_id: response for response in found.order_by("-sample_index")}
 
 
-def _queue_run(plan: EvaluationPlan, kind: JudgeKind, about: list[int]) -> Any:
+def _queue_run(plan: EvaluationPlan, kind: JudgeKind, about: list[int]) -> JudgeRun:
     assert plan.judge is not None  # a constraint
     return queue_judge_run(
         project=plan.project,
@@ -215,7 +216,7 @@ def _queue_run(plan: EvaluationPlan, kind: JudgeKind, about: list[int]) -> Any:
     )
 
 
-def _earlier_run(evaluation: PromptEvaluation) -> Any:
+def _earlier_run(evaluation: PromptEvaluation) -> JudgeRun | None:
     """What a base was given by the same plan before."""
     earlier = PromptEvaluation.objects.filter(plan=evaluation.plan_id, checkpoint=evaluation.checkpoint_id)
     known = earlier.filter(judge_run__isnull=False, prompt_ids=evaluation.prompt_ids)
